@@ -1,1 +1,19 @@
-//! Being written.
+//! What every `main` of the mesh needs and no library may do by itself: the log subscriber, the
+//! metrics registry and admin port, the crypto provider, signals and orderly shutdown.
+//!
+//! Knows no other crate of the mesh and nothing of requests.
+
+pub mod admin;
+pub mod listen;
+pub mod logs;
+pub mod shutdown;
+
+pub use admin::{Admin, Readiness};
+pub use shutdown::Shutdown;
+
+/// Installs the process-wide crypto provider (aws-lc-rs). Call it first in `main`; a second call
+/// changes nothing.
+pub fn install_crypto_provider() {
+    // Err means that one is installed already, which is what we want.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+}
