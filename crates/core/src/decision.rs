@@ -17,6 +17,7 @@ pub struct Decision {
     /// Version of this form.
     pub version: u32,
     /// Identity, also in the header `mesh-decision`.
+    #[expect(clippy::struct_field_names, reason = "the name is the contract's")]
     pub decision: DecisionId,
     /// Instant of the decision.
     pub time: jiff::Timestamp,

@@ -85,6 +85,7 @@ pub enum ToolNeed {
 
 /// What a backend must be able to do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a need of its own")]
 pub struct Needs {
     /// Estimated prompt tokens.
     pub prompt_tokens: u32,

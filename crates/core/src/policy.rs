@@ -208,7 +208,7 @@ impl Default for Failover {
     fn default() -> Self {
         Self {
             max_attempts: 4,
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
             time_to_first_token: Duration::from_secs(10),
             between_tokens: Duration::from_secs(15),
             mid_stream: MidStream::Fail,
