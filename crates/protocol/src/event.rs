@@ -181,6 +181,13 @@ pub struct Embedding {
     pub vector: Vec<f32>,
 }
 
+impl fmt::Debug for Embedding {
+    /// Shows the position and the length; a vector can be turned back into text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Embedding(index {}, {} dimensions)", self.index, self.vector.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Event, FinishReason};
