@@ -1,1 +1,34 @@
-//! Being written.
+//! Model files: where they come from, whether they are what they claim to be, and where they are kept.
+//!
+//! A [`CacheSpec`] names artifacts and the sources to try in order; [`Resolver::resolve`] gives back
+//! local paths whose bytes have the wanted SHA-256. The digest decides, never the source: every byte
+//! from outside is taken as hostile until it has been hashed.
+//!
+//! ```text
+//! CacheSpec -> Resolver -> file source: used where it lies, remembered as verified
+//!                       -> http, huggingFace: partial/ -> digest -> sha256/<hex>
+//!                                                             \-> quarantine/<hex>
+//! ```
+//!
+//! What it refuses: reading what a model contains (the engine's), sources other than the three,
+//! plaintext HTTP beyond loopback, redirects that leave https, files above a size limit.
+
+mod digest;
+mod error;
+mod fetch;
+mod obtain;
+mod pin;
+mod place;
+mod progress;
+mod resolve;
+mod spec;
+mod store;
+mod verify;
+
+pub use digest::{Digest, InvalidDigest};
+pub use error::{Error, NoSource, SourceError, SourceFailure};
+pub use progress::{Phase, Progress};
+pub use resolve::{Resolved, Resolver, Settings};
+pub use spec::{ArtifactPath, ArtifactSpec, CacheSpec, InvalidPath, SourceSpec};
+pub use store::{Quarantined, Store, Stored};
+pub use verify::{Outcome, Verification};

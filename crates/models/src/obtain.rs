@@ -1,0 +1,170 @@
+//! The sources of one artifact, tried in order, each judged by the digest alone. Refuses to move or
+//! change a file that is the user's.
+
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use crate::digest::Digest;
+use crate::error::{Error, NoSource, SourceError, SourceFailure, Stop};
+use crate::fetch::{Fetch, Fetched};
+use crate::place::{Place, place};
+use crate::progress::Phase;
+use crate::resolve::{Resolved, Resolver, Wanted, resolved};
+use crate::spec::SourceSpec;
+use crate::store::Stamp;
+
+impl Resolver {
+    pub(crate) async fn try_sources(
+        &self,
+        wanted: &Wanted<'_>,
+        expected: Option<Digest>,
+        key: &str,
+        network: bool,
+    ) -> Result<Resolved, Error> {
+        let mut failures = Vec::new();
+        for source in &wanted.cache.sources {
+            match self
+                .try_source(wanted, source, expected, key, network)
+                .await
+            {
+                Ok(found) => return Ok(found),
+                Err(Stop::All(error)) => return Err(error),
+                Err(Stop::Source(error)) => {
+                    tracing::debug!(%source, reason = error.reason(), "source did not serve");
+                    failures.push(SourceFailure {
+                        from: source.to_string(),
+                        error,
+                    });
+                }
+            }
+        }
+        Err(Error::NoSource(Box::new(NoSource {
+            cache: wanted.cache.name.clone(),
+            artifact: wanted.artifact.path.to_string(),
+            sha256: expected,
+            failures,
+        })))
+    }
+
+    async fn try_source(
+        &self,
+        wanted: &Wanted<'_>,
+        source: &SourceSpec,
+        expected: Option<Digest>,
+        key: &str,
+        network: bool,
+    ) -> Result<Resolved, Stop> {
+        let home = self.settings.home.as_deref();
+        let label = source.to_string();
+        match place(source, &wanted.artifact.path, &self.settings.base_dir, home)? {
+            Place::Path(path) => self.try_file(wanted, &path, &label, expected).await,
+            Place::Url(_) if !network => Err(SourceError::Offline.into()),
+            Place::Url(url) => self.try_url(wanted, url, &label, expected, key).await,
+        }
+    }
+
+    async fn try_file(
+        &self,
+        wanted: &Wanted<'_>,
+        path: &Path,
+        label: &str,
+        expected: Option<Digest>,
+    ) -> Result<Resolved, Stop> {
+        let path = find_file(path, wanted)?;
+        if let Some(known) = self
+            .store
+            .known(&path)
+            .filter(|known| expected.is_none_or(|sha256| sha256 == known.sha256))
+        {
+            return Ok(resolved(wanted, path, &known, true));
+        }
+        let (actual, stamp) = self.hash(wanted, &path, label).await?;
+        if let Some(expected) = expected.filter(|expected| *expected != actual) {
+            return Err(SourceError::WrongDigest {
+                expected,
+                actual,
+                quarantined: None,
+            }
+            .into());
+        }
+        Ok(self.kept(wanted, path, (actual, stamp), label)?)
+    }
+
+    async fn try_url(
+        &self,
+        wanted: &Wanted<'_>,
+        url: Url,
+        label: &str,
+        expected: Option<Digest>,
+        key: &str,
+    ) -> Result<Resolved, Stop> {
+        let partial = self.store.partial(key);
+        let fetch = Fetch {
+            client: self.client()?,
+            settings: &self.settings,
+            cancel: wanted.cancel,
+            url,
+            expected,
+            partial,
+        };
+        let mut meter = wanted.meter(label, Phase::Downloading);
+        let mut fetched = fetch.run(&mut meter).await?;
+        if fetched.resumed && expected.is_some_and(|expected| expected != fetched.sha256) {
+            // The beginning may be another source's: judge this one by its own bytes alone.
+            fetch.discard()?;
+            fetched = fetch.run(&mut meter).await?;
+        }
+        self.accept(wanted, &fetch, &fetched, label)
+    }
+
+    /// Judges a complete download.
+    fn accept(
+        &self,
+        wanted: &Wanted<'_>,
+        fetch: &Fetch<'_>,
+        fetched: &Fetched,
+        label: &str,
+    ) -> Result<Resolved, Stop> {
+        let actual = fetched.sha256;
+        if let Some(expected) = fetch.expected.filter(|expected| *expected != actual) {
+            let moved = self.set_aside(wanted, &fetch.partial, label, expected, actual)?;
+            fetch.discard()?;
+            return Err(SourceError::WrongDigest {
+                expected,
+                actual,
+                quarantined: Some(moved),
+            }
+            .into());
+        }
+        let path = self.store.keep(&fetch.partial, actual)?;
+        fetch.discard()?;
+        let metadata =
+            std::fs::metadata(&path).map_err(|error| Error::store("read", &path, error))?;
+        Ok(self.kept(wanted, path, (actual, Stamp::of(&metadata)), label)?)
+    }
+}
+
+/// The file that a `file` source means, absolute and without links.
+pub(crate) fn find_file(path: &Path, wanted: &Wanted<'_>) -> Result<PathBuf, SourceError> {
+    let path = if path.is_dir() {
+        path.join(wanted.artifact.path.as_str())
+    } else {
+        path.to_path_buf()
+    };
+    let path = match path.canonicalize() {
+        Ok(path) => path,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(SourceError::NotFound {
+                what: path.display().to_string(),
+            });
+        }
+        Err(source) => return Err(SourceError::Read { path, source }),
+    };
+    if !path.is_file() {
+        return Err(SourceError::Refused {
+            why: format!("{} is not a file", path.display()),
+        });
+    }
+    Ok(path)
+}

@@ -1,0 +1,8 @@
+//! The public API of the crate against scripted servers and real files.
+
+#[cfg(test)]
+mod download;
+#[cfg(test)]
+mod local;
+#[cfg(test)]
+mod support;
