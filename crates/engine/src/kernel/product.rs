@@ -1,0 +1,155 @@
+//! Matrix products: inputs times the panels of a [`Matrix`].
+//!
+//! A row's result never depends on the other rows of the batch: every kernel walks the blocks of
+//! one row in the same order, whatever the number of rows, and integer sums are exact. So one
+//! request gives the same bits alone, in a batch, in one chunk or in many.
+
+use rayon::prelude::*;
+
+use super::isa::{Isa, Level, vectorized};
+use super::matrix::{Line, NARROW, PANEL, Panel, WIDE};
+use super::pack::BLOCK;
+use super::rows::Inputs;
+
+/// Rows that one kernel call carries in registers.
+pub(super) const TILE: usize = 8;
+
+/// The coded inputs of up to [`TILE`] rows.
+#[derive(Clone, Copy)]
+pub(super) struct Coded<'a> {
+    pub codes: &'a [[i8; BLOCK]],
+    pub scales: &'a [[f32; 2]],
+    pub blocks: usize,
+}
+
+/// Results of one panel for all rows.
+pub(super) fn panel(isa: Isa, panel: &Panel, inputs: &Inputs, out: &mut [[f32; PANEL]]) {
+    match panel {
+        Panel::Float(weights) => {
+            for (rows, out) in inputs
+                .float
+                .chunks(TILE * inputs.width())
+                .zip(out.chunks_mut(TILE))
+            {
+                float_rows(isa, weights, rows, out);
+            }
+        }
+        Panel::Wide(lines) => coded_panel(isa, lines, true, inputs, out),
+        Panel::Narrow(lines) => coded_panel(isa, lines, false, inputs, out),
+    }
+}
+
+fn coded_panel(isa: Isa, lines: &[Line], wide: bool, inputs: &Inputs, out: &mut [[f32; PANEL]]) {
+    let blocks = inputs.blocks();
+    let codes = inputs.codes.chunks(TILE * blocks);
+    let scales = inputs.scales.chunks(TILE * blocks);
+    for ((codes, scales), out) in codes.zip(scales).zip(out.chunks_mut(TILE)) {
+        let inputs = Coded {
+            codes,
+            scales,
+            blocks,
+        };
+        match isa.level() {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => super::x86::coded_rows_avx512(isa, lines, wide, inputs, out),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => super::x86::coded_rows_avx2(isa, lines, wide, inputs, out),
+            Level::Portable => coded_rows(lines, wide, inputs, out),
+        }
+    }
+}
+
+/// The definition of the coded product; the vector kernels must give the same bits.
+pub(super) fn coded_rows(lines: &[Line], wide: bool, inputs: Coded<'_>, out: &mut [[f32; PANEL]]) {
+    let size = if wide { WIDE } else { NARROW };
+    for (row, out) in out.iter_mut().enumerate() {
+        let blocks = row * inputs.blocks..(row + 1) * inputs.blocks;
+        let mut sums = [0.0f32; PANEL];
+        let rows = inputs.codes[blocks.clone()]
+            .iter()
+            .zip(&inputs.scales[blocks]);
+        for (record, (codes, [scale, total])) in lines.chunks_exact(size).zip(rows) {
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                let dot = dot(record, wide, lane, codes);
+                let (d, m) = (
+                    record[size - 1].half(lane),
+                    record[size - 1].half(PANEL + lane),
+                );
+                *sum = (d * scale).mul_add(dot as f32, *sum);
+                *sum = m.mul_add(*total, *sum);
+            }
+        }
+        *out = sums;
+    }
+}
+
+fn dot(record: &[Line], wide: bool, lane: usize, codes: &[i8; BLOCK]) -> i32 {
+    let weight = |i: usize| {
+        let at = 4 * lane + i % 4;
+        match (wide, i < 16) {
+            (true, _) => record[i / 4].0[at],
+            (false, true) => record[i / 4].0[at] & 15,
+            (false, false) => record[i / 4 - 4].0[at] >> 4,
+        }
+    };
+    codes
+        .iter()
+        .enumerate()
+        .map(|(i, code)| i32::from(weight(i)) * i32::from(*code))
+        .sum()
+}
+
+vectorized! {
+    /// f32 products of up to [`TILE`] rows with one panel.
+    fn float_rows(weights: &[[f32; PANEL]], rows: &[f32], out: &mut [[f32; PANEL]]) = float_rows_body
+}
+
+#[inline(always)]
+fn float_rows_body(weights: &[[f32; PANEL]], rows: &[f32], out: &mut [[f32; PANEL]]) {
+    let mut rows = rows.chunks_exact(weights.len());
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    for out in fours {
+        let four: [&[f32]; 4] = std::array::from_fn(|_| rows.next().unwrap_or(&[]));
+        *out = float_tile(weights, four);
+    }
+    for (out, row) in rest.iter_mut().zip(rows) {
+        [*out] = float_tile(weights, [row]);
+    }
+}
+
+#[inline(always)]
+fn float_tile<const N: usize>(weights: &[[f32; PANEL]], rows: [&[f32]; N]) -> [[f32; PANEL]; N] {
+    let mut sums = [[0.0f32; PANEL]; N];
+    let rows = rows.map(|row| &row[..weights.len().min(row.len())]);
+    for (i, column) in weights.iter().enumerate() {
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            let x = row[i];
+            for (sum, weight) in sums.iter_mut().zip(column) {
+                *sum = weight.mul_add(x, *sum);
+            }
+        }
+    }
+    sums
+}
+
+/// All panels, in parallel where the calling thread belongs to a pool; `out` is `[panel][row]`.
+pub(super) fn panels(
+    isa: Isa,
+    parallel: bool,
+    list: &[Panel],
+    inputs: &Inputs,
+    out: &mut [[f32; PANEL]],
+) {
+    let rows = inputs.len();
+    let work = |(weights, out): (&Panel, &mut [[f32; PANEL]])| panel(isa, weights, inputs, out);
+    if parallel {
+        // A few panels per task: fine enough for uneven cores, coarse enough to cost nothing.
+        let least = (list.len() / 32).clamp(1, 64);
+        list.par_iter()
+            .zip(out.par_chunks_exact_mut(rows))
+            .with_min_len(least)
+            .for_each(work);
+    } else {
+        list.iter().zip(out.chunks_exact_mut(rows)).for_each(work);
+    }
+}

@@ -1,0 +1,257 @@
+//! Work on rows of activations: normalization, coding in 8 bits, gating, rotation.
+
+use super::isa::vectorized;
+use super::matrix::Precision;
+use super::pack::BLOCK;
+
+/// f32 activations, `[rows][width]`, in memory that is kept between steps.
+#[derive(Debug, Default)]
+pub struct Rows {
+    data: Vec<f32>,
+    width: usize,
+}
+
+impl Rows {
+    /// Makes room for `rows` rows of `width`; what they hold is unspecified.
+    pub fn reset(&mut self, rows: usize, width: usize) {
+        self.width = width;
+        self.data.resize(rows * width, 0.0);
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.data.len().checked_div(self.width).unwrap_or(0)
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Values per row.
+    pub const fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(super) fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.width..(i + 1) * self.width]
+    }
+
+    pub(super) fn row_mut(&mut self, i: usize) -> &mut [f32] {
+        &mut self.data[i * self.width..(i + 1) * self.width]
+    }
+
+    pub(super) fn all(&self) -> &[f32] {
+        &self.data
+    }
+
+    pub(super) fn all_mut(&mut self) -> &mut [f32] {
+        &mut self.data
+    }
+}
+
+/// The input of a matrix product: f32, or 8-bit codes per 32 values with scale and scaled sum.
+#[derive(Debug)]
+pub struct Inputs {
+    precision: Precision,
+    rows: usize,
+    width: usize,
+    blocks: usize,
+    pub(super) float: Vec<f32>,
+    pub(super) codes: Vec<[i8; BLOCK]>,
+    /// Per block: scale, and scale times sum of codes.
+    pub(super) scales: Vec<[f32; 2]>,
+}
+
+impl Inputs {
+    /// Empty inputs of the given precision.
+    pub const fn new(precision: Precision) -> Self {
+        Self {
+            precision,
+            rows: 0,
+            width: 0,
+            blocks: 0,
+            float: Vec::new(),
+            codes: Vec::new(),
+            scales: Vec::new(),
+        }
+    }
+
+    /// Makes room for `rows` rows of `width`.
+    pub fn reset(&mut self, rows: usize, width: usize) {
+        self.rows = rows;
+        self.width = width;
+        self.blocks = width.div_ceil(BLOCK);
+        match self.precision {
+            Precision::Float => self.float.resize(rows * width, 0.0),
+            Precision::Coded => {
+                self.codes.resize(rows * self.blocks, [0; BLOCK]);
+                self.scales.resize(rows * self.blocks, [0.0; 2]);
+            }
+        }
+    }
+
+    /// Number of rows.
+    pub const fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there are no rows.
+    pub const fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    pub(super) const fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub(super) const fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    pub(super) const fn width(&self) -> usize {
+        self.width
+    }
+
+    /// One mutable view per row.
+    pub(super) fn rows_mut(&mut self) -> Vec<InputRow<'_>> {
+        match self.precision {
+            Precision::Float => self
+                .float
+                .chunks_exact_mut(self.width)
+                .map(InputRow::Float)
+                .collect(),
+            Precision::Coded => self
+                .codes
+                .chunks_exact_mut(self.blocks)
+                .zip(self.scales.chunks_exact_mut(self.blocks))
+                .map(|(codes, scales)| InputRow::Coded(codes, scales))
+                .collect(),
+        }
+    }
+}
+
+/// Where one row of inputs goes.
+pub(super) enum InputRow<'a> {
+    Float(&'a mut [f32]),
+    Coded(&'a mut [[i8; BLOCK]], &'a mut [[f32; 2]]),
+}
+
+const LANES: usize = 16;
+
+/// Sum in 16 lanes and then pairwise: the same order on every machine.
+#[inline(always)]
+fn reduce(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+vectorized! {
+    /// Root-mean-square normalization of `row` times `weight` into `out`.
+    pub(super) fn rms_norm(row: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = rms_norm_body
+}
+
+#[inline(always)]
+fn rms_norm_body(row: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = value.mul_add(*value, *lane);
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane = value.mul_add(*value, *lane);
+    }
+    let scale = 1.0 / (reduce(lanes) / row.len() as f32 + epsilon).sqrt();
+    for ((out, value), weight) in out.iter_mut().zip(row).zip(weight) {
+        *out = value * scale * weight;
+    }
+}
+
+vectorized! {
+    /// Codes `row` in 8 bits per 32 values; a last short block is filled with zeros.
+    pub(super) fn code(row: &[f32], codes: &mut [[i8; BLOCK]], scales: &mut [[f32; 2]]) = code_body
+}
+
+#[inline(always)]
+fn code_body(row: &[f32], codes: &mut [[i8; BLOCK]], scales: &mut [[f32; 2]]) {
+    let (full, rest) = row.as_chunks::<BLOCK>();
+    for (values, (codes, scale)) in full.iter().zip(codes.iter_mut().zip(scales.iter_mut())) {
+        *scale = code_block(values, codes);
+    }
+    if !rest.is_empty() {
+        let mut values = [0.0; BLOCK];
+        values[..rest.len()].copy_from_slice(rest);
+        scales[full.len()] = code_block(&values, &mut codes[full.len()]);
+    }
+}
+
+#[inline(always)]
+fn code_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> [f32; 2] {
+    let mut largest = [0.0f32; LANES];
+    for half in values.as_chunks::<LANES>().0 {
+        for (largest, value) in largest.iter_mut().zip(half) {
+            *largest = largest.max(value.abs());
+        }
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            largest[i] = largest[i].max(largest[i + width]);
+        }
+        width /= 2;
+    }
+    let scale = largest[0] / 127.0;
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    let mut sum = 0i32;
+    for (code, value) in codes.iter_mut().zip(values) {
+        let rounded = (value * inverse).round_ties_even() as i32;
+        sum += rounded;
+        *code = rounded as i8;
+    }
+    [scale, scale * sum as f32]
+}
+
+/// e to the power of `x` within 2 units in the last place, for vector registers: 2^n times a
+/// polynomial (the Taylor terms to degree 6 on |r| <= ln 2 / 2, n and r by Cody and Waite's split).
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let x = x.clamp(-87.0, 88.0);
+    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
+    let mut p = 1.0f32 / 720.0;
+    for term in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = p.mul_add(r, term);
+    }
+    p * f32::from_bits((((n as i32) + 127) as u32) << 23)
+}
+
+vectorized! {
+    /// `out = silu(gate) * up`.
+    pub(super) fn silu_gate(gate: &[f32], up: &[f32], out: &mut [f32]) = silu_gate_body
+}
+
+#[inline(always)]
+fn silu_gate_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+        *out = gate / (1.0 + exp(-gate)) * up;
+    }
+}
+
+/// Rotates the leading pairs of each head of `row` by the angles whose cosine and sine are given.
+pub(super) fn rotate(row: &mut [f32], head: usize, angles: &[[f32; 2]]) {
+    for head in row.chunks_exact_mut(head) {
+        for (pair, [cos, sin]) in head.as_chunks_mut::<2>().0.iter_mut().zip(angles) {
+            *pair = [pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos];
+        }
+    }
+}
