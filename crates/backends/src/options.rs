@@ -1,0 +1,75 @@
+//! Settings of the clients, the same for all backends.
+
+use std::time::Duration;
+
+/// Settings of the clients. Time limits of an answer are not here: they belong to the policy, and
+/// the data plane keeps them.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// Longest time to connect, name resolution and TLS included.
+    pub connect_timeout: Duration,
+    /// Longest time for a probe as a whole.
+    pub probe_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Unused connections kept per backend.
+    pub idle_connections: usize,
+    /// `user-agent` sent upstream; the only thing an upstream learns about the mesh.
+    pub user_agent: String,
+    /// Largest answer read as a whole, in bytes.
+    pub answer_limit: usize,
+    /// Largest single event of a stream, in bytes.
+    pub event_limit: usize,
+    /// Further certificate authorities (DER), besides those of the platform.
+    pub extra_roots: Vec<Vec<u8>>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(90),
+            idle_connections: 64,
+            user_agent: format!("inference-mesh/{}", env!("CARGO_PKG_VERSION")),
+            answer_limit: 32 << 20,
+            event_limit: 4 << 20,
+            extra_roots: Vec::new(),
+        }
+    }
+}
+
+/// Why clients could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The TLS library refused its own defaults.
+    #[error("could not prepare TLS: {cause}")]
+    Tls {
+        /// The library's words.
+        cause: String,
+    },
+    /// A certificate authority could not be read.
+    #[error("could not read extra certificate authority number {index}")]
+    Root {
+        /// Position in [`ClientOptions::extra_roots`].
+        index: usize,
+    },
+    /// The user agent is not a header value.
+    #[error("the user agent is not a valid header value")]
+    UserAgent,
+    /// The HTTP client could not be built.
+    #[error("could not build the HTTP client")]
+    Client,
+}
+
+impl Error {
+    /// Name of the cause.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Tls { .. } => "Tls",
+            Self::Root { .. } => "Root",
+            Self::UserAgent => "UserAgent",
+            Self::Client => "Client",
+        }
+    }
+}
