@@ -211,14 +211,15 @@ impl Header {
     }
 
     /// `None` where the key is absent; a present key of a wrong type stays an error.
-    pub fn optional<T>(
-        &self,
+    pub fn optional<'h, T>(
+        &'h self,
         key: &str,
-        read: impl FnOnce(&Self, &str) -> Result<T, Error>,
+        read: impl FnOnce(&'h Self, &str) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
-        match self.metadata.contains_key(key) {
-            true => read(self, key).map(Some),
-            false => Ok(None),
+        if self.metadata.contains_key(key) {
+            read(self, key).map(Some)
+        } else {
+            Ok(None)
         }
     }
 
@@ -280,9 +281,10 @@ fn alignment(metadata: &HashMap<String, Value>) -> Result<u64, Error> {
             .as_u64()
             .ok_or_else(|| wrong(key, "an unsigned integer", value))?,
     };
-    match alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT {
-        true => Ok(alignment),
-        false => Err(Error::BadAlignment { alignment }),
+    if alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT {
+        Ok(alignment)
+    } else {
+        Err(Error::BadAlignment { alignment })
     }
 }
 

@@ -3,8 +3,8 @@
 use std::io::Cursor;
 
 use proptest::prelude::*;
-use rand::rngs::SmallRng;
 use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 
 use super::{Array, Dtype, Error, Header, Value};
 
@@ -76,8 +76,9 @@ impl Maker {
         for (name, dims, code, offset) in &self.tensors {
             file.extend(text(name));
             file.extend(u32::try_from(dims.len()).unwrap().to_le_bytes());
-            dims.iter()
-                .for_each(|extent| file.extend(extent.to_le_bytes()));
+            for extent in dims {
+                file.extend(extent.to_le_bytes());
+            }
             file.extend(code.to_le_bytes());
             file.extend(offset.to_le_bytes());
         }
