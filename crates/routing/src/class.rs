@@ -1,0 +1,200 @@
+//! The sovereignty class of a backend, derived from evidence at the moment of the decision.
+//!
+//! Nothing a backend's author writes can raise its class: a process of this mesh is owned, an
+//! external server only where a policy of the mesh namespace says so, and a cloud is always one of
+//! the three cloud classes, whatever its address. Claims count until they expire.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use mesh_core::policy::Ownership;
+use mesh_core::{
+    Backend, Claims, Endpoint, Jurisdiction, JurisdictionSet, Place, SovereigntyClass,
+};
+
+/// A class and what it rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Derived {
+    /// The class.
+    pub class: SovereigntyClass,
+    /// What it rests on.
+    pub basis: Basis,
+}
+
+/// What a class rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The engine runs in this process.
+    InProcess,
+    /// `ownership.external` lists the backend.
+    Listed,
+    /// Every address lies inside `ownership.networks`; to be checked again at connect time.
+    Networks,
+    /// An external server of which nothing is known.
+    UnknownOperator,
+    /// A cloud without claims.
+    NoClaims,
+    /// Claims that no longer count.
+    Expired,
+    /// Prompts are kept, or nobody says that they are not.
+    Retention,
+    /// Prompts are used for training, or nobody says that they are not.
+    Training,
+    /// Seat, data centers and law lie inside the home jurisdictions.
+    Home,
+    /// One of the three lies outside, or is not claimed.
+    Abroad,
+}
+
+impl Derived {
+    /// For a person: what was looked at, one sentence each.
+    pub fn evidence(self, backend: &Backend) -> Vec<String> {
+        let first = match self.basis {
+            Basis::InProcess => "runs in a process of this mesh",
+            Basis::Listed => "listed in ownership.external",
+            Basis::Networks => "every address lies inside ownership.networks",
+            Basis::UnknownOperator => {
+                "nothing is known of who runs it: neither listed in ownership.external nor inside ownership.networks"
+            }
+            Basis::NoClaims => "the cloud states no claims",
+            Basis::Expired => "the claims have expired",
+            Basis::Retention => "prompts are kept, or it is not claimed that they are not",
+            Basis::Training => {
+                "prompts are used for training, or it is not claimed that they are not"
+            }
+            Basis::Home => "seat, data centers and governing law are inside the home jurisdictions",
+            Basis::Abroad => {
+                "seat, data centers or governing law are outside the home jurisdictions, or not claimed"
+            }
+        };
+        let mut lines = vec![first.to_owned()];
+        match &backend.place {
+            Place::InProcess { .. } => {}
+            Place::External(endpoint) => lines.push(format!(
+                "addresses: {}",
+                list(&endpoint.resolved, "none known")
+            )),
+            Place::Cloud(cloud) => lines.extend(cloud.claims.iter().map(describe)),
+        }
+        lines
+    }
+}
+
+/// Derives the class of `backend` at the instant `now`.
+///
+/// `mesh_namespace` matters because `ownership.networks` speaks only for backends declared there:
+/// elsewhere the author of a backend could point a name at an owned address and move it later.
+pub fn derive(
+    backend: &Backend,
+    ownership: &Ownership,
+    mesh_namespace: &str,
+    now: jiff::Timestamp,
+) -> Derived {
+    let (class, basis) = match &backend.place {
+        Place::InProcess { .. } => (SovereigntyClass::OwnHardware, Basis::InProcess),
+        Place::External(endpoint) => external(backend, endpoint, ownership, mesh_namespace),
+        Place::Cloud(cloud) => match cloud.claims.as_ref() {
+            None => (SovereigntyClass::CloudRetained, Basis::NoClaims),
+            Some(claims) => claimed(claims, ownership, now),
+        },
+    };
+    Derived { class, basis }
+}
+
+/// True if `address` lies inside one of `networks`. An IPv4 address written as IPv6 counts as what
+/// it is.
+pub fn inside(address: IpAddr, networks: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address))
+}
+
+/// The claims of a cloud that still count at `now`.
+pub(crate) fn current_claims(backend: &Backend, now: jiff::Timestamp) -> Option<&Claims> {
+    match &backend.place {
+        Place::Cloud(cloud) => cloud.claims.as_ref().filter(|claims| now < claims.expires),
+        Place::InProcess { .. } | Place::External(_) => None,
+    }
+}
+
+fn external(
+    backend: &Backend,
+    endpoint: &Endpoint,
+    ownership: &Ownership,
+    mesh_namespace: &str,
+) -> (SovereigntyClass, Basis) {
+    let listed = ownership
+        .external
+        .iter()
+        .any(|(namespace, name)| *namespace == backend.id.namespace && *name == backend.id.name);
+    let owned_address = backend.id.namespace == mesh_namespace
+        && !endpoint.resolved.is_empty()
+        && endpoint
+            .resolved
+            .iter()
+            .all(|address| inside(*address, &ownership.networks));
+    if listed {
+        (SovereigntyClass::OwnHardware, Basis::Listed)
+    } else if owned_address {
+        (SovereigntyClass::OwnHardware, Basis::Networks)
+    } else {
+        (SovereigntyClass::CloudRetained, Basis::UnknownOperator)
+    }
+}
+
+fn claimed(
+    claims: &Claims,
+    ownership: &Ownership,
+    now: jiff::Timestamp,
+) -> (SovereigntyClass, Basis) {
+    let home = &ownership.home_jurisdictions;
+    if now >= claims.expires {
+        (SovereigntyClass::CloudRetained, Basis::Expired)
+    } else if claims.retention_days != Some(0) {
+        (SovereigntyClass::CloudRetained, Basis::Retention)
+    } else if claims.training != Some(false) {
+        (SovereigntyClass::CloudRetained, Basis::Training)
+    } else if [&claims.seat, &claims.data_centers, &claims.governing_law]
+        .into_iter()
+        .all(|places| wholly_within(places, home))
+    {
+        (SovereigntyClass::CloudDomestic, Basis::Home)
+    } else {
+        (SovereigntyClass::CloudForeign, Basis::Abroad)
+    }
+}
+
+/// True if something is claimed and all of it lies inside `home`.
+fn wholly_within(places: &JurisdictionSet, home: &JurisdictionSet) -> bool {
+    !places.0.is_empty() && places.0.iter().all(|place| home.covers(place))
+}
+
+fn describe(claims: &Claims) -> String {
+    let places = |set: &JurisdictionSet| list::<Jurisdiction>(&set.0, "not claimed");
+    format!(
+        "claims until {}: seat {}, data centers {}, governing law {}, retention {}, training {}",
+        claims.expires,
+        places(&claims.seat),
+        places(&claims.data_centers),
+        places(&claims.governing_law),
+        claims.retention_days.map_or_else(
+            || String::from("not claimed"),
+            |days| format!("{days} days")
+        ),
+        match claims.training {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "not claimed",
+        },
+    )
+}
+
+fn list<T: std::fmt::Display>(items: &[T], none: &str) -> String {
+    if items.is_empty() {
+        return none.to_owned();
+    }
+    let words: Vec<String> = items.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}
+
+#[cfg(test)]
+mod tests;
