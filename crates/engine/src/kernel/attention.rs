@@ -309,50 +309,81 @@ fn tile<const N: usize>(
     if last == 0 {
         return;
     }
-    let queries: [&[f32]; N] = std::array::from_fn(|n| &state.values[(at + n) * head..][..head]);
-    let mut weights = scores(keys, queries);
+    let mut weights = [[0.0f32; TOKENS]; N];
+    scores(
+        keys,
+        &state.values[at * head..(at + N) * head],
+        &mut weights,
+    );
     let mut shrink = [1.0f32; N];
     for n in 0..N {
-        let [largest, sum] = &mut state.running[at + n];
-        shrink[n] = soften(&mut weights[n], valid[n], largest, sum);
+        shrink[n] = soften(&mut weights[n], valid[n], &mut state.running[at + n]);
     }
-    let mut sums = state.sums[at * head..(at + N) * head].chunks_exact_mut(head);
-    let sums: [&mut [f32]; N] = std::array::from_fn(|_| sums.next().unwrap_or(&mut []));
-    gather(values, &weights, last, shrink, sums);
+    let sums = &mut state.sums[at * head..(at + N) * head];
+    let values = &values[..last * head];
+    let mut column = 0;
+    while column + 32 <= head {
+        gather::<N, 32>(values, &weights, shrink, sums, column, head);
+        column += 32;
+    }
+    while column + 8 <= head {
+        gather::<N, 8>(values, &weights, shrink, sums, column, head);
+        column += 8;
+    }
+    while column < head {
+        gather::<N, 1>(values, &weights, shrink, sums, column, head);
+        column += 1;
+    }
 }
 
 #[inline(always)]
-fn scores<const N: usize>(keys: &[f32], queries: [&[f32]; N]) -> [[f32; TOKENS]; N] {
+fn scores<const N: usize>(keys: &[f32], queries: &[f32], out: &mut [[f32; TOKENS]; N]) {
     let mut scores = [[0.0f32; TOKENS]; N];
-    for (i, column) in keys.as_chunks::<TOKENS>().0.iter().enumerate() {
-        for (scores, query) in scores.iter_mut().zip(queries) {
-            let x = query[i];
-            for (score, key) in scores.iter_mut().zip(column) {
-                *score = key.mul_add(x, *score);
+    let columns = keys.as_chunks::<TOKENS>().0;
+    let head = columns.len();
+    let queries = &queries[..N * head];
+    for i in 0..head {
+        for n in 0..N {
+            let x = queries[n * head + i];
+            for token in 0..TOKENS {
+                scores[n][token] = columns[i][token].mul_add(x, scores[n][token]);
             }
         }
     }
-    scores
+    *out = scores;
 }
 
 /// Turns the scores of one query into weights, updates its largest score and sum, and returns by how
 /// much earlier sums shrink.
 #[inline(always)]
-fn soften(scores: &mut [f32; TOKENS], valid: usize, largest: &mut f32, sum: &mut f32) -> f32 {
+fn soften(scores: &mut [f32; TOKENS], valid: usize, running: &mut [f32; 2]) -> f32 {
     if valid == 0 {
         *scores = [0.0; TOKENS];
         return 1.0;
     }
-    let mut top = *largest;
-    for (i, score) in scores.iter().enumerate() {
-        top = top.max(if i < valid { *score } else { f32::NEG_INFINITY });
+    for token in 0..TOKENS {
+        scores[token] = if token < valid {
+            scores[token]
+        } else {
+            f32::NEG_INFINITY
+        };
     }
-    let shrink = if *sum > 0.0 { exp(*largest - top) } else { 0.0 };
-    let mut lanes = [0.0f32; TOKENS];
-    for (i, (score, lane)) in scores.iter_mut().zip(&mut lanes).enumerate() {
-        *score = if i < valid { exp(*score - top) } else { 0.0 };
-        *lane = *score;
+    let mut lanes = *scores;
+    let mut width = TOKENS / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = lanes[i].max(lanes[i + width]);
+        }
+        width /= 2;
     }
+    let [largest, sum] = *running;
+    let top = largest.max(lanes[0]);
+    let shrink = if sum > 0.0 { exp(largest - top) } else { 0.0 };
+    for token in 0..TOKENS {
+        let weight = exp(scores[token] - top);
+        scores[token] = if token < valid { weight } else { 0.0 };
+    }
+    let mut lanes = *scores;
     let mut width = TOKENS / 2;
     while width > 0 {
         for i in 0..width {
@@ -360,57 +391,38 @@ fn soften(scores: &mut [f32; TOKENS], valid: usize, largest: &mut f32, sum: &mut
         }
         width /= 2;
     }
-    *largest = top;
-    *sum = sum.mul_add(shrink, lanes[0]);
+    *running = [top, sum.mul_add(shrink, lanes[0])];
     shrink
 }
 
 #[inline(always)]
-fn gather<const N: usize>(
+fn gather<const N: usize, const W: usize>(
     values: &[f32],
     weights: &[[f32; TOKENS]; N],
-    last: usize,
     shrink: [f32; N],
-    mut sums: [&mut [f32]; N],
+    sums: &mut [f32],
+    column: usize,
+    head: usize,
 ) {
-    let head = sums[0].len();
-    let mut at = 0;
-    while at + 32 <= head {
-        columns::<N, 32>(values, weights, last, shrink, &mut sums, at);
-        at += 32;
+    let mut out = [[0.0f32; W]; N];
+    for n in 0..N {
+        for i in 0..W {
+            out[n][i] = sums[n * head + column + i] * shrink[n];
+        }
     }
-    while at + 8 <= head {
-        columns::<N, 8>(values, weights, last, shrink, &mut sums, at);
-        at += 8;
-    }
-    while at < head {
-        columns::<N, 1>(values, weights, last, shrink, &mut sums, at);
-        at += 1;
-    }
-}
-
-#[inline(always)]
-fn columns<const N: usize, const W: usize>(
-    values: &[f32],
-    weights: &[[f32; TOKENS]; N],
-    last: usize,
-    shrink: [f32; N],
-    sums: &mut [&mut [f32]; N],
-    at: usize,
-) {
-    let mut out: [[f32; W]; N] =
-        std::array::from_fn(|n| std::array::from_fn(|i| sums[n][at + i] * shrink[n]));
-    let head = sums[0].len();
-    for (token, row) in values.chunks_exact(head).take(last).enumerate() {
-        let row = &row[at..at + W];
-        for (out, weights) in out.iter_mut().zip(weights) {
-            let weight = weights[token];
-            for (out, value) in out.iter_mut().zip(row) {
-                *out = value.mul_add(weight, *out);
+    let tokens = values.len() / head;
+    for token in 0..tokens.min(TOKENS) {
+        let row = &values[token * head + column..][..W];
+        for n in 0..N {
+            let weight = weights[n][token];
+            for i in 0..W {
+                out[n][i] = row[i].mul_add(weight, out[n][i]);
             }
         }
     }
-    for (sums, out) in sums.iter_mut().zip(out) {
-        sums[at..at + W].copy_from_slice(&out);
+    for n in 0..N {
+        for i in 0..W {
+            sums[n * head + column + i] = out[n][i];
+        }
     }
 }

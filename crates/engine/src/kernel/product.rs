@@ -106,30 +106,37 @@ vectorized! {
 
 #[inline(always)]
 fn float_rows_body(weights: &[[f32; PANEL]], rows: &[f32], out: &mut [[f32; PANEL]]) {
-    let mut rows = rows.chunks_exact(weights.len());
-    let (fours, rest) = out.as_chunks_mut::<4>();
-    for out in fours {
-        let four: [&[f32]; 4] = std::array::from_fn(|_| rows.next().unwrap_or(&[]));
-        *out = float_tile(weights, four);
+    let (width, mut row) = (weights.len(), 0);
+    while row + 4 <= out.len() {
+        float_tile::<4>(
+            weights,
+            &rows[row * width..(row + 4) * width],
+            &mut out[row..row + 4],
+        );
+        row += 4;
     }
-    for (out, row) in rest.iter_mut().zip(rows) {
-        [*out] = float_tile(weights, [row]);
+    while row < out.len() {
+        float_tile::<1>(
+            weights,
+            &rows[row * width..(row + 1) * width],
+            &mut out[row..=row],
+        );
+        row += 1;
     }
 }
 
 #[inline(always)]
-fn float_tile<const N: usize>(weights: &[[f32; PANEL]], rows: [&[f32]; N]) -> [[f32; PANEL]; N] {
+fn float_tile<const N: usize>(weights: &[[f32; PANEL]], rows: &[f32], out: &mut [[f32; PANEL]]) {
     let mut sums = [[0.0f32; PANEL]; N];
-    let rows = rows.map(|row| &row[..weights.len().min(row.len())]);
-    for (i, column) in weights.iter().enumerate() {
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            let x = row[i];
-            for (sum, weight) in sums.iter_mut().zip(column) {
-                *sum = weight.mul_add(x, *sum);
+    for i in 0..weights.len() {
+        for n in 0..N {
+            let x = rows[n * weights.len() + i];
+            for lane in 0..PANEL {
+                sums[n][lane] = weights[i][lane].mul_add(x, sums[n][lane]);
             }
         }
     }
-    sums
+    out[..N].copy_from_slice(&sums);
 }
 
 /// All panels, in parallel where the calling thread belongs to a pool; `out` is `[panel][row]`.

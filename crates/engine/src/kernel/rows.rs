@@ -161,17 +161,19 @@ vectorized! {
 fn rms_norm_body(row: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     let mut lanes = [0.0f32; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = value.mul_add(*value, *lane);
+    for at in 0..chunks.len() {
+        for i in 0..LANES {
+            lanes[i] = chunks[at][i].mul_add(chunks[at][i], lanes[i]);
         }
     }
-    for (lane, value) in lanes.iter_mut().zip(rest) {
-        *lane = value.mul_add(*value, *lane);
+    for i in 0..rest.len() {
+        lanes[i] = rest[i].mul_add(rest[i], lanes[i]);
     }
     let scale = 1.0 / (reduce(lanes) / row.len() as f32 + epsilon).sqrt();
-    for ((out, value), weight) in out.iter_mut().zip(row).zip(weight) {
-        *out = value * scale * weight;
+    let width = row.len();
+    let (weight, out) = (&weight[..width], &mut out[..width]);
+    for i in 0..width {
+        out[i] = row[i] * scale * weight[i];
     }
 }
 
@@ -183,8 +185,8 @@ vectorized! {
 #[inline(always)]
 fn code_body(row: &[f32], codes: &mut [[i8; BLOCK]], scales: &mut [[f32; 2]]) {
     let (full, rest) = row.as_chunks::<BLOCK>();
-    for (values, (codes, scale)) in full.iter().zip(codes.iter_mut().zip(scales.iter_mut())) {
-        *scale = code_block(values, codes);
+    for block in 0..full.len() {
+        scales[block] = code_block(&full[block], &mut codes[block]);
     }
     if !rest.is_empty() {
         let mut values = [0.0; BLOCK];
@@ -196,10 +198,8 @@ fn code_body(row: &[f32], codes: &mut [[i8; BLOCK]], scales: &mut [[f32; 2]]) {
 #[inline(always)]
 fn code_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> [f32; 2] {
     let mut largest = [0.0f32; LANES];
-    for half in values.as_chunks::<LANES>().0 {
-        for (largest, value) in largest.iter_mut().zip(half) {
-            *largest = largest.max(value.abs());
-        }
+    for i in 0..LANES {
+        largest[i] = values[i].abs().max(values[i + LANES].abs());
     }
     let mut width = LANES / 2;
     while width > 0 {
@@ -211,10 +211,10 @@ fn code_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> [f32; 2] {
     let scale = largest[0] / 127.0;
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
     let mut sum = 0i32;
-    for (code, value) in codes.iter_mut().zip(values) {
-        let rounded = (value * inverse).round_ties_even() as i32;
+    for i in 0..BLOCK {
+        let rounded = (values[i] * inverse).round_ties_even() as i32;
         sum += rounded;
-        *code = rounded as i8;
+        codes[i] = rounded as i8;
     }
     [scale, scale * sum as f32]
 }
@@ -229,9 +229,12 @@ pub(super) fn exp(x: f32) -> f32 {
     let n = (x * std::f32::consts::LOG2_E).round_ties_even();
     let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
     let mut p = 1.0f32 / 720.0;
-    for term in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = p.mul_add(r, term);
-    }
+    p = p.mul_add(r, 1.0 / 120.0);
+    p = p.mul_add(r, 1.0 / 24.0);
+    p = p.mul_add(r, 1.0 / 6.0);
+    p = p.mul_add(r, 0.5);
+    p = p.mul_add(r, 1.0);
+    p = p.mul_add(r, 1.0);
     p * f32::from_bits((((n as i32) + 127) as u32) << 23)
 }
 
@@ -242,8 +245,10 @@ vectorized! {
 
 #[inline(always)]
 fn silu_gate_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-        *out = gate / (1.0 + exp(-gate)) * up;
+    let width = out.len();
+    let (gate, up) = (&gate[..width], &up[..width]);
+    for i in 0..width {
+        out[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
     }
 }
 

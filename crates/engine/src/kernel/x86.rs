@@ -56,8 +56,8 @@ fn split_512<const SIZE: usize>(lines: &[Line], inputs: Coded<'_>, out: &mut [[f
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn single_512<const SIZE: usize>(lines: &[Line], inputs: Coded<'_>, out: &mut [[f32; PANEL]]) {
-    for (row, out) in out.chunks_mut(1).enumerate() {
-        rows_512::<1, SIZE>(lines, after(inputs, row), out);
+    for row in 0..out.len() {
+        rows_512::<1, SIZE>(lines, after(inputs, row), &mut out[row..=row]);
     }
 }
 
@@ -104,19 +104,28 @@ fn rows_512<const ROWS: usize, const SIZE: usize>(
 ) {
     let mut sums = [_mm512_setzero_ps(); ROWS];
     let (records, _) = lines.as_chunks::<SIZE>();
-    let rows: [(&[[i8; BLOCK]], &[[f32; 2]]); ROWS] = std::array::from_fn(|row| {
-        let range = row * inputs.blocks..row * inputs.blocks + records.len();
-        (&inputs.codes[range.clone()], &inputs.scales[range])
-    });
-    for (block, record) in records.iter().enumerate() {
+    // Checked once, so that the loop below needs no bounds checks.
+    let (blocks, count) = (inputs.blocks, records.len());
+    let codes = &inputs.codes[..ROWS * blocks];
+    let scales = &inputs.scales[..ROWS * blocks];
+    if count > blocks || out.len() < ROWS {
+        return;
+    }
+    for block in 0..count {
+        let record = &records[block];
         let weights = weights(record);
         let (d, m) = (halves(&record[SIZE - 1], 0), halves(&record[SIZE - 1], 1));
         for row in 0..ROWS {
-            let (groups, _) = rows[row].0[block].as_chunks::<4>();
-            let [scale, total] = rows[row].1[block];
+            let codes = &codes[row * blocks + block];
+            let [scale, total] = scales[row * blocks + block];
             let mut dot = _mm512_setzero_si512();
             for i in 0..8 {
-                let four = groups[i].map(|code| code as u8);
+                let four = [
+                    codes[4 * i] as u8,
+                    codes[4 * i + 1] as u8,
+                    codes[4 * i + 2] as u8,
+                    codes[4 * i + 3] as u8,
+                ];
                 dot = _mm512_dpbusd_epi32(
                     dot,
                     weights[i],
@@ -128,9 +137,9 @@ fn rows_512<const ROWS: usize, const SIZE: usize>(
             sums[row] = _mm512_fmadd_ps(m, _mm512_set1_ps(total), sums[row]);
         }
     }
-    for (out, sum) in out.iter_mut().zip(sums) {
-        // SAFETY: out is 16 f32 behind a mutable reference; the store needs no alignment.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+    for row in 0..ROWS {
+        // SAFETY: out[row] is 16 f32 behind a mutable reference; the store needs no alignment.
+        unsafe { _mm512_storeu_ps(out[row].as_mut_ptr(), sums[row]) };
     }
 }
 
@@ -181,8 +190,10 @@ fn row_avx2<const SIZE: usize>(lines: &[Line], inputs: Coded<'_>, out: &mut [f32
         // Two partial sums per row: pairs of the four codes.
         let mut pairs = [_mm256_setzero_si256(); 4];
         for (i, group) in codes.as_chunks::<4>().0.iter().enumerate() {
-            let wide = group.map(|code| i64::from(code) & 0xffff);
-            let four = wide[0] | wide[1] << 16 | wide[2] << 32 | wide[3] << 48;
+            let mut four = 0;
+            for (at, code) in group.iter().enumerate() {
+                four |= (i64::from(*code) & 0xffff) << (16 * at);
+            }
             let code = _mm256_set1_epi64x(four);
             let line = &record[if narrow { i % 4 } else { i }];
             for (quarter, pair) in pairs.iter_mut().enumerate() {
