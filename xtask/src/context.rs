@@ -1,0 +1,93 @@
+//! Where things are: the checkout, the cache outside it, the target folder; and how strict to be.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+/// The surroundings of one run.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The checkout.
+    pub(crate) root: PathBuf,
+    /// `$HOME/.cache/inference-mesh`: survives checkouts.
+    pub(crate) cache: PathBuf,
+    /// True with `CI=true`: what cannot run is a failure.
+    pub(crate) ci: bool,
+    cargo: PathBuf,
+}
+
+impl Context {
+    pub(crate) fn new() -> Result<Self> {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = manifest
+            .parent()
+            .context("xtask lies in the checkout")?
+            .to_path_buf();
+        let Some(home) = std::env::home_dir().filter(|home| !home.as_os_str().is_empty()) else {
+            bail!("no home folder is known: set HOME");
+        };
+        let ci = std::env::var("CI").is_ok_and(|value| matches!(value.as_str(), "true" | "1"));
+        let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+        Ok(Self {
+            root,
+            cache: home.join(".cache/inference-mesh"),
+            ci,
+            cargo,
+        })
+    }
+
+    /// cargo in the checkout.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = Command::new(&self.cargo);
+        command.current_dir(&self.root);
+        // What `cargo xtask` sets for this process must not leak into what it builds.
+        for (name, _) in std::env::vars_os() {
+            let ours = name.to_string_lossy();
+            if ours.starts_with("CARGO_PKG_")
+                || ours.starts_with("CARGO_MANIFEST")
+                || ours == "CARGO_PRIMARY_PACKAGE"
+            {
+                command.env_remove(&name);
+            }
+        }
+        command
+    }
+
+    /// cargo with a target folder outside the checkout, so that a fresh clone builds warm.
+    pub(crate) fn shared_cargo(&self) -> Command {
+        let mut command = self.cargo();
+        if std::env::var_os("CARGO_TARGET_DIR").is_none() {
+            command.env("CARGO_TARGET_DIR", self.cache.join("target"));
+        }
+        if self.ci {
+            command
+                .env("CARGO_INCREMENTAL", "0")
+                .env("CARGO_TERM_COLOR", "never");
+        }
+        command
+    }
+
+    /// Runs cargo's own build of the product and gives the binary.
+    pub(crate) fn build_release(&self, mut cargo: Command) -> Result<PathBuf> {
+        let target = target_dir(&cargo, &self.root);
+        cargo.args(["build", "--release", "--locked", "-p", "mesh"]);
+        crate::process::run(&mut cargo)?;
+        Ok(target.join("release/mesh"))
+    }
+
+    /// The product as the tests build it.
+    pub(crate) fn release_binary(&self) -> Result<PathBuf> {
+        self.build_release(self.shared_cargo())
+    }
+}
+
+/// The target folder that a prepared cargo will use.
+fn target_dir(cargo: &Command, root: &Path) -> PathBuf {
+    let set = cargo
+        .get_envs()
+        .find(|(name, _)| *name == "CARGO_TARGET_DIR")
+        .and_then(|(_, value)| value.map(PathBuf::from));
+    let folder = set.or_else(|| std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from));
+    root.join(folder.unwrap_or_else(|| PathBuf::from("target")))
+}

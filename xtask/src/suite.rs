@@ -1,0 +1,74 @@
+//! `cargo xtask test`: every tier this machine can carry, and one closing line that counts them all.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use mesh_e2e::mesh::BINARY;
+
+use crate::context::Context;
+use crate::process::{Tally, cargo_result, listen};
+use crate::{check, model, sdk};
+
+pub(crate) fn run(context: &Context) -> bool {
+    let begun = Instant::now();
+    let mut tally = Tally::default();
+    let mut tier = |name: &str, run: &mut dyn FnMut() -> Result<Tally>| {
+        println!("\n=== {name} ===");
+        let since = Instant::now();
+        let found = run().unwrap_or_else(|error| {
+            println!("{error:#}");
+            Tally::one(false)
+        });
+        println!("=== {name}: {found} in {} s ===", since.elapsed().as_secs());
+        tally.add(found);
+    };
+    tier("model", &mut || obtain(context));
+    tier("checks", &mut || check::all(context));
+    let mut binary = None;
+    tier("release build", &mut || {
+        binary = Some(context.release_binary()?);
+        Ok(Tally::one(true))
+    });
+    tier("crates", &mut || crates(context, binary.as_deref()));
+    if let Some(binary) = &binary {
+        tier("official SDKs", &mut || sdk::run(context, binary));
+    }
+    println!("\nall tiers took {} s", begun.elapsed().as_secs());
+    println!("{tally}");
+    tally.good(context.ci)
+}
+
+fn obtain(context: &Context) -> Result<Tally> {
+    match model::obtain(context) {
+        Ok(path) => println!("{}", path.display()),
+        Err(error) if context.ci => return Err(error),
+        Err(error) => {
+            println!("skipped: {error:#}");
+            return Ok(Tally {
+                skipped: 1,
+                ..Tally::default()
+            });
+        }
+    }
+    Ok(Tally::one(true))
+}
+
+/// All tests that cargo knows. Those of the built binary find it by the variable.
+fn crates(context: &Context, binary: Option<&std::path::Path>) -> Result<Tally> {
+    let mut cargo = context.shared_cargo();
+    cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    if let Some(binary) = binary {
+        cargo.env(BINARY, binary);
+    }
+    let mut tally = Tally::default();
+    let good = listen(&mut cargo, |line| {
+        if let Some(found) = cargo_result(line) {
+            tally.add(found);
+        }
+    })?;
+    if !good && tally.failed == 0 {
+        println!("cargo test failed without a failing test: something did not build or crashed");
+        tally.failed += 1;
+    }
+    Ok(tally)
+}
