@@ -59,6 +59,11 @@ impl Connection {
         })
     }
 
+    /// Says another name in the header `host` from now on.
+    pub fn call_it(&mut self, host: &str) {
+        host.clone_into(&mut self.host);
+    }
+
     /// Sends a request and reads the whole answer.
     pub fn send(
         &mut self,

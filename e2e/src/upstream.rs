@@ -3,8 +3,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,40 +16,73 @@ const TEXT: &str = "The answer is forty-two.";
 pub struct Upstream {
     /// `http://127.0.0.1:PORT`.
     pub url: String,
-    served: Arc<AtomicU64>,
+    seen: Arc<Seen>,
 }
+
+/// What reached the upstream.
+#[derive(Debug, Default)]
+struct Seen {
+    chats: AtomicU64,
+    /// Request lines, headers and bodies, one after the other.
+    bytes: Mutex<Vec<u8>>,
+}
+
+/// Enough for any test that looks at the bytes; a load test must not fill the memory.
+const KEPT: usize = 4 << 20;
 
 impl Upstream {
     /// Starts one that answers `delay` after the request.
     pub fn start(delay: Duration) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
-        let served = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&served);
+        let seen = Arc::new(Seen::default());
+        let shared = Arc::clone(&seen);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let count = Arc::clone(&count);
+                let seen = Arc::clone(&shared);
                 // A caller that goes away ends its connection's thread, nothing else.
-                std::thread::spawn(move || drop(serve(stream, delay, &count)));
+                std::thread::spawn(move || drop(serve(stream, delay, &seen)));
             }
         });
-        Ok(Self { url, served })
+        Ok(Self { url, seen })
     }
 
-    /// Requests answered so far.
-    pub fn served(&self) -> u64 {
-        self.served.load(Ordering::Relaxed)
+    /// Requests for an answer so far, whatever was answered.
+    pub fn chats(&self) -> u64 {
+        self.seen.chats.load(Ordering::SeqCst)
+    }
+
+    /// True if these bytes arrived in any request's line, headers or body (of the first 4 MiB).
+    pub fn saw(&self, part: &str) -> bool {
+        contains(
+            &self
+                .seen
+                .bytes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+            part.as_bytes(),
+        )
     }
 }
 
-fn serve(stream: TcpStream, delay: Duration, served: &AtomicU64) -> Result<()> {
+impl Seen {
+    fn note(&self, bytes: &[u8]) {
+        let mut kept = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = KEPT.saturating_sub(kept.len()).min(bytes.len());
+        kept.extend_from_slice(&bytes[..room]);
+    }
+}
+
+fn serve(stream: TcpStream, delay: Duration, seen: &Seen) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
-    while let Some((path, body)) = request(&mut reader)? {
-        if !delay.is_zero() {
+    while let Some((path, body)) = request(&mut reader, seen)? {
+        let model_list = path.ends_with("/models");
+        if !model_list {
+            seen.chats.fetch_add(1, Ordering::SeqCst);
             std::thread::sleep(delay);
         }
-        let (kind, answer) = if path.ends_with("/models") {
+        let (kind, answer) = if model_list {
             ("application/json", models())
         } else if contains(&body, br#""stream":true"#) || contains(&body, br#""stream": true"#) {
             ("text/event-stream", stream_body())
@@ -63,13 +96,12 @@ fn serve(stream: TcpStream, delay: Duration, served: &AtomicU64) -> Result<()> {
         reader
             .get_mut()
             .write_all(format!("{head}{answer}").as_bytes())?;
-        served.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }
 
 /// Path and body of the next request; none at the end of the connection.
-fn request(reader: &mut BufReader<TcpStream>) -> Result<Option<(String, Vec<u8>)>> {
+fn request(reader: &mut BufReader<TcpStream>, seen: &Seen) -> Result<Option<(String, Vec<u8>)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -83,6 +115,7 @@ fn request(reader: &mut BufReader<TcpStream>) -> Result<Option<(String, Vec<u8>)
     loop {
         line.clear();
         reader.read_line(&mut line)?;
+        seen.note(line.as_bytes());
         let Some((name, value)) = line.trim_end().split_once(':') else {
             break;
         };
@@ -92,11 +125,14 @@ fn request(reader: &mut BufReader<TcpStream>) -> Result<Option<(String, Vec<u8>)
             _ => {}
         }
     }
-    if chunked {
-        return Ok(Some((path, chunks(reader)?)));
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
+    let body = if chunked {
+        chunks(reader)?
+    } else {
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        body
+    };
+    seen.note(&body);
     Ok(Some((path, body)))
 }
 
@@ -184,8 +220,9 @@ mod tests {
         assert_eq!(streamed.header("content-type"), Some("text/event-stream"));
         assert!(streamed.text().ends_with("data: [DONE]\n\n"));
         assert_eq!(
-            (whole.status, streamed.status, upstream.served()),
+            (whole.status, streamed.status, upstream.chats()),
             (200, 200, 2)
         );
+        assert!(upstream.saw("\"stream\":true") && !upstream.saw("anything else"));
     }
 }

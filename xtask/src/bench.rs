@@ -101,12 +101,12 @@ fn measure(
     )?;
     let idle = usage(mesh.pid())?;
     let model = if route == Route::Full { "auto" } else { "big" };
-    let before = upstream.served();
+    let before = upstream.chats();
     let through = load(&mesh.api, model, connections, requests)
         .run()
         .context("the mesh did not serve")?;
     let after = usage(mesh.pid())?;
-    let served = upstream.served() - before;
+    let served = upstream.chats() - before;
     // Warm-up included on both sides of the division.
     let cpu = (after.cpu.saturating_sub(idle.cpu)).as_micros() / u128::from(served.max(1));
     print_row(

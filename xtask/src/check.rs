@@ -27,7 +27,11 @@ pub(crate) fn all(context: &Context) -> Result<Tally> {
     };
     note(
         "format",
-        succeeds(context.cargo().args(["fmt", "--all", "--check"]))?,
+        succeeds(
+            context
+                .cargo()
+                .args(["fmt", "--all", "--", "--check", "-l"]),
+        )?,
     );
     note("layers", report(&layers(context)?));
     note("tidiness", report(&tidy::violations(context)?));

@@ -33,7 +33,7 @@ pub(crate) fn run(context: &Context, check: bool) -> Result<bool> {
 #[cfg(feature = "gen")]
 pub(crate) fn run(context: &Context, check: bool) -> Result<bool> {
     let mut current = true;
-    for (path, text) in files() {
+    for (path, text) in files()? {
         let there = std::fs::read_to_string(context.root.join(&path)).ok();
         if there.as_deref() == Some(text.as_str()) {
             continue;
@@ -54,9 +54,14 @@ pub(crate) fn run(context: &Context, check: bool) -> Result<bool> {
 
 /// Paths in the checkout and what they must contain.
 #[cfg(feature = "gen")]
-fn files() -> Vec<(PathBuf, String)> {
-    // GENERATORS
-    Vec::new()
+fn files() -> Result<Vec<(PathBuf, String)>> {
+    let into = |folder: &'static str| {
+        move |(name, text): (String, String)| (Path::new(folder).join(name), text)
+    };
+    Ok(mesh_crds::manifests()?
+        .into_iter()
+        .map(into("crds/manifests"))
+        .collect())
 }
 
 #[cfg(feature = "gen")]

@@ -1,17 +1,15 @@
-//! Downloads from servers that break off, lie, redirect, hang or trickle.
+//! Downloads that succeed, break off and go on, or have the wrong bytes.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crate::support::{Request, Server, World, cache, cut, file, hang, head, noise};
 use mesh_models::{Digest, Error, NoSource, Phase, SourceError, SourceSpec};
 use tokio_util::sync::CancellationToken;
 
-const SIZE: usize = 3 * 1024 * 1024 + 17;
+pub(crate) const SIZE: usize = 3 * 1024 * 1024 + 17;
 
-fn none_left(error: Error) -> NoSource {
+pub(crate) fn none_left(error: Error) -> NoSource {
     let Error::NoSource(none) = error else {
         panic!("{error:?}")
     };
@@ -239,108 +237,6 @@ async fn the_error_names_every_source_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn redirects_are_followed_a_few_times_and_never_to_plaintext() {
-    let (world, bytes) = (World::new(), noise(1000, 9));
-    let content = bytes.clone();
-    let to = |target: &str| {
-        [
-            ("location", target.to_owned()),
-            ("content-length", "0".into()),
-        ]
-    };
-    let server = Server::start(move |_, request, stream| match request.path.as_str() {
-        "/once" => head(stream, "302 Found", &to("/file?sig=secret")),
-        "/loop" => head(stream, "307 Temporary Redirect", &to("/loop")),
-        "/out" => head(stream, "301 Moved Permanently", &to("http://example.com/m")),
-        "/nowhere" => head(stream, "302 Found", &[("content-length", "0".into())]),
-        _ => file(request, stream, &content, None),
-    });
-    let ask = async |path: &str| {
-        let source = SourceSpec::Http {
-            url: format!("{}{path}", server.url),
-        };
-        world
-            .resolver()
-            .resolve(
-                &cache(Some(Digest::of(&bytes)), vec![source]),
-                &CancellationToken::new(),
-                &|_| {},
-            )
-            .await
-    };
-    for path in ["/loop", "/out", "/nowhere"] {
-        let error = none_left(ask(path).await.unwrap_err());
-        assert!(
-            matches!(error.failures[0].error, SourceError::Refused { .. }),
-            "{path}: {error}"
-        );
-    }
-    assert_eq!(
-        server
-            .requests()
-            .iter()
-            .filter(|request| request.path == "/loop")
-            .count(),
-        6
-    );
-    assert_eq!(ask("/once").await.unwrap()[0].size, 1000);
-}
-
-#[tokio::test]
-async fn a_server_that_hangs_is_left_after_the_silence_limit() {
-    let (mut world, bytes) = (World::new(), noise(SIZE, 10));
-    world.settings.read_timeout = Duration::from_millis(100);
-    let content = bytes.clone();
-    let silent = Server::start(|_, _, stream| hang(stream));
-    let stalled = Server::start(move |_, _, stream| {
-        cut(stream, &content, 10, None).and_then(|()| hang(stream))
-    });
-    let good = Server::of(bytes.clone());
-    let cache = cache(
-        Some(Digest::of(&bytes)),
-        vec![silent.source(), stalled.source(), good.source()],
-    );
-    world
-        .resolver()
-        .resolve(&cache, &CancellationToken::new(), &|_| {})
-        .await
-        .unwrap();
-    assert_eq!(
-        (silent.requests().len(), stalled.requests().len()),
-        (2, 2),
-        "each was tried twice"
-    );
-    assert_eq!(good.requests()[0].from(), Some(10));
-}
-
-#[tokio::test]
-async fn a_server_that_trickles_is_given_up() {
-    let mut world = World::new();
-    world.settings.read_timeout = Duration::from_millis(60);
-    world.settings.min_bytes_per_second = 100_000;
-    world.settings.retries = 0;
-    let slow = Server::start(|_, _, stream| {
-        head(stream, "200 OK", &[("content-length", "1000000".into())])?;
-        loop {
-            stream.write_all(b"x")?;
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    });
-    let asked = cache(Some(Digest::of(b"")), vec![slow.source()]);
-    let error = none_left(
-        world
-            .resolver()
-            .resolve(&asked, &CancellationToken::new(), &|_| {})
-            .await
-            .unwrap_err(),
-    );
-    assert!(
-        error.to_string().contains("slower than 100000 bytes/s"),
-        "{error}"
-    );
-}
-
-#[tokio::test]
 async fn a_caller_who_leaves_ends_the_download_at_once_and_keeps_what_came() {
     let (world, bytes) = (World::new(), noise(SIZE, 11));
     let content = bytes.clone();
@@ -447,106 +343,4 @@ async fn without_a_digest_a_download_goes_on_only_if_the_file_is_the_same() {
         .await;
     assert_eq!(found.unwrap()[0].sha256, Digest::of(&new));
     assert_eq!(server.requests()[1].header("if-range"), Some("\"v1\""));
-}
-
-#[tokio::test]
-async fn what_cannot_be_judged_or_is_too_large_is_refused() {
-    let mut world = World::new();
-    world.settings.max_bytes = 1000;
-    let announced =
-        Server::start(|_, _, stream| head(stream, "200 OK", &[("content-length", "1001".into())]));
-    let chunked = Server::start(|_, _, stream| {
-        head(stream, "200 OK", &[("transfer-encoding", "chunked".into())])?;
-        loop {
-            stream.write_all(b"400\r\n")?;
-            stream.write_all(&[7; 0x400])?;
-            stream.write_all(b"\r\n")?;
-        }
-    });
-    let encoded = Server::start(|_, _, stream| {
-        head(
-            stream,
-            "200 OK",
-            &[
-                ("content-length", "4".into()),
-                ("content-encoding", "gzip".into()),
-            ],
-        )?;
-        stream.write_all(b"abcd")
-    });
-    let endless = Server::start(|_, _, stream| {
-        head(stream, "200 OK", &[]).and_then(|()| stream.write_all(b"abcd"))
-    });
-    let sources = [&announced, &chunked, &encoded, &endless]
-        .map(Server::source)
-        .to_vec();
-    let asked = cache(None, sources);
-    let error = none_left(
-        world
-            .resolver()
-            .resolve(&asked, &CancellationToken::new(), &|_| {})
-            .await
-            .unwrap_err(),
-    );
-    let reasons: Vec<_> = error
-        .failures
-        .iter()
-        .map(|failure| failure.error.reason())
-        .collect();
-    assert_eq!(
-        reasons,
-        ["TooLarge", "TooLarge", "Refused", "Refused"],
-        "{error}"
-    );
-    assert!(world.names("sha256").is_empty() && world.names("partial").is_empty());
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn a_full_disk_is_said_and_leaves_no_partial_file() {
-    let (world, bytes) = (World::new(), noise(SIZE, 16));
-    let server = Server::of(bytes.clone());
-    let sha256 = Digest::of(&bytes);
-    let resolver = world.resolver();
-    // Every write to this device fails as on a full disk.
-    std::os::unix::fs::symlink(
-        "/dev/full",
-        world.path("store/partial").join(format!("sha256-{sha256}")),
-    )
-    .unwrap();
-    let asked = cache(Some(sha256), vec![server.source(), server.source()]);
-    let error = resolver
-        .resolve(&asked, &CancellationToken::new(), &|_| {})
-        .await
-        .unwrap_err();
-    assert_eq!(error.reason(), "DiskFull");
-    assert!(error.to_string().contains("no space left"), "{error}");
-    assert!(world.names("partial").is_empty() && world.names("sha256").is_empty());
-    assert_eq!(
-        server.requests().len(),
-        1,
-        "another source would not fit either"
-    );
-}
-
-#[tokio::test]
-async fn quarantine_keeps_the_newest_three() {
-    let world = World::new();
-    let resolver = world.resolver();
-    for seed in 0..5 {
-        let server = Server::of(noise(100, seed));
-        let asked = cache(Some(Digest::of(b"")), vec![server.source()]);
-        resolver
-            .resolve(&asked, &CancellationToken::new(), &|_| {})
-            .await
-            .unwrap_err();
-    }
-    let kept: Vec<_> = resolver
-        .store()
-        .quarantined()
-        .iter()
-        .map(|entry| entry.actual)
-        .collect();
-    assert_eq!(kept, [4, 3, 2].map(|seed| Digest::of(&noise(100, seed))));
-    assert_eq!(world.names("quarantine").len(), 6);
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod download;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod local;
 #[cfg(test)]
 mod support;
