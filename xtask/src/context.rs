@@ -5,6 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+/// About three times what one cold run leaves.
+const SHARED_TARGET_BYTES: u64 = 24 << 30;
+
 /// The surroundings of one run.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -58,7 +61,7 @@ impl Context {
     pub(crate) fn shared_cargo(&self) -> Command {
         let mut command = self.cargo();
         if std::env::var_os("CARGO_TARGET_DIR").is_none() {
-            command.env("CARGO_TARGET_DIR", self.cache.join("target"));
+            command.env("CARGO_TARGET_DIR", self.shared_target());
         }
         if self.ci {
             command
@@ -66,6 +69,26 @@ impl Context {
                 .env("CARGO_TERM_COLOR", "never");
         }
         command
+    }
+
+    fn shared_target(&self) -> PathBuf {
+        self.cache.join("target")
+    }
+
+    /// Empties the shared target folder when it has grown too large: every checkout leaves builds of
+    /// its own crates there, and cargo never removes any.
+    pub(crate) fn trim_shared_target(&self) -> Result<()> {
+        let folder = self.shared_target();
+        let size = size_of(&folder)?;
+        if size > SHARED_TARGET_BYTES {
+            println!(
+                "{} holds {} GiB and is emptied",
+                folder.display(),
+                size >> 30
+            );
+            std::fs::remove_dir_all(&folder)?;
+        }
+        Ok(())
     }
 
     /// Runs cargo's own build of the product and gives the binary.
@@ -80,6 +103,27 @@ impl Context {
     pub(crate) fn release_binary(&self) -> Result<PathBuf> {
         self.build_release(self.shared_cargo())
     }
+}
+
+/// Bytes of all files in a folder; 0 if there is none. Links are not followed.
+fn size_of(folder: &Path) -> Result<u64> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Ok(0);
+    };
+    let mut bytes = 0;
+    for entry in entries {
+        let entry = entry?;
+        // A file that another build removes meanwhile takes no room.
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        bytes += if metadata.is_dir() {
+            size_of(&entry.path())?
+        } else {
+            metadata.len()
+        };
+    }
+    Ok(bytes)
 }
 
 /// The target folder that a prepared cargo will use.

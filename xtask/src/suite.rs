@@ -11,6 +11,9 @@ use crate::{check, model, sdk};
 
 pub(crate) fn run(context: &Context) -> bool {
     let begun = Instant::now();
+    if let Err(error) = context.trim_shared_target() {
+        println!("the build cache could not be trimmed: {error:#}");
+    }
     let mut tally = Tally::default();
     let mut tier = |name: &str, run: &mut dyn FnMut() -> Result<Tally>| {
         println!("\n=== {name} ===");
