@@ -1,0 +1,359 @@
+//! InferenceBackend to the data plane's backend.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use mesh_core as core;
+use mesh_core::{
+    Backend, Capabilities, Endpoint, Jurisdiction, JurisdictionSet, License, NamespaceSelector,
+    Place,
+};
+use serde_json::{Map, Value};
+use url::{Host, Url};
+
+use super::{World, model, value, warning};
+use crate::endpoint::{Claims, Cloud, External, HeaderValue};
+use crate::in_cluster::InCluster;
+use crate::inference_backend::{InferenceBackend, Model};
+use crate::kind::Kind;
+use crate::parse::{Document, Object};
+use crate::problem::{Problem, ProblemKind};
+use crate::reference::Credentials;
+use crate::value::{JurisdictionCode, LabelSelector};
+
+/// Fields of a request that are the caller's or the mesh's: overriding them would answer something
+/// that nobody asked.
+const NOT_OVERRIDABLE: [&str; 8] = [
+    "model",
+    "messages",
+    "prompt",
+    "input",
+    "stream",
+    "stream_options",
+    "tools",
+    "tool_choice",
+];
+
+pub(super) fn convert(
+    world: &World<'_>,
+    document: &Document,
+    object: &InferenceBackend,
+    problems: &mut Vec<Problem>,
+) -> Option<Backend> {
+    let spec = &object.spec;
+    let mut declared = Declared::default();
+    let mut overrides = (Map::new(), None);
+    let place = if let Some(in_cluster) = &spec.in_cluster {
+        in_process(world, document, in_cluster, &mut declared, problems)?
+    } else if let Some(external) = &spec.external {
+        overrides = (
+            copied(&external.request_overrides),
+            external.stream_upstream,
+        );
+        Place::External(endpoint(
+            world,
+            document,
+            "spec.external",
+            &external.into(),
+            problems,
+        )?)
+    } else {
+        let cloud = spec.cloud.as_ref()?;
+        overrides = (copied(&cloud.request_overrides), cloud.stream_upstream);
+        Place::Cloud(core::Cloud {
+            endpoint: endpoint(world, document, "spec.cloud", &cloud.into(), problems)?,
+            provider: cloud.provider.clone(),
+            claims: claims(world, document, cloud.claims.as_ref(), problems)?,
+        })
+    };
+    let field = if spec.cloud.is_some() {
+        "spec.cloud.requestOverrides"
+    } else {
+        "spec.external.requestOverrides"
+    };
+    for name in NOT_OVERRIDABLE
+        .into_iter()
+        .filter(|name| overrides.0.contains_key(*name))
+    {
+        let message = format!(
+            "`{name}` belongs to the caller or to the mesh and cannot be overridden: remove it"
+        );
+        problems.push(document.problem(ProblemKind::Value, format!("{field}.{name}"), message));
+    }
+    let models: Option<Vec<_>> = spec
+        .models
+        .iter()
+        .enumerate()
+        .map(|(index, model)| served(document, index, model, &declared, problems))
+        .collect();
+    let limit = |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok());
+    Some(Backend {
+        id: world.id(document),
+        place,
+        models: models?,
+        max_privacy: spec
+            .max_privacy
+            .map_or(core::PrivacyLevel::Restricted, Into::into),
+        limits: core::Limits {
+            concurrent_requests: limit(spec.limits.and_then(|limits| limits.concurrent_requests)),
+            requests_per_minute: limit(spec.limits.and_then(|limits| limits.requests_per_minute)),
+        },
+        available_to: spec
+            .available_to
+            .as_ref()
+            .map(|to| selector(&to.namespace_selector))
+            .unwrap_or_default(),
+        request_overrides: overrides.0,
+        stream_upstream: overrides.1.unwrap_or(true),
+    })
+}
+
+fn copied(overrides: &BTreeMap<String, Value>) -> Map<String, Value> {
+    overrides
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// Match labels only: expressions are refused at the door.
+pub(super) fn selector(spec: &LabelSelector) -> NamespaceSelector {
+    NamespaceSelector {
+        match_labels: spec.match_labels.clone(),
+    }
+}
+
+/// What a ModelCache declares for all names of a backend.
+#[derive(Default)]
+struct Declared {
+    license: Option<License>,
+    capabilities: Capabilities,
+}
+
+fn in_process(
+    world: &World<'_>,
+    document: &Document,
+    spec: &InCluster,
+    declared: &mut Declared,
+    problems: &mut Vec<Problem>,
+) -> Option<Place> {
+    let namespace = document
+        .object
+        .namespace()
+        .unwrap_or(world.input.mesh_namespace);
+    let name = &spec.model_ref.name.0;
+    let found = world.find(Kind::ModelCache, namespace, name);
+    let Some(Document {
+        object: Object::ModelCache(cache),
+        ..
+    }) = found
+    else {
+        let known = world.names(Kind::ModelCache, namespace);
+        let message = format!(
+            "no ModelCache {name} in namespace {namespace} ({known}): add it or correct the name"
+        );
+        problems.push(document.problem(
+            ProblemKind::Reference,
+            "spec.inCluster.modelRef.name",
+            message,
+        ));
+        return None;
+    };
+    declared.license = cache
+        .spec
+        .license
+        .as_ref()
+        .map(|license| License(license.0.clone()));
+    declared.capabilities = model::capabilities(found?, cache, problems)?;
+    let context_tokens = spec
+        .context_tokens
+        .and_then(|tokens| u32::try_from(tokens).ok());
+    declared.capabilities.context_tokens = context_tokens.or(declared.capabilities.context_tokens);
+    let memory = spec
+        .kv_memory
+        .as_ref()
+        .map(crate::value::Quantity::read)
+        .transpose();
+    Some(Place::InProcess {
+        model_cache: name.clone(),
+        kv_bytes: value(document, "spec.inCluster.kvMemory", memory, problems)?,
+        context_tokens,
+    })
+}
+
+fn served(
+    document: &Document,
+    index: usize,
+    spec: &Model,
+    declared: &Declared,
+    problems: &mut Vec<Problem>,
+) -> Option<core::ServedModel> {
+    let field = |name: &str| format!("spec.models[{index}].{name}");
+    let capabilities = match &spec.capabilities {
+        None => declared.capabilities.clone(),
+        Some(own) => value(
+            document,
+            &field("capabilities"),
+            Capabilities::try_from(own),
+            problems,
+        )?,
+    };
+    let price = spec.price.as_ref().map(core::Price::try_from).transpose();
+    Some(core::ServedModel {
+        name: spec.name.clone(),
+        target: spec.target.clone(),
+        aliases: spec.aliases.iter().map(|alias| alias.0.clone()).collect(),
+        license: spec
+            .license
+            .as_ref()
+            .map(|license| License(license.0.clone()))
+            .or_else(|| declared.license.clone()),
+        price: value(document, &field("price"), price, problems)?,
+        capabilities,
+    })
+}
+
+/// What `cloud` and `external` have in common.
+struct Address<'a> {
+    url: &'a str,
+    insecure_plaintext: bool,
+    credentials: Option<&'a Credentials>,
+    auth_header: Option<&'a str>,
+    headers: &'a BTreeMap<String, HeaderValue>,
+    organization: Option<&'a str>,
+}
+
+impl<'a> From<&'a Cloud> for Address<'a> {
+    fn from(cloud: &'a Cloud) -> Self {
+        Self {
+            url: &cloud.url.0,
+            insecure_plaintext: cloud.insecure_plaintext.unwrap_or_default(),
+            credentials: cloud.credentials.as_ref(),
+            auth_header: cloud.auth_header.as_deref(),
+            headers: &cloud.headers,
+            organization: cloud.organization.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a External> for Address<'a> {
+    fn from(external: &'a External) -> Self {
+        Self {
+            url: &external.url.0,
+            insecure_plaintext: external.insecure_plaintext.unwrap_or_default(),
+            credentials: external.credentials.as_ref(),
+            auth_header: external.auth_header.as_deref(),
+            headers: &external.headers,
+            organization: external.organization.as_deref(),
+        }
+    }
+}
+
+fn endpoint(
+    world: &World<'_>,
+    document: &Document,
+    place: &str,
+    spec: &Address<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<Endpoint> {
+    if spec.auth_header.is_some() && spec.credentials.is_none() {
+        let message = "there is no key to put into this header: add credentials, or remove it";
+        problems.push(document.problem(ProblemKind::Value, format!("{place}.authHeader"), message));
+    }
+    let url = Url::parse(spec.url).map_err(|error| format!("not an address: {error}"));
+    let url = value(document, &format!("{place}.url"), url, problems)?;
+    Some(Endpoint {
+        protocol: core::Protocol::OpenAI,
+        credentials: spec.credentials.and_then(credential),
+        auth_header: spec.auth_header.map(str::to_lowercase),
+        headers: spec
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_lowercase(), value.0.clone()))
+            .collect(),
+        organization: spec.organization.map(str::to_owned),
+        insecure_plaintext: spec.insecure_plaintext,
+        resolved: resolved(world, &url),
+        url,
+    })
+}
+
+/// References to Secrets are refused at the door.
+fn credential(spec: &Credentials) -> Option<core::Credential> {
+    let file = spec
+        .file
+        .as_ref()
+        .map(|path| core::Credential::File(PathBuf::from(path)));
+    file.or_else(|| spec.env.clone().map(core::Credential::Env))
+}
+
+fn resolved(world: &World<'_>, url: &Url) -> Vec<IpAddr> {
+    match url.host() {
+        Some(Host::Ipv4(address)) => vec![address.into()],
+        Some(Host::Ipv6(address)) => vec![address.into()],
+        Some(Host::Domain(name)) => (world.input.resolve)(name),
+        None => Vec::new(),
+    }
+}
+
+/// The outer option is "could be read", the inner one "is there".
+#[expect(
+    clippy::option_option,
+    reason = "the caller needs `?` for what could not be read"
+)]
+fn claims(
+    world: &World<'_>,
+    document: &Document,
+    spec: Option<&Claims>,
+    problems: &mut Vec<Problem>,
+) -> Option<Option<core::Claims>> {
+    let Some(spec) = spec else { return Some(None) };
+    let expires = value(
+        document,
+        "spec.cloud.claims.expires",
+        spec.expires.end(),
+        problems,
+    )?;
+    if expires <= world.input.now {
+        let message = format!(
+            "the claims ended on {}: until they are renewed this backend counts as CloudRetained",
+            spec.expires.0
+        );
+        problems.push(warning(
+            document,
+            ProblemKind::Value,
+            "spec.cloud.claims.expires",
+            message,
+        ));
+    }
+    let mut places = |name: &str, codes: &[JurisdictionCode]| {
+        jurisdictions(
+            document,
+            &format!("spec.cloud.claims.{name}"),
+            codes,
+            problems,
+        )
+    };
+    Some(Some(core::Claims {
+        seat: places("seat", &spec.seat)?,
+        data_centers: places("dataCenters", &spec.data_centers)?,
+        governing_law: places("governingLaw", &spec.governing_law)?,
+        retention_days: spec
+            .retention
+            .and_then(|retention| retention.days)
+            .and_then(|days| u32::try_from(days).ok()),
+        training: spec.retention.and_then(|retention| retention.training),
+        evidence: spec.evidence.clone(),
+        expires,
+    }))
+}
+
+pub(super) fn jurisdictions(
+    document: &Document,
+    field: &str,
+    codes: &[JurisdictionCode],
+    problems: &mut Vec<Problem>,
+) -> Option<JurisdictionSet> {
+    let read: Result<Vec<Jurisdiction>, _> = codes.iter().map(|code| code.0.parse()).collect();
+    value(document, field, read, problems).map(JurisdictionSet)
+}

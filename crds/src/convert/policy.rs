@@ -1,0 +1,447 @@
+//! SovereigntyPolicy to the data plane's policy.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use mesh_core as core;
+use mesh_core::policy::{self, Policy};
+use mesh_core::policy_test::{Expectation, PolicyTest, TestRequest};
+use mesh_core::{License, PrivacyLevel, SovereigntyClass};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::backend::{jurisdictions, selector};
+use super::{World, value, warning};
+use crate::kind::Kind;
+use crate::parse::{Document, Object};
+use crate::policy_rule as rule;
+use crate::policy_test as test;
+use crate::problem::{Problem, ProblemKind};
+use crate::sovereignty_policy::{
+    Ownership, PrivacyWeight, SovereigntyPolicy, SovereigntyPolicySpec,
+};
+use crate::value::{Error, LicenseId};
+
+pub(super) fn convert(
+    world: &World<'_>,
+    document: &Document,
+    object: &SovereigntyPolicy,
+    problems: &mut Vec<Problem>,
+) -> Option<Policy> {
+    let spec = &object.spec;
+    let weights = value(
+        document,
+        "spec.weights",
+        spec.weights.as_ref().map(weights).transpose(),
+        problems,
+    )?;
+    let references = value(
+        document,
+        "spec.references",
+        spec.references.as_ref().map(references).transpose(),
+        problems,
+    )?;
+    let failover = value(
+        document,
+        "spec.failover",
+        spec.failover.as_ref().map(failover).transpose(),
+        problems,
+    )?;
+    let gap = spec
+        .prefer_local
+        .as_ref()
+        .map(|prefer| prefer.unless_quality_gap_exceeds.read())
+        .transpose();
+    let ownership = match &spec.ownership {
+        Some(spec) => Some(ownership(world, document, spec, problems)?),
+        None => None,
+    };
+    let floor = match &spec.floor {
+        Some(spec) => Some(floor(world, document, spec, problems)?),
+        None => None,
+    };
+    Some(Policy {
+        id: world.id(document),
+        digest: digest(spec),
+        namespaces: namespaces(spec),
+        service_accounts: spec
+            .selector
+            .iter()
+            .flat_map(|selector| &selector.service_accounts)
+            .map(|name| name.0.clone())
+            .collect(),
+        ownership,
+        default_privacy: spec
+            .defaults
+            .and_then(|defaults| defaults.privacy)
+            .map(Into::into),
+        default_latency: spec
+            .defaults
+            .and_then(|defaults| defaults.latency)
+            .map(Into::into),
+        weights,
+        privacy_weight: spec.privacy_weight.map(|weight| match weight {
+            PrivacyWeight::Hard => policy::PrivacyWeight::Hard,
+            PrivacyWeight::Weighted => policy::PrivacyWeight::Weighted,
+        }),
+        references,
+        prefer_local_gap: value(
+            document,
+            "spec.preferLocal.unlessQualityGapExceeds",
+            gap,
+            problems,
+        )?,
+        constraints: constraints(document, spec.constraints.as_ref(), problems)?,
+        incomplete_level: spec
+            .classification
+            .as_ref()
+            .and_then(|group| group.incomplete_level)
+            .map(Into::into),
+        failover,
+        floor,
+        tests: tests(world, document, &spec.tests, problems),
+    })
+}
+
+fn namespaces(spec: &SovereigntyPolicySpec) -> core::NamespaceSelector {
+    let labels = spec
+        .selector
+        .as_ref()
+        .and_then(|selector| selector.namespace_selector.as_ref());
+    labels.map(selector).unwrap_or_default()
+}
+
+/// sha256 over the spec as JSON with sorted keys and defaults in place: the same policy has the same
+/// digest, however it is written.
+pub(super) fn digest(spec: &SovereigntyPolicySpec) -> String {
+    let canonical = serde_json::to_value(spec)
+        .map(|value| sorted(&value).to_string())
+        .unwrap_or_default();
+    Sha256::digest(canonical.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let ordered: BTreeMap<&String, Value> = map
+                .iter()
+                .map(|(key, value)| (key, sorted(value)))
+                .collect();
+            Value::Object(
+                ordered
+                    .into_iter()
+                    .map(|(key, value)| (key.clone(), value))
+                    .collect(),
+            )
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        scalar => scalar.clone(),
+    }
+}
+
+fn weights(spec: &rule::Weights) -> Result<policy::Weights, Error> {
+    Ok(policy::Weights {
+        quality: spec.quality.read()?,
+        cost: spec.cost.read()?,
+        latency: spec.latency.read()?,
+        sovereignty: spec.sovereignty.read()?,
+        privacy: spec.privacy.read()?,
+    })
+}
+
+fn references(spec: &rule::References) -> Result<policy::References, Error> {
+    let rates = spec
+        .exchange_rates
+        .iter()
+        .map(|(currency, rate)| Ok((currency.clone(), rate.read()?)));
+    Ok(policy::References {
+        cost_per_million: spec.cost_per_million.read()?,
+        currency: spec.currency.0.clone(),
+        latency: spec.latency.read()?,
+        exchange_rates: rates.collect::<Result<_, Error>>()?,
+    })
+}
+
+/// What comes later (`hedge`, other modes) is refused at the door.
+fn failover(spec: &rule::Failover) -> Result<policy::Failover, Error> {
+    Ok(policy::Failover {
+        max_attempts: u32::try_from(spec.max_attempts).unwrap_or(1),
+        deadline: spec.deadline.read()?,
+        time_to_first_token: spec.time_to_first_token.read()?,
+        between_tokens: spec.between_tokens.read()?,
+        mid_stream: policy::MidStream::Fail,
+        substitution: match spec.substitution {
+            rule::Substitution::Never => policy::Substitution::Never,
+            rule::Substitution::Floor | rule::Substitution::Equivalents => {
+                policy::Substitution::Floor
+            }
+        },
+    })
+}
+
+fn ownership(
+    world: &World<'_>,
+    document: &Document,
+    spec: &Ownership,
+    problems: &mut Vec<Problem>,
+) -> Option<policy::Ownership> {
+    if document
+        .object
+        .namespace()
+        .is_some_and(|namespace| namespace != world.input.mesh_namespace)
+    {
+        let home = world.input.mesh_namespace;
+        let message = format!(
+            "only policies of the mesh namespace ({home}) may say what is owned: move it there"
+        );
+        problems.push(document.problem(ProblemKind::Value, "spec.ownership", message));
+    }
+    for (index, external) in spec.external.iter().enumerate() {
+        let (namespace, name) = (&external.namespace.0, &external.name.0);
+        if world
+            .find(Kind::InferenceBackend, namespace, name)
+            .is_none()
+        {
+            let message =
+                format!("no InferenceBackend {name} in namespace {namespace}: it owns nothing");
+            problems.push(warning(
+                document,
+                ProblemKind::Reference,
+                &format!("spec.ownership.external[{index}]"),
+                message,
+            ));
+        }
+    }
+    let networks: Result<Vec<IpNet>, _> = spec
+        .networks
+        .iter()
+        .map(|network| network.0.parse())
+        .collect();
+    Some(policy::Ownership {
+        networks: value(document, "spec.ownership.networks", networks, problems)?,
+        external: spec
+            .external
+            .iter()
+            .map(|id| (id.namespace.0.clone(), id.name.0.clone()))
+            .collect(),
+        home_jurisdictions: jurisdictions(
+            document,
+            "spec.ownership.homeJurisdictions",
+            &spec.home_jurisdictions,
+            problems,
+        )?,
+    })
+}
+
+fn floor(
+    world: &World<'_>,
+    document: &Document,
+    spec: &rule::Floor,
+    problems: &mut Vec<Problem>,
+) -> Option<policy::Floor> {
+    let own = document
+        .object
+        .namespace()
+        .unwrap_or(world.input.mesh_namespace);
+    let namespace = spec
+        .backend_ref
+        .namespace
+        .as_ref()
+        .map_or(own, |namespace| namespace.0.as_str());
+    let name = &spec.backend_ref.name.0;
+    if namespace != own && namespace != world.input.mesh_namespace {
+        let message = format!(
+            "a floor is in the policy's namespace or in the mesh namespace ({})",
+            world.input.mesh_namespace
+        );
+        problems.push(document.problem(
+            ProblemKind::Reference,
+            "spec.floor.backendRef.namespace",
+            message,
+        ));
+        return None;
+    }
+    let message = match world
+        .find(Kind::InferenceBackend, namespace, name)
+        .map(|document| &document.object)
+    {
+        Some(Object::InferenceBackend(backend)) if backend.spec.cloud.is_none() => None,
+        Some(_) => Some(format!(
+            "{name} is a cloud; a floor must be inCluster or external, so that it answers when no cloud does"
+        )),
+        None => {
+            let known = world.names(Kind::InferenceBackend, namespace);
+            Some(format!(
+                "no InferenceBackend {name} in namespace {namespace} ({known}): add it or correct the name"
+            ))
+        }
+    };
+    if let Some(message) = message {
+        problems.push(document.problem(
+            ProblemKind::Reference,
+            "spec.floor.backendRef.name",
+            message,
+        ));
+        return None;
+    }
+    Some(policy::Floor {
+        backend: (namespace.to_owned(), name.clone()),
+        protect: spec.protect,
+        compete: spec.compete,
+        overflow: match spec.overflow {
+            rule::Overflow::TrimHistory => policy::Overflow::TrimHistory,
+            rule::Overflow::Refuse => policy::Overflow::Refuse,
+        },
+    })
+}
+
+fn constraints(
+    document: &Document,
+    spec: Option<&rule::Constraints>,
+    problems: &mut Vec<Problem>,
+) -> Option<policy::Constraints> {
+    let Some(spec) = spec else {
+        return Some(policy::Constraints::default());
+    };
+    let places = match &spec.jurisdictions {
+        None => None,
+        Some(rule) => Some(jurisdiction_rule(document, rule, problems)?),
+    };
+    let licenses = |list: &[LicenseId]| {
+        list.iter()
+            .map(|license| License(license.0.clone()))
+            .collect::<Vec<_>>()
+    };
+    let retention = spec.retention.iter().map(|rule| policy::RetentionRule {
+        from: rule.from.into(),
+        max_days: u32::try_from(rule.max_days).unwrap_or_default(),
+        allow_training: rule.allow_training,
+    });
+    Some(policy::Constraints {
+        minimum_class: spec
+            .minimum_class
+            .as_ref()
+            .map(minimum_class)
+            .unwrap_or_default(),
+        jurisdictions: places,
+        licenses_deny: spec
+            .licenses
+            .as_ref()
+            .map(|rule| licenses(&rule.deny))
+            .unwrap_or_default(),
+        licenses_allow: spec
+            .licenses
+            .as_ref()
+            .and_then(|rule| rule.allow.as_deref())
+            .map(licenses),
+        retention: retention.collect(),
+    })
+}
+
+fn minimum_class(spec: &rule::MinimumClass) -> BTreeMap<PrivacyLevel, SovereigntyClass> {
+    [
+        (PrivacyLevel::Restricted, spec.restricted),
+        (PrivacyLevel::Confidential, spec.confidential),
+        (PrivacyLevel::Internal, spec.internal),
+        (PrivacyLevel::Public, spec.public),
+    ]
+    .into_iter()
+    .filter_map(|(level, class)| Some((level, class?.into())))
+    .collect()
+}
+
+fn jurisdiction_rule(
+    document: &Document,
+    spec: &rule::JurisdictionRule,
+    problems: &mut Vec<Problem>,
+) -> Option<policy::JurisdictionRule> {
+    let mut places = |name: &str, codes: &[crate::value::JurisdictionCode]| {
+        jurisdictions(
+            document,
+            &format!("spec.constraints.jurisdictions.{name}"),
+            codes,
+            problems,
+        )
+    };
+    Some(policy::JurisdictionRule {
+        deny: places("deny", &spec.deny)?,
+        allow: match &spec.allow {
+            None => None,
+            Some(codes) => Some(places("allow", codes)?),
+        },
+        apply_to: spec
+            .apply_to
+            .iter()
+            .map(|claim| match claim {
+                rule::ClaimField::Seat => policy::ClaimField::Seat,
+                rule::ClaimField::DataCenters => policy::ClaimField::DataCenters,
+                rule::ClaimField::GoverningLaw => policy::ClaimField::GoverningLaw,
+            })
+            .collect(),
+    })
+}
+
+fn tests(
+    world: &World<'_>,
+    document: &Document,
+    spec: &[test::PolicyTest],
+    problems: &mut Vec<Problem>,
+) -> Vec<PolicyTest> {
+    let namespace = document
+        .object
+        .namespace()
+        .unwrap_or(world.input.mesh_namespace);
+    for (index, test) in spec.iter().enumerate() {
+        for (position, name) in test
+            .given
+            .iter()
+            .flat_map(|given| &given.unavailable)
+            .enumerate()
+        {
+            let (place, bare) = name.split_once('/').unwrap_or((namespace, name));
+            let known = world.find(Kind::InferenceBackend, place, bare).is_some()
+                || world
+                    .find(Kind::InferenceBackend, world.input.mesh_namespace, bare)
+                    .is_some();
+            if !known {
+                let field = format!("spec.tests[{index}].given.unavailable[{position}]");
+                let message =
+                    format!("no InferenceBackend {name}: assuming that it is down changes nothing");
+                problems.push(warning(document, ProblemKind::Reference, &field, message));
+            }
+        }
+    }
+    spec.iter().map(policy_test).collect()
+}
+
+fn policy_test(spec: &test::PolicyTest) -> PolicyTest {
+    PolicyTest {
+        name: spec.name.clone(),
+        request: TestRequest {
+            text: spec.request.text.clone(),
+            privacy: spec.request.privacy.map(Into::into),
+            model: spec.request.model.clone(),
+            task: spec.request.task.map(Into::into),
+            service_account: spec.request.as_.as_ref().map(|caller| {
+                (
+                    caller.service_account.namespace.0.clone(),
+                    caller.service_account.name.0.clone(),
+                )
+            }),
+        },
+        unavailable: spec
+            .given
+            .as_ref()
+            .map(|given| given.unavailable.clone())
+            .unwrap_or_default(),
+        expect: Expectation {
+            privacy: spec.expect.privacy.map(Into::into),
+            lowest_class: spec.expect.lowest_class.map(Into::into),
+            served_by: spec.expect.served_by.clone(),
+            denied: spec.expect.denied,
+        },
+    }
+}

@@ -1,0 +1,23 @@
+//! Names that the mesh writes on objects or looks for: labels, annotations, finalizers.
+
+/// API group of all kinds.
+pub const GROUP: &str = "inferencemesh.dev";
+/// Version of all kinds.
+pub const VERSION: &str = "v1alpha1";
+/// Group and version as written in `apiVersion`.
+pub const API_VERSION: &str = "inferencemesh.dev/v1alpha1";
+
+/// Label of a namespace or pod: `enabled`, `required` (namespace only) or `disabled` (pod only).
+pub const INJECT: &str = "inferencemesh.dev/inject";
+/// Label that the webhook sets on an injected pod.
+pub const INJECTED: &str = "inferencemesh.dev/injected";
+/// Label of a namespace whose pods may be confined.
+pub const CONFINE: &str = "inferencemesh.dev/confine";
+/// Annotation of a pod or namespace: the lowest level of everything it sends.
+pub const PRIVACY: &str = "inferencemesh.dev/privacy";
+/// Annotation of the policy that the installation made.
+pub const BOOTSTRAP: &str = "inferencemesh.dev/bootstrap";
+/// Finalizer of objects with something to clean up outside their namespace.
+pub const FINALIZER: &str = "inferencemesh.dev/cleanup";
+/// Key of a namespace's own name, set by Kubernetes on every namespace.
+pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";

@@ -1,0 +1,274 @@
+//! Fields that the contract has and this release does not act on. One table: the door refuses them,
+//! and the reference pages mark them.
+
+use crate::kind::Kind;
+use crate::tree::Node;
+
+/// A field, or some values of a field, whose behavior comes later.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Later {
+    /// Kind that has it.
+    pub(crate) kind: Kind,
+    /// Path with `[]` for every list.
+    pub(crate) path: &'static str,
+    /// Which uses are refused.
+    pub(crate) uses: Uses,
+    /// What to do instead; empty if there is nothing.
+    pub(crate) instead: &'static str,
+}
+
+/// Which uses of a field are refused.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Uses {
+    /// Any.
+    Any,
+    /// Every value but these.
+    AllBut(&'static [&'static str]),
+}
+
+const fn any(kind: Kind, path: &'static str, instead: &'static str) -> Later {
+    Later {
+        kind,
+        path,
+        uses: Uses::Any,
+        instead,
+    }
+}
+
+const fn but(
+    kind: Kind,
+    path: &'static str,
+    good: &'static [&'static str],
+    instead: &'static str,
+) -> Later {
+    Later {
+        kind,
+        path,
+        uses: Uses::AllBut(good),
+        instead,
+    }
+}
+
+const CACHE: Kind = Kind::ModelCache;
+const BACKEND: Kind = Kind::InferenceBackend;
+const POLICY: Kind = Kind::SovereigntyPolicy;
+const KEYS: &str = "use env or file on one machine";
+const SOURCES: &str = "use file, http or huggingFace";
+
+/// All of them, by kind and place.
+pub(crate) const LATER: &[Later] = &[
+    but(CACHE, "spec.type", &["Model"], ""),
+    any(CACHE, "spec.base", ""),
+    any(
+        CACHE,
+        "spec.sources[].builtin",
+        "builtin is for the cluster's images; use file",
+    ),
+    any(CACHE, "spec.sources[].s3", SOURCES),
+    any(CACHE, "spec.sources[].oci", SOURCES),
+    any(CACHE, "spec.sources[].pvc", "pvc is for clusters; use file"),
+    any(CACHE, "spec.sources[].peers", SOURCES),
+    any(
+        CACHE,
+        "spec.sources[].huggingFace.files",
+        "name the artifacts as the repository does",
+    ),
+    any(
+        CACHE,
+        "spec.sources[].huggingFace.credentials",
+        "fetch the file yourself and use file",
+    ),
+    any(CACHE, "spec.sources[].huggingFace.tls", ""),
+    any(CACHE, "spec.sources[].huggingFace.proxy", ""),
+    any(
+        CACHE,
+        "spec.sources[].http.credentials",
+        "fetch the file yourself and use file",
+    ),
+    any(CACHE, "spec.sources[].http.tls", ""),
+    any(CACHE, "spec.sources[].http.proxy", ""),
+    any(CACHE, "spec.derive", ""),
+    any(
+        CACHE,
+        "spec.storage.persistentVolumeClaim",
+        "on one machine the files are in the mesh's cache",
+    ),
+    any(
+        CACHE,
+        "spec.storage.nodeLocal",
+        "on one machine the files are in the mesh's cache",
+    ),
+    any(CACHE, "spec.verification", "use `mesh models verify`"),
+    any(CACHE, "spec.distribution", ""),
+    any(BACKEND, "spec.peer", ""),
+    any(BACKEND, "spec.inCluster.modelRef.quantization", ""),
+    but(
+        BACKEND,
+        "spec.inCluster.engine",
+        &["Candle"],
+        "run that engine yourself and use external",
+    ),
+    but(
+        BACKEND,
+        "spec.inCluster.replicas",
+        &["1"],
+        "one machine runs one",
+    ),
+    but(BACKEND, "spec.inCluster.accelerator.vendor", &["Cpu"], ""),
+    any(BACKEND, "spec.inCluster.accelerator.count", ""),
+    any(BACKEND, "spec.inCluster.accelerator.memory", ""),
+    any(BACKEND, "spec.inCluster.accelerator.deviceClassName", ""),
+    any(BACKEND, "spec.inCluster.adapters", ""),
+    but(BACKEND, "spec.inCluster.stages", &["1"], ""),
+    any(BACKEND, "spec.inCluster.tensorParallel", ""),
+    any(BACKEND, "spec.inCluster.sharedMemory", ""),
+    any(BACKEND, "spec.inCluster.startupTimeout", ""),
+    any(BACKEND, "spec.inCluster.image", ""),
+    any(BACKEND, "spec.inCluster.args", ""),
+    any(BACKEND, "spec.inCluster.env", ""),
+    any(BACKEND, "spec.inCluster.nodeSelector", ""),
+    any(BACKEND, "spec.inCluster.tolerations", ""),
+    any(BACKEND, "spec.inCluster.topologySpread", ""),
+    any(BACKEND, "spec.inCluster.runtimeClassName", ""),
+    any(BACKEND, "spec.inCluster.priorityClassName", ""),
+    any(BACKEND, "spec.inCluster.imagePullSecrets", ""),
+    but(
+        BACKEND,
+        "spec.cloud.protocol",
+        &["OpenAI"],
+        "use the provider's OpenAI-compatible address",
+    ),
+    any(BACKEND, "spec.cloud.credentials.secretRef", KEYS),
+    any(BACKEND, "spec.cloud.tls", ""),
+    any(BACKEND, "spec.cloud.proxy", ""),
+    but(
+        BACKEND,
+        "spec.external.protocol",
+        &["OpenAI"],
+        "use the server's OpenAI-compatible address",
+    ),
+    any(BACKEND, "spec.external.credentials.secretRef", KEYS),
+    any(BACKEND, "spec.external.tls", ""),
+    any(BACKEND, "spec.external.proxy", ""),
+    any(
+        BACKEND,
+        "spec.limits.tokensPerMinute",
+        "use requestsPerMinute",
+    ),
+    any(
+        BACKEND,
+        "spec.availableTo.namespaceSelector.matchExpressions",
+        "use matchLabels",
+    ),
+    any(
+        POLICY,
+        "spec.selector.namespaceSelector.matchExpressions",
+        "use matchLabels",
+    ),
+    any(POLICY, "spec.classification.dictionaries", ""),
+    any(POLICY, "spec.classification.lowering", ""),
+    but(
+        POLICY,
+        "spec.redaction.internal",
+        &["RouteLocal"],
+        "use RouteLocal",
+    ),
+    but(
+        POLICY,
+        "spec.redaction.confidential",
+        &["RouteLocal"],
+        "use RouteLocal",
+    ),
+    but(
+        POLICY,
+        "spec.redaction.restricted",
+        &["RouteLocal"],
+        "use RouteLocal",
+    ),
+    any(POLICY, "spec.overrides", ""),
+    any(POLICY, "spec.budgets", ""),
+    any(POLICY, "spec.failover.hedge", ""),
+    but(POLICY, "spec.failover.midStream", &["Fail"], "use Fail"),
+    but(
+        POLICY,
+        "spec.failover.safetyRefusals",
+        &["Keep"],
+        "use Keep",
+    ),
+    but(
+        POLICY,
+        "spec.failover.substitution",
+        &["Floor", "Never"],
+        "use Floor or Never",
+    ),
+    any(POLICY, "spec.floor.drill", ""),
+    but(POLICY, "spec.egress.confine", &["false"], ""),
+    any(POLICY, "spec.egress.allow", ""),
+    any(POLICY, "spec.egress.dns", ""),
+    any(POLICY, "spec.concentration", ""),
+    any(POLICY, "spec.audit", ""),
+];
+
+/// Every use in `root` of something that comes later: path and message.
+pub(crate) fn refused(kind: Kind, root: &Node) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for later in LATER.iter().filter(|later| later.kind == kind) {
+        let mut used = Vec::new();
+        follow(root, later.path, String::new(), &mut used);
+        found.extend(used.into_iter().filter_map(|(path, node)| {
+            let message = later.message(&path, node)?;
+            Some((path, message))
+        }));
+    }
+    found
+}
+
+impl Later {
+    fn message(&self, path: &str, node: &Node) -> Option<String> {
+        let value = match self.uses {
+            Uses::Any if empty(node) => return None,
+            Uses::Any => String::new(),
+            Uses::AllBut(good) => match node.written() {
+                Some(text) if node.null() || good.contains(&text.as_str()) => return None,
+                Some(text) => format!(": {}", crate::problem::shown(&text)),
+                None => return None,
+            },
+        };
+        let instead = if self.instead.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", self.instead)
+        };
+        Some(format!("not supported yet: {path}{value}{instead}"))
+    }
+}
+
+/// Null and empty lists say nothing. An empty mapping does: `peers: {}`.
+fn empty(node: &Node) -> bool {
+    node.null() || matches!(&node.content, crate::tree::Content::List(items) if items.is_empty())
+}
+
+/// All nodes at `pattern`, with their paths.
+fn follow<'n>(node: &'n Node, pattern: &str, path: String, found: &mut Vec<(String, &'n Node)>) {
+    if pattern.is_empty() {
+        found.push((path, node));
+        return;
+    }
+    if let Some(rest) = pattern.strip_prefix("[]") {
+        for (index, item) in node.items().iter().enumerate() {
+            follow(item, rest, format!("{path}[{index}]"), found);
+        }
+        return;
+    }
+    let pattern = pattern.strip_prefix('.').unwrap_or(pattern);
+    let end = pattern.find(['.', '[']).unwrap_or(pattern.len());
+    let (key, rest) = pattern.split_at(end);
+    if let Some(below) = node.get(key) {
+        let path = if path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{path}.{key}")
+        };
+        follow(below, rest, path, found);
+    }
+}
