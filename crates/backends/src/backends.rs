@@ -1,19 +1,32 @@
 //! All backends behind one door: start an attempt, probe, ask a local model whether it is ready.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use futures::future::BoxFuture;
-use mesh_core::{Backend, BackendId};
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use ipnet::IpNet;
+use mesh_core::{Backend, BackendId, Place};
+use mesh_routing::Admitted;
 
-use crate::admitted::Admitted;
-use crate::{AttemptError, ClientOptions, Error, LocalModel, Outbound, Started};
+use crate::client::Clients;
+use crate::upstream::{Dispatch, Target};
+use crate::{AttemptError, ClientOptions, Error, LocalModel, Outbound, Started, probe};
 
 /// All backends. Cheap to share; one per process.
 pub struct Backends {
-    options: ClientOptions,
+    clients: Clients,
     local: ArcSwap<HashMap<BackendId, Arc<dyn LocalModel>>>,
+}
+
+impl fmt::Debug for Backends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backends")
+            .field("local", &self.local.load().len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Backends {
@@ -24,7 +37,7 @@ impl Backends {
     /// certificate authority is fine: then only https fails, when it is used.
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
         Ok(Self {
-            options,
+            clients: Clients::new(options)?,
             local: ArcSwap::default(),
         })
     }
@@ -50,14 +63,61 @@ impl Backends {
         admitted: &Admitted,
         outbound: Outbound,
     ) -> BoxFuture<'_, Result<Started, AttemptError>> {
-        let _ = (&self.options, admitted, outbound);
-        Box::pin(async { Err(AttemptError::Unusable("not built yet")) })
+        if outbound.level > admitted.level() {
+            return ready(Err(AttemptError::NotAdmitted)).boxed();
+        }
+        let backend = admitted.backend();
+        if matches!(backend.place, Place::InProcess { .. }) {
+            return self.start_local(&backend.id, outbound);
+        }
+        let dispatch = self
+            .target(backend, admitted.networks())
+            .and_then(|target| Dispatch::new(target, admitted, &outbound, self.clients.options()));
+        match dispatch {
+            Ok(dispatch) => dispatch.send().boxed(),
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+
+    fn start_local(
+        &self,
+        id: &BackendId,
+        outbound: Outbound,
+    ) -> BoxFuture<'_, Result<Started, AttemptError>> {
+        let model = self.local.load().get(id).cloned();
+        async move {
+            match model {
+                Some(model) => model.start(outbound).await,
+                None => Err(AttemptError::NotReady(String::from(
+                    "its model is not loaded",
+                ))),
+            }
+        }
+        .boxed()
     }
 
     /// Asks the backend for its list of models, or the local model whether it is ready. Never
-    /// carries a prompt.
+    /// carries a prompt. A server that has no such list but answers is fine.
     pub fn probe(&self, backend: &Backend) -> BoxFuture<'_, Result<(), AttemptError>> {
-        let _ = backend;
-        Box::pin(async { Err(AttemptError::Unusable("not built yet")) })
+        if matches!(backend.place, Place::InProcess { .. }) {
+            let state = self.local_ready(&backend.id);
+            return ready(state.map_err(AttemptError::NotReady)).boxed();
+        }
+        match self.target(backend, None) {
+            Ok(target) => probe::probe(target, self.clients.options().probe_timeout).boxed(),
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+
+    /// Everything that is needed to speak to a backend, checked.
+    fn target(
+        &self,
+        backend: &Backend,
+        networks: Option<&[IpNet]>,
+    ) -> Result<Target, AttemptError> {
+        let Some(endpoint) = backend.endpoint() else {
+            return Err(AttemptError::Unusable("it has no address"));
+        };
+        Target::new(&self.clients, &backend.id, endpoint, networks)
     }
 }

@@ -29,7 +29,9 @@ pub enum Error {
     #[error("could not build the HTTP client")]
     Client,
     /// Nobody answers there.
-    #[error("no mesh answers at {base}: start one with `mesh up DIR`, or name another with --url or MESH_URL")]
+    #[error(
+        "no mesh answers at {base}: start one with `mesh up DIR`, or name another with --url or MESH_URL"
+    )]
     Unreachable {
         /// The address.
         base: Url,
@@ -74,7 +76,9 @@ impl Control {
     /// # Errors
     /// If the address is not one.
     pub fn new(url: &str, key: Option<Sensitive<String>>) -> Result<Self, Error> {
-        let wrong = || Error::Address { url: url.to_owned() };
+        let wrong = || Error::Address {
+            url: url.to_owned(),
+        };
         let base = Url::parse(url).map_err(|_| wrong())?;
         if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
             return Err(wrong());
@@ -107,8 +111,16 @@ impl Control {
     ///
     /// # Errors
     /// If it is not reachable, refuses, or is not a mesh.
-    pub async fn post(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Result<Value, Error> {
-        let mut request = self.client.post(self.join(path)?).header("content-type", "application/json");
+    pub async fn post(
+        &self,
+        path: &str,
+        body: &Value,
+        headers: &[(&str, &str)],
+    ) -> Result<Value, Error> {
+        let mut request = self
+            .client
+            .post(self.join(path)?)
+            .header("content-type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -116,7 +128,9 @@ impl Control {
     }
 
     fn join(&self, path: &str) -> Result<Url, Error> {
-        self.base.join(path).map_err(|_| Error::Address { url: self.base.to_string() })
+        self.base.join(path).map_err(|_| Error::Address {
+            url: self.base.to_string(),
+        })
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Value, Error> {
@@ -124,15 +138,27 @@ impl Control {
             Some(key) => request.bearer_auth(key.expose()),
             None => request,
         };
-        let unreachable = |source: reqwest::Error| Error::Unreachable { base: self.base.clone(), source: source.without_url() };
+        let unreachable = |source: reqwest::Error| Error::Unreachable {
+            base: self.base.clone(),
+            source: source.without_url(),
+        };
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let bytes = answer.bytes().await.map_err(unreachable)?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|_| Error::NotAMesh { base: self.base.clone() })?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|_| Error::NotAMesh {
+            base: self.base.clone(),
+        })?;
         if status.is_success() {
             return Ok(value);
         }
-        let message = value.pointer("/error/message").and_then(Value::as_str).unwrap_or("no reason given");
-        Err(Error::Refused { base: self.base.clone(), status, message: message.to_owned() })
+        let message = value
+            .pointer("/error/message")
+            .and_then(Value::as_str)
+            .unwrap_or("no reason given");
+        Err(Error::Refused {
+            base: self.base.clone(),
+            status,
+            message: message.to_owned(),
+        })
     }
 }

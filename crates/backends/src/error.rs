@@ -40,7 +40,7 @@ pub enum ConnectCause {
     Refused,
     /// No answer in time.
     TimedOut,
-    /// The connection was closed before the answer began.
+    /// The connection ended, or was no HTTP, before the answer began.
     Closed,
     /// Anything else on the way.
     Other,
@@ -52,7 +52,7 @@ impl ConnectCause {
             Self::Name => "its name could not be resolved",
             Self::Refused => "the connection was refused",
             Self::TimedOut => "connecting took too long",
-            Self::Closed => "the connection was closed before an answer",
+            Self::Closed => "the connection ended before an answer",
             Self::Other => "the network failed",
         }
     }
@@ -157,6 +157,9 @@ pub enum AttemptError {
     /// The address is not in the networks that make the backend ours. Nothing was sent.
     #[error("the address of the backend is not in the owned networks")]
     AddressOutsideNetworks,
+    /// The request is of a higher level than it was admitted for: a fault of ours. Nothing was sent.
+    #[error("the request was admitted for a lower level")]
+    NotAdmitted,
     /// The backend cannot be spoken to as declared; nothing was sent.
     #[error("the backend is not usable: {0}")]
     Unusable(&'static str),
@@ -191,6 +194,7 @@ impl AttemptError {
             Self::ContextLength { .. } => "ContextLength",
             Self::Credentials { .. } => "Credentials",
             Self::AddressOutsideNetworks => "AddressOutsideNetworks",
+            Self::NotAdmitted => "NotAdmitted",
             Self::Unusable(_) => "Unusable",
             Self::NotReady(_) => "NotReady",
             Self::Local(_) => "Local",
@@ -219,6 +223,7 @@ impl AttemptError {
             Self::ContextLength { .. } => "context_length",
             Self::Credentials { .. } => "credentials",
             Self::AddressOutsideNetworks => "address_outside_networks",
+            Self::NotAdmitted => "not_admitted",
             Self::Unusable(_) => "unusable",
             Self::NotReady(_) => "not_ready",
             Self::Local(_) => "local",
@@ -226,7 +231,7 @@ impl AttemptError {
     }
 
     /// Every label that [`outcome`](Self::outcome) gives.
-    pub const OUTCOMES: [&'static str; 22] = [
+    pub const OUTCOMES: [&'static str; 23] = [
         "connect",
         "tls",
         "status",
@@ -246,6 +251,7 @@ impl AttemptError {
         "context_length",
         "credentials",
         "address_outside_networks",
+        "not_admitted",
         "unusable",
         "not_ready",
         "local",
@@ -273,6 +279,7 @@ impl AttemptError {
             | Self::ContextLength { .. }
             | Self::Credentials { .. }
             | Self::AddressOutsideNetworks
+            | Self::NotAdmitted
             | Self::Unusable(_)
             | Self::NotReady(_)
             | Self::Local(_) => Action::NextAttempt,
@@ -301,6 +308,7 @@ impl AttemptError {
             Self::Unusable(_) => HealthEffect::Marked("Unusable"),
             Self::Unsupported { .. }
             | Self::CallerFault { .. }
+            | Self::NotAdmitted
             | Self::Busy { .. }
             | Self::ContextLength { .. }
             | Self::NotReady(_) => HealthEffect::None,

@@ -1,4 +1,4 @@
-//! Clients for every kind of backend. Takes an [`Admitted`] (only `routing` can make one), sends
+//! Clients for every kind of backend. Takes an [`Admitted`](mesh_routing::Admitted) (only `routing` can make one), sends
 //! one request to one backend and gives a stream of typed events, or an error that says what the
 //! plan and the health of the backend have to make of it.
 //!
@@ -11,12 +11,24 @@
 //!                                                                          `-- else -> AttemptError
 //! ```
 
+pub mod control;
 pub mod error;
 pub mod options;
 pub mod outbound;
 
-pub mod admitted;
+mod address;
+mod answer;
 mod backends;
+mod body;
+mod client;
+mod credential;
+mod failure;
+mod headers;
+mod probe;
+mod scrub;
+mod tls;
+mod upstream;
+mod wording;
 
 pub use backends::Backends;
 pub use error::{Action, AttemptError, ConnectCause, HealthEffect};

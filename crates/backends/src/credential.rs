@@ -1,0 +1,110 @@
+//! Keys, found where the declaration says at the moment they are used: a rotated file counts with
+//! the next request. A key is `Sensitive`, and no error holds one.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use mesh_core::{Credential, Sensitive};
+
+use crate::AttemptError;
+
+/// Largest key file in bytes.
+const LIMIT: u64 = 16 << 10;
+
+/// Gets the key.
+pub(crate) fn resolve(credential: &Credential) -> Result<Sensitive<String>, AttemptError> {
+    let key = match credential {
+        Credential::Env(name) => match std::env::var(name) {
+            Ok(key) => key,
+            Err(std::env::VarError::NotPresent) => {
+                return missing(format!("environment variable {name} is not set"));
+            }
+            Err(std::env::VarError::NotUnicode(_)) => {
+                return missing(format!("environment variable {name} is not text"));
+            }
+        },
+        Credential::File(path) => read(path)?,
+    };
+    let key = key.trim();
+    if key.is_empty() {
+        return missing(format!("{} is empty", place(credential)));
+    }
+    if !key
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() || byte == b' ')
+    {
+        return missing(format!(
+            "{} holds characters that a header cannot carry",
+            place(credential)
+        ));
+    }
+    Ok(Sensitive::new(key.to_owned()))
+}
+
+fn read(path: &Path) -> Result<String, AttemptError> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LIMIT + 1).read_to_string(&mut text));
+    match read {
+        Ok(size) if size as u64 <= LIMIT => Ok(text),
+        Ok(_) => missing(format!("file {} is too large", path.display())),
+        Err(error) => missing(format!(
+            "file {} could not be read: {}",
+            path.display(),
+            error.kind()
+        )),
+    }
+}
+
+fn place(credential: &Credential) -> String {
+    match credential {
+        Credential::Env(name) => format!("environment variable {name}"),
+        Credential::File(path) => format!("file {}", path.display()),
+    }
+}
+
+fn missing<T>(what: String) -> Result<T, AttemptError> {
+    Err(AttemptError::Credentials { what })
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::Credential;
+
+    use super::resolve;
+    use crate::AttemptError;
+
+    #[test]
+    fn a_key_file_is_read_again_when_it_changes_and_its_text_is_trimmed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        let credential = Credential::File(path.clone());
+        for key in ["first", "second"] {
+            std::fs::write(&path, format!(" {key}\n")).expect("written");
+            assert_eq!(resolve(&credential).expect("a key").expose(), key);
+        }
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_is_named_by_its_place_and_never_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        let credential = Credential::File(path.clone());
+        let said = |credential: &Credential| match resolve(credential) {
+            Err(error @ AttemptError::Credentials { .. }) => format!("{error} {error:?}"),
+            other => panic!("{other:?}"),
+        };
+        assert!(said(&credential).contains(&path.display().to_string()));
+        assert!(said(&Credential::Env(String::from("MESH_NOT_SET"))).contains("MESH_NOT_SET"));
+        for content in [
+            "",
+            "\n",
+            "ca\nnary",
+            "canary\u{e9}",
+            &"canary".repeat(10_000),
+        ] {
+            std::fs::write(&path, content).expect("written");
+            assert!(!said(&credential).contains("canary"));
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! TLS as a client: aws-lc-rs, the platform's certificate authorities and those of the settings.
+//!
+//! A machine without any authority (a minimal container) is no failure here: plain http works, and
+//! https fails when it is used, with a TLS error.
+
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::Error;
+
+/// Settings for all clients.
+pub(crate) fn config(extra_roots: &[Vec<u8>]) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    for (index, root) in extra_roots.iter().enumerate() {
+        roots
+            .add(CertificateDer::from(root.clone()))
+            .map_err(|_| Error::Root { index })?;
+    }
+    let platform = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(platform.certs);
+    if roots.is_empty() {
+        tracing::warn!("no certificate authorities on this machine: https backends will fail");
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Tls {
+            cause: error.to_string(),
+        })?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}

@@ -1,0 +1,152 @@
+//! One request to one model server that speaks OpenAI's API: vLLM, llama.cpp, ollama, TGI, our
+//! worker, a cloud.
+
+use ipnet::IpNet;
+use mesh_core::{BackendId, Endpoint, Sensitive};
+use mesh_protocol::ModelRequest;
+use mesh_routing::Admitted;
+use reqwest::Client;
+use serde_json::Value;
+use url::Url;
+
+use crate::answer::{self, Expected};
+use crate::body::OutgoingBody;
+use crate::client::Clients;
+use crate::headers::{self, Accept};
+use crate::scrub::Scrubber;
+use crate::{AttemptError, ClientOptions, Outbound, Started, address, credential, failure};
+
+/// A backend that may be spoken to: address checked, key at hand.
+pub(crate) struct Target {
+    pub(crate) client: Client,
+    endpoint: Endpoint,
+    key: Option<Sensitive<String>>,
+}
+
+impl Target {
+    pub(crate) fn new(
+        clients: &Clients,
+        id: &BackendId,
+        endpoint: &Endpoint,
+        networks: Option<&[IpNet]>,
+    ) -> Result<Self, AttemptError> {
+        let url = &endpoint.url;
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            return Err(AttemptError::Unusable("its url is not http or https"));
+        }
+        // The client would turn it into an authorization header that nobody declared.
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(AttemptError::Unusable("its url holds a user or password"));
+        }
+        if let Some(networks) = networks {
+            address::check_literal(url, networks)?;
+        }
+        let key = endpoint
+            .credentials
+            .as_ref()
+            .map(credential::resolve)
+            .transpose()?;
+        let client = clients
+            .get(id, url, networks)
+            .map_err(|_| AttemptError::Unusable("its client could not be built"))?;
+        Ok(Self {
+            client,
+            endpoint: endpoint.clone(),
+            key,
+        })
+    }
+
+    /// The address of a path below the base; the base's own query stays.
+    pub(crate) fn url(&self, path: &str) -> Url {
+        let mut url = self.endpoint.url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path.split('/'));
+        }
+        url.set_fragment(None);
+        url
+    }
+
+    pub(crate) fn headers(&self, accept: Accept) -> Result<http::HeaderMap, AttemptError> {
+        headers::outgoing(&self.endpoint, self.key.as_ref(), accept)
+    }
+
+    pub(crate) fn scrubber(&self) -> Scrubber {
+        Scrubber::new(&self.endpoint, self.key.as_ref())
+    }
+}
+
+/// A request that is ready to be sent.
+pub(crate) struct Dispatch {
+    request: reqwest::RequestBuilder,
+    stream: bool,
+    expected: Expected,
+    target: Target,
+}
+
+impl Dispatch {
+    pub(crate) fn new(
+        target: Target,
+        admitted: &Admitted,
+        outbound: &Outbound,
+        options: &ClientOptions,
+    ) -> Result<Self, AttemptError> {
+        let request = &*outbound.request;
+        let model = admitted.model();
+        let body = OutgoingBody::new(request, admitted.backend(), model, outbound.drop_tools);
+        let stream = body.stream();
+        let accept = if stream { Accept::Stream } else { Accept::Json };
+        let bytes = serde_json::to_vec(&body)
+            .map_err(|_| AttemptError::Unusable("the request could not be written as JSON"))?;
+        let embedding = model.capabilities.embedding.as_ref();
+        Ok(Self {
+            request: target
+                .client
+                .post(target.url(request.surface.path()))
+                .headers(target.headers(accept)?)
+                .body(bytes),
+            stream,
+            expected: Expected {
+                surface: request.surface,
+                n: request.n,
+                inputs: inputs(request),
+                dimensions: embedding.map(|spec| spec.dimensions),
+                answer_limit: options.answer_limit,
+                event_limit: options.event_limit,
+            },
+            target,
+        })
+    }
+
+    pub(crate) async fn send(self) -> Result<Started, AttemptError> {
+        let scrubber = self.target.scrubber();
+        let response = self
+            .request
+            .send()
+            .await
+            .map_err(|error| failure::unsent(&error))?;
+        if !response.status().is_success() {
+            return Err(failure::refused(response, &scrubber).await);
+        }
+        answer::check_type(&response, self.stream)?;
+        let headers = headers::incoming(response.headers());
+        let events = if self.stream {
+            answer::streamed(response, &self.expected, scrubber)
+        } else {
+            answer::whole(response, self.expected, scrubber)
+        };
+        Ok(Started {
+            events,
+            context_trimmed: false,
+            system_fingerprint: None,
+            headers,
+        })
+    }
+}
+
+/// How many inputs an embeddings request has: a list of texts or of token lists, else one.
+fn inputs(request: &ModelRequest) -> usize {
+    match request.body.get("input") {
+        Some(Value::Array(items)) if !items.iter().all(Value::is_number) => items.len(),
+        _ => 1,
+    }
+}
