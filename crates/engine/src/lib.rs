@@ -1,12 +1,38 @@
-//! Inference engine of the mesh: reads a GGUF file, serves it on the CPU with continuous batching.
+//! Inference engine of the mesh: serves a GGUF file of the Llama architecture on the CPU.
 //!
-//! Being written: `gguf`, `tokenizer`, `template` and `text` are the formats; `loader`, `kernel`,
-//! `family`, `cache`, `scheduler` and `sample` are the engine.
+//! ```text
+//! GenerateRequest -> prompt (template, tokenizer, trimming) -> queue -> scheduler (one thread)
+//!                                                                         |  one forward pass per step
+//! Generation <- text (characters, stop texts) <- sample <- logits <- family <- kernel, cache
+//! ```
+//!
+//! - [`Engine`] loads a model and takes requests; [`Generation`] is the stream of one answer.
+//! - `gguf`, `tokenizer`, `template`, `text` are the formats; `loader`, `kernel`, `family`, `cache`,
+//!   `scheduler`, `sample` are the engine.
+//!
+//! At temperature 0 a text is the same bits alone and in a batch, with any number of threads. What
+//! the engine cannot do right it refuses: other architectures, tensor types without a reader, rope
+//! scaling it does not know. Prompts and answers appear in no log, error or `Debug` output.
 
-pub mod family;
 pub mod gguf;
-pub mod kernel;
-pub mod loader;
 pub mod template;
 pub mod text;
 pub mod tokenizer;
+
+mod cache;
+mod engine;
+pub mod family;
+pub mod kernel;
+pub mod loader;
+mod prompt;
+mod request;
+mod sample;
+mod scheduler;
+
+pub use cache::Partition;
+pub use engine::{Compute, Engine, EngineOptions, Error, ModelInfo, Stats};
+pub use mesh_core::{LatencyClass, Sensitive};
+pub use request::{
+    Alternative, Failure, FinishReason, GenEvent, GenerateRequest, Generation, Overflow, Prompt, Refused, TokenLogprob,
+};
+pub use sample::Sampling;

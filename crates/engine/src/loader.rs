@@ -8,6 +8,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
+use crate::engine::Compute;
 use crate::gguf::{self, Header, Tensor};
 use crate::kernel::{self, Matrix, Precision, Type};
 
@@ -66,6 +69,9 @@ impl Error {
         }
     }
 }
+
+/// Bytes of each tensor that count for the fingerprint.
+const SAMPLE: u64 = 4_096;
 
 /// An open model file.
 #[derive(Debug)]
@@ -129,6 +135,24 @@ impl Source {
             .is_some()
             .then(|| self.vector(name, length))
             .transpose()
+    }
+
+    /// A short hash over names, shapes and the first bytes of all tensors, and over how they are computed.
+    ///
+    /// It tells models and versions apart; it does not prove integrity (the model store does).
+    pub fn fingerprint(&mut self, compute: Compute) -> Result<String, Error> {
+        let mut hash = Sha256::new();
+        hash.update(format!("{} {compute:?}", env!("CARGO_PKG_VERSION")));
+        for tensor in self.header.tensors() {
+            hash.update(format!("{} {:?} {}", tensor.name, tensor.dims, tensor.dtype.code()));
+            self.file.seek(SeekFrom::Start(tensor.offset)).map_err(Error::Read)?;
+            let mut bytes = Vec::new();
+            (&mut self.file).take(tensor.len.min(SAMPLE)).read_to_end(&mut bytes).map_err(Error::Read)?;
+            hash.update(&bytes);
+        }
+        let digest = hash.finalize();
+        let hex = digest.iter().take(8).fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        Ok(format!("fp_{hex}"))
     }
 
     fn bytes(&mut self, name: &str, shape: &[usize]) -> Result<(Type, Vec<u8>), Error> {

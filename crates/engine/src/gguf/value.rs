@@ -116,6 +116,17 @@ impl Strings {
     }
 }
 
+impl<'t> FromIterator<&'t str> for Strings {
+    fn from_iter<I: IntoIterator<Item = &'t str>>(strings: I) -> Self {
+        let mut all = Self::default();
+        for string in strings {
+            all.text.push_str(string);
+            all.ends.push(all.text.len());
+        }
+        all
+    }
+}
+
 /// What all metadata together may still take.
 pub(super) struct Budget {
     /// Array elements left.

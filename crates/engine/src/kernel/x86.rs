@@ -14,7 +14,6 @@ use std::arch::x86_64::*;
 
 use super::isa::Isa;
 use super::matrix::{Line, NARROW, PANEL, WIDE};
-use super::pack::BLOCK;
 use super::product::{Coded, TILE};
 
 /// Up to [`TILE`] rows with AVX-512 VNNI.
