@@ -135,3 +135,28 @@ fn target_dir(cargo: &Command, root: &Path) -> PathBuf {
     let folder = set.or_else(|| std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from));
     root.join(folder.unwrap_or_else(|| PathBuf::from("target")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_folder_is_that_of_all_files_below() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("deep")).unwrap();
+        std::fs::write(folder.path().join("a"), [0; 10]).unwrap();
+        std::fs::write(folder.path().join("deep/b"), [0; 5]).unwrap();
+        assert_eq!(size_of(folder.path()).unwrap(), 15);
+        assert_eq!(size_of(&folder.path().join("absent")).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_target_folder_that_is_set_wins() {
+        let mut cargo = Command::new("cargo");
+        cargo.env("CARGO_TARGET_DIR", "/elsewhere");
+        assert_eq!(
+            target_dir(&cargo, Path::new("/checkout")),
+            Path::new("/elsewhere")
+        );
+    }
+}

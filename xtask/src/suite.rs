@@ -59,7 +59,14 @@ fn obtain(context: &Context) -> Result<Tally> {
 /// All tests that cargo knows. Those of the built binary find it by the variable.
 fn crates(context: &Context, binary: Option<&std::path::Path>) -> Result<Tally> {
     let mut cargo = context.shared_cargo();
-    cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    cargo.args([
+        "test",
+        "--workspace",
+        "--features",
+        "xtask/gen",
+        "--locked",
+        "--no-fail-fast",
+    ]);
     if let Some(binary) = binary {
         cargo.env(BINARY, binary);
     }
