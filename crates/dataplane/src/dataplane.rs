@@ -1,0 +1,267 @@
+//! The data plane as one value: what it is made of, and what binaries ask of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use bytes::Bytes;
+use http::HeaderMap;
+use jiff::Timestamp;
+use mesh_backends::Backends;
+use mesh_core::Caller;
+use mesh_protocol::Surface;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::decide::{Decider, Job, Question};
+use crate::health::Health;
+use crate::layer::shed::Places;
+use crate::limit::Limits;
+use crate::metrics::Gauges;
+use crate::{ApiKeys, Error, Hints, Metrics, SnapshotStore, probe, stack};
+
+/// From this size on reading and classifying a body takes more than 500 microseconds and leaves the
+/// threads that serve connections.
+const LARGE_BODY: usize = 32 * 1024;
+
+/// Start-up settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Namespace of the mesh itself, and of callers on one machine.
+    pub mesh_namespace: String,
+    /// Largest request body in bytes.
+    pub body_limit: usize,
+    /// Longest time a request body may take.
+    pub body_timeout: Duration,
+    /// Deepest nesting of a request body.
+    pub json_depth: usize,
+    /// Requests at once, streams included; one more is refused.
+    pub max_concurrent: usize,
+    /// Values of `Host` that are served besides loopback names: `name` or `name:port`.
+    pub hosts: Vec<String>,
+    /// Keys that callers need; `None` = everybody is the subject `local`. A listener outside
+    /// loopback must have them: [`Config::check`].
+    pub api_keys: Option<ApiKeys>,
+    /// The listener is bound to loopback only.
+    pub loopback: bool,
+    /// Largest answer collected for a caller who did not ask for a stream, in bytes.
+    pub answer_limit: usize,
+    /// How often backends with an open breaker are asked whether they are back.
+    pub probe_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mesh_namespace: String::from("default"),
+            body_limit: 8 << 20,
+            body_timeout: Duration::from_secs(30),
+            json_depth: 64,
+            max_concurrent: 1024,
+            hosts: Vec::new(),
+            api_keys: None,
+            loopback: true,
+            answer_limit: 64 << 20,
+            probe_interval: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why the settings cannot be served with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Everybody in the network could ask.
+    #[error("a listener outside loopback needs --api-keys FILE")]
+    KeysNeeded,
+}
+
+impl ConfigError {
+    /// The reason in PascalCase.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::KeysNeeded => "ApiKeysNeeded",
+        }
+    }
+}
+
+impl Config {
+    /// Refuses settings that would let anybody in.
+    ///
+    /// # Errors
+    /// [`ConfigError::KeysNeeded`] without keys outside loopback.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.loopback && self.api_keys.is_none() {
+            return Err(ConfigError::KeysNeeded);
+        }
+        Ok(())
+    }
+}
+
+/// What a data plane is made of.
+pub struct Parts {
+    /// Start-up settings.
+    pub config: Config,
+    /// Everything declared; swapped by a source.
+    pub snapshots: SnapshotStore,
+    /// Clients and local models.
+    pub backends: Arc<Backends>,
+    /// Counters; see [`Dataplane::register`].
+    pub metrics: Metrics,
+    /// Background work is spawned here.
+    pub tracker: TaskTracker,
+    /// Ends the background work.
+    pub shutdown: CancellationToken,
+    /// Tells the date.
+    pub clock: Clock,
+}
+
+/// The data plane. Cheap to clone.
+#[derive(Clone)]
+pub struct Dataplane {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    decider: Decider,
+    backends: Arc<Backends>,
+    health: Arc<Health>,
+    limits: Limits,
+    places: Places,
+    metrics: Metrics,
+    snapshots: SnapshotStore,
+    tracker: TaskTracker,
+    clock: Clock,
+}
+
+impl Dataplane {
+    /// Puts the parts together and starts the background work (probes of backends that rest, and
+    /// forgetting the health of what is no longer declared) on the given tracker; needs a runtime.
+    ///
+    /// # Errors
+    /// If [`Config::check`] refuses.
+    pub fn new(parts: Parts) -> Result<Self, ConfigError> {
+        parts.config.check()?;
+        let health = Arc::new(Health::new(Arc::clone(&parts.backends)));
+        let decider = Decider::running(
+            parts.snapshots.clone(),
+            Arc::clone(&health),
+            parts.config.json_depth,
+            parts.metrics.clone(),
+            Arc::clone(&parts.clock),
+        );
+        let plane = Self {
+            shared: Arc::new(Shared {
+                places: Places::new(parts.config.max_concurrent),
+                config: parts.config,
+                decider,
+                backends: parts.backends,
+                health,
+                limits: Limits::default(),
+                metrics: parts.metrics,
+                snapshots: parts.snapshots,
+                tracker: parts.tracker,
+                clock: parts.clock,
+            }),
+        };
+        let (background, shutdown) = (plane.clone(), parts.shutdown);
+        plane.shared.tracker.spawn(async move {
+            shutdown.run_until_cancelled(probe::run(background)).await;
+        });
+        Ok(plane)
+    }
+
+    /// The HTTP interface of the API port.
+    pub fn router(&self) -> Router {
+        stack::router(self.clone())
+    }
+
+    /// Enters counters and gauges into `registry`, whose prefix should be the binary's
+    /// (`mesh_gateway`).
+    pub fn register(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry);
+        registry.register_collector(Box::new(Gauges {
+            snapshots: self.shared.snapshots.clone(),
+            health: Arc::clone(&self.shared.health),
+            clock: Arc::clone(&self.shared.clock),
+        }));
+    }
+
+    /// What keeps the mesh from answering, a line each; empty if it is ready. For `/readyz`.
+    pub fn missing(&self) -> Vec<String> {
+        let snapshot = self.shared.snapshots.current();
+        if snapshot.backends.is_empty() {
+            return vec![String::from("no backend is declared")];
+        }
+        // A mesh without a floor answers as long as anybody does.
+        let someone = snapshot
+            .backends
+            .iter()
+            .any(|backend| self.shared.health.up(backend));
+        match self.shared.health.floor_missing(&snapshot) {
+            Some(missing) if !someone => vec![missing],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Decides one request: the same code path for serving and explaining.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] if a header or the body is not understood.
+    pub async fn decide(
+        &self,
+        surface: Surface,
+        body: Bytes,
+        headers: &HeaderMap,
+        caller: Caller,
+    ) -> Result<Job, Error> {
+        let question = Question {
+            surface,
+            hints: Hints::read(headers)?,
+            body,
+            caller,
+        };
+        if question.body.len() <= LARGE_BODY {
+            return self.shared.decider.decide(question);
+        }
+        let decider = self.shared.decider.clone();
+        let span = tracing::Span::current();
+        let work = move || span.in_scope(|| decider.decide(question));
+        let joined = self.shared.tracker.spawn_blocking(work).await;
+        joined.unwrap_or(Err(Error::Internal))
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    pub(crate) fn snapshots(&self) -> &SnapshotStore {
+        &self.shared.snapshots
+    }
+
+    pub(crate) fn backends(&self) -> &Arc<Backends> {
+        &self.shared.backends
+    }
+
+    pub(crate) fn health(&self) -> &Arc<Health> {
+        &self.shared.health
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    pub(crate) fn places(&self) -> Places {
+        self.shared.places.clone()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.shared.clock)()
+    }
+}

@@ -1,0 +1,194 @@
+//! From the bytes of a request to a decision: read, join the policies, classify, decide. Serving,
+//! `explain` and `mesh why` all come through [`Decider::decide`], so they cannot disagree.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh_classify::Inputs;
+use mesh_core::{Caller, Facts, Snapshot, Verdict};
+use mesh_protocol::{ModelRequest, Surface};
+use mesh_routing::{AssumedHealth, DecideInput, Decided, EffectivePolicy, HealthView};
+use tokio::time::Instant;
+
+use crate::clock::{Clock, new_decision};
+use crate::health::Health;
+use crate::respond::{Error, Tried};
+use crate::{Hints, Metrics, SnapshotStore};
+
+/// A request as it came.
+#[derive(Clone)]
+pub struct Question {
+    /// Which endpoint.
+    pub surface: Surface,
+    /// The body.
+    pub body: Bytes,
+    /// What the headers say.
+    pub hints: Hints,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// A request that was understood and decided.
+pub struct Job {
+    /// The request.
+    pub request: Arc<ModelRequest>,
+    /// Who asks.
+    pub caller: Caller,
+    /// What classification found.
+    pub facts: Facts,
+    /// The policy that was joined for the caller.
+    pub policy: EffectivePolicy,
+    /// The record and the plan.
+    pub decided: Decided,
+}
+
+/// Decides requests from the newest snapshot.
+#[derive(Clone)]
+pub struct Decider {
+    snapshots: SnapshotStore,
+    health: Option<Arc<Health>>,
+    json_depth: usize,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+impl Decider {
+    /// Decides from a snapshot alone, without a running mesh: every backend is assumed to be well,
+    /// and the decision says so. `json_depth` bounds the nesting of a body.
+    pub fn from_files(snapshots: SnapshotStore, json_depth: usize, clock: Clock) -> Self {
+        Self {
+            snapshots,
+            health: None,
+            json_depth,
+            metrics: Metrics::new(),
+            clock,
+        }
+    }
+
+    /// Decides with known health.
+    pub(crate) fn running(
+        snapshots: SnapshotStore,
+        health: Arc<Health>,
+        json_depth: usize,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            snapshots,
+            health: Some(health),
+            json_depth,
+            metrics,
+            clock,
+        }
+    }
+
+    /// Decides one request. Takes time in proportion to the body: see
+    /// [`Dataplane::decide`](crate::Dataplane::decide) for large ones.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] if the body is not understood. A request that nobody may serve is
+    /// not an error here: the verdict says so.
+    pub fn decide(&self, question: Question) -> Result<Job, Error> {
+        let snapshot = self.snapshots.current();
+        let request = ModelRequest::parse(question.surface, &question.body, self.json_depth)
+            .map_err(|error| Error::InvalidRequest {
+                message: error.message,
+                param: error.param,
+            })?;
+        let policy = mesh_routing::join(&snapshot, &question.caller);
+        let facts = self.classify(&request, &policy, question.hints);
+        let decided = self.route(&snapshot, &policy, &facts, &request.model);
+        Ok(Job {
+            request: Arc::new(request),
+            caller: question.caller,
+            facts,
+            policy,
+            decided,
+        })
+    }
+
+    fn classify(&self, request: &ModelRequest, policy: &EffectivePolicy, hints: Hints) -> Facts {
+        let _span = tracing::info_span!("classify").entered();
+        let started = Instant::now();
+        let facts = mesh_classify::classify(
+            request,
+            &Inputs {
+                base: policy.base_level(),
+                base_source: policy.base_source(),
+                incomplete_level: policy.incomplete_level(),
+                default_latency: policy.default_latency(),
+                header_privacy: hints.privacy,
+                header_task: hints.task,
+                header_latency: hints.latency,
+            },
+        );
+        self.metrics.classified(started.elapsed());
+        facts
+    }
+
+    fn route(
+        &self,
+        snapshot: &Snapshot,
+        policy: &EffectivePolicy,
+        facts: &Facts,
+        model: &str,
+    ) -> Decided {
+        let span = tracing::info_span!("decide", mesh.privacy_level = facts.level.as_str());
+        let _entered = span.entered();
+        let now = (self.clock)();
+        let id = new_decision(now);
+        let decide = |health: &dyn HealthView| {
+            mesh_routing::decide(&DecideInput {
+                snapshot,
+                policy,
+                facts,
+                model,
+                health,
+                now,
+                id: &id,
+            })
+        };
+        match &self.health {
+            Some(health) => health.view(snapshot, decide),
+            None => decide(&AssumedHealth::well()),
+        }
+    }
+}
+
+impl Job {
+    /// The error of a decision without a plan.
+    pub(crate) fn denial(&self) -> Option<Error> {
+        let decision = &self.decided.decision;
+        match &decision.verdict {
+            Verdict::Planned => None,
+            Verdict::PolicyDenied { constraints } => Some(Error::PolicyDenied {
+                constraints: constraints.clone(),
+            }),
+            Verdict::NoBackend { message } => Some(Error::NoBackend {
+                message: message.clone(),
+                tried: self.resting(),
+                retry_after: self.decided.retry_after.unwrap_or_default(),
+            }),
+            Verdict::ModelNotFound { usable } => Some(Error::ModelNotFound {
+                usable: usable.clone(),
+            }),
+            Verdict::ContextLengthExceeded { largest } => Some(Error::ContextLengthExceeded {
+                largest: Some(*largest),
+            }),
+            Verdict::UnsupportedParameter { fields } => Some(Error::UnsupportedParameter {
+                fields: fields.clone(),
+            }),
+        }
+    }
+
+    fn resting(&self) -> Vec<Tried> {
+        let candidates = self.decided.decision.candidates.iter();
+        candidates
+            .filter(|candidate| candidate.unavailable)
+            .map(|candidate| Tried {
+                backend: candidate.backend.clone(),
+                message: String::from("rests"),
+            })
+            .collect()
+    }
+}

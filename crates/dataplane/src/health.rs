@@ -1,0 +1,262 @@
+//! The health of all backends, shared by everything that decides, attempts, probes and shows. The
+//! lock is held for single questions and notes, never across an await.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use mesh_backends::{AttemptError, Backends, HealthEffect};
+use mesh_core::{Backend, BackendId, Place, Snapshot};
+use mesh_routing::health::{
+    Admission, Event, HealthAt, HealthBook, HealthStatus, HealthView, OpenCause, Permit, Tick,
+    Transition,
+};
+use tokio::time::Instant;
+
+/// When to ask again for a model of this process that is not loaded.
+const NOT_READY_RETRY: Duration = Duration::from_secs(5);
+
+/// The book of health with its clock, and what is known of the models of this process.
+pub(crate) struct Health {
+    book: RwLock<HealthBook>,
+    probes: RwLock<HashMap<BackendId, Probed>>,
+    origin: Instant,
+    backends: Arc<Backends>,
+}
+
+/// What active probes found out about a backend that rests after failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probed {
+    /// It could not be reached.
+    Down,
+    /// It could not, and now it can: it gets its trial call before its time. A backend that could
+    /// be reached all along and still failed does not.
+    Back,
+}
+
+impl Health {
+    pub(crate) fn new(backends: Arc<Backends>) -> Self {
+        Self {
+            book: RwLock::default(),
+            probes: RwLock::default(),
+            origin: Instant::now(),
+            backends,
+        }
+    }
+
+    fn now(&self) -> Tick {
+        Tick(self.origin.elapsed())
+    }
+
+    /// Gives `read` a view for deciding from `snapshot`.
+    pub(crate) fn view<T>(
+        &self,
+        snapshot: &Snapshot,
+        read: impl FnOnce(&dyn HealthView) -> T,
+    ) -> T {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        let probes = self.probes.read().unwrap_or_else(PoisonError::into_inner);
+        read(&View {
+            at: book.at(self.now()),
+            probes: &probes,
+            backends: &self.backends,
+            snapshot,
+        })
+    }
+
+    /// Takes leave for one call. A failover needs some of the backend's retry budget, unless
+    /// `unbudgeted`.
+    pub(crate) fn start(
+        &self,
+        backend: &BackendId,
+        model: &str,
+        kind: Start,
+    ) -> Result<Permit, NoLeave> {
+        let now = self.now();
+        let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        match kind.attempt {
+            AttemptKind::First => book.deposit(backend, now),
+            AttemptKind::Failover => {
+                if !book.withdraw(backend, now) && kind.others_left {
+                    return Err(NoLeave::RetryBudget);
+                }
+            }
+        }
+        if let Some(permit) = book.start(backend, model, now, kind.last_resort) {
+            return Ok(permit);
+        }
+        let cause = book.at(now).status(backend, model).cause;
+        if !self.take_back(backend) {
+            return Err(NoLeave::Resting(cause));
+        }
+        book.start(backend, model, now, true)
+            .ok_or(NoLeave::Resting(cause))
+    }
+
+    /// Notes what an active probe found.
+    pub(crate) fn probed(&self, backend: &BackendId, reachable: bool) {
+        let mut probes = self.probes.write().unwrap_or_else(PoisonError::into_inner);
+        if !reachable {
+            probes.insert(backend.clone(), Probed::Down);
+        } else if let Some(probed) = probes.get_mut(backend) {
+            *probed = Probed::Back;
+        }
+    }
+
+    /// True once for a backend that came back.
+    fn take_back(&self, backend: &BackendId) -> bool {
+        let mut probes = self.probes.write().unwrap_or_else(PoisonError::into_inner);
+        let back = probes.get(backend) == Some(&Probed::Back);
+        if back {
+            probes.remove(backend);
+        }
+        back
+    }
+
+    /// Notes what became of a call.
+    pub(crate) fn note(&self, backend: &BackendId, model: &str, permit: Permit, event: Event) {
+        let now = self.now();
+        let transition = {
+            let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+            book.on(backend, model, permit, event, now)
+        };
+        match transition {
+            Transition::Same => {}
+            Transition::Opened { rest, cause } => tracing::warn!(
+                %backend,
+                reason = cause.reason(),
+                rest_ms = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX),
+                "backend rests"
+            ),
+            Transition::Closed => tracing::info!(%backend, "backend answers again"),
+        }
+    }
+
+    /// What is known of one model of a backend, for showing.
+    pub(crate) fn status(&self, backend: &BackendId, model: &str) -> HealthStatus {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        book.at(self.now()).status(backend, model)
+    }
+
+    /// Why a model of this process cannot answer; `None` if it can, or is elsewhere.
+    pub(crate) fn not_ready(&self, backend: &Backend) -> Option<String> {
+        match backend.place {
+            Place::InProcess { .. } => self.backends.local_ready(&backend.id).err(),
+            Place::External(_) | Place::Cloud(_) => None,
+        }
+    }
+
+    /// True if some model of the backend can be asked now.
+    pub(crate) fn up(&self, backend: &Backend) -> bool {
+        self.not_ready(backend).is_none()
+            && backend
+                .models
+                .iter()
+                .any(|model| self.status(&backend.id, &model.name).admission.available())
+    }
+
+    /// What keeps the floor from answering; `None` if it is ready.
+    pub(crate) fn floor_missing(&self, snapshot: &Snapshot) -> Option<String> {
+        let floors: Vec<&Arc<Backend>> = snapshot
+            .policies
+            .iter()
+            .filter_map(|policy| policy.floor.as_ref())
+            .filter_map(|floor| {
+                let (namespace, name) = &floor.backend;
+                let named = |backend: &&Arc<Backend>| {
+                    backend.id.namespace == *namespace && backend.id.name == *name
+                };
+                snapshot.backends.iter().find(named)
+            })
+            .collect();
+        if floors.is_empty() {
+            return Some(String::from("no policy names a floor that is declared"));
+        }
+        floors
+            .into_iter()
+            .find_map(|floor| Some(format!("floor {}: {}", floor.id, self.not_ready(floor)?)))
+    }
+
+    /// Forgets what `snapshot` no longer declares.
+    pub(crate) fn retain(&self, snapshot: &Snapshot) {
+        let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        book.retain(snapshot);
+        let mut probes = self.probes.write().unwrap_or_else(PoisonError::into_inner);
+        probes.retain(|id, _| snapshot.backend(id).is_some());
+    }
+}
+
+/// How an attempt asks for leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) attempt: AttemptKind,
+    /// Another backend besides the floor is still to come in the plan. Only then may a spent retry
+    /// budget skip this one: it saves load, it must not cost an answer.
+    pub(crate) others_left: bool,
+    /// Nothing else is left: a breaker opened by failures is tried anyway.
+    pub(crate) last_resort: bool,
+}
+
+/// First of its request, or after another one failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttemptKind {
+    First,
+    Failover,
+}
+
+/// Why an attempt is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoLeave {
+    /// Its breaker is open.
+    Resting(Option<OpenCause>),
+    /// Too many retries went there.
+    RetryBudget,
+}
+
+/// What a failed attempt says about its backend. `begun`: tokens had come.
+pub(crate) fn event_of(error: &AttemptError, begun: bool) -> Event {
+    if let AttemptError::Rejected { status } = error {
+        return Event::Marked(*status);
+    }
+    match error.health() {
+        HealthEffect::None => Event::Neutral,
+        HealthEffect::Failure if begun => Event::Interrupted,
+        // Marks without a status are faults of our configuration: nothing was sent, asking again
+        // costs nothing, and an edit mends them at once.
+        HealthEffect::Failure | HealthEffect::Marked(_) => Event::Failure,
+        HealthEffect::RateLimited(after) => Event::RateLimited(after),
+    }
+}
+
+struct View<'a> {
+    at: HealthAt<'a>,
+    probes: &'a HashMap<BackendId, Probed>,
+    backends: &'a Backends,
+    snapshot: &'a Snapshot,
+}
+
+impl HealthView for View<'_> {
+    fn admission(&self, id: &BackendId, model: &str) -> Admission {
+        let local = self
+            .snapshot
+            .backend(id)
+            .is_some_and(|backend| matches!(backend.place, Place::InProcess { .. }));
+        if local && self.backends.local_ready(id).is_err() {
+            return Admission::No {
+                retry_in: NOT_READY_RETRY,
+                cause: OpenCause::Failures,
+            };
+        }
+        match self.at.admission(id, model) {
+            Admission::No {
+                cause: OpenCause::Failures,
+                ..
+            } if self.probes.get(id) == Some(&Probed::Back) => Admission::Probe,
+            admission => admission,
+        }
+    }
+
+    fn time_to_first_token(&self, id: &BackendId, model: &str) -> Option<Duration> {
+        self.at.time_to_first_token(id, model)
+    }
+}

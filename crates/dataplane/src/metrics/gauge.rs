@@ -1,0 +1,145 @@
+//! Gauges that are read at every scrape from the newest snapshot and the health of its backends,
+//! so that a backend that is no longer declared is no longer shown.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mesh_core::{Backend, Place};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+
+use super::label::{BackendInfoLabels, BackendLabels};
+use crate::SnapshotStore;
+use crate::clock::Clock;
+use crate::health::Health;
+
+/// What nobody declares. A label that is always there keeps queries simple.
+const UNKNOWN: &str = "unknown";
+
+/// Reads the gauges.
+#[derive(Clone)]
+pub(crate) struct Gauges {
+    pub(crate) snapshots: SnapshotStore,
+    pub(crate) health: Arc<Health>,
+    pub(crate) clock: Clock,
+}
+
+impl fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gauges").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let snapshot = self.snapshots.current();
+        let backends = &snapshot.backends;
+        let now = (self.clock)();
+
+        let up = backends.iter().map(|backend| {
+            let up = self.health.up(backend);
+            (by_name(backend), i64::from(up))
+        });
+        family(
+            &mut encoder,
+            ("backend_up", "Whether the backend can be asked now", None),
+            up,
+        )?;
+        family(
+            &mut encoder,
+            ("backend_info", "What is declared of a backend", None),
+            backends.iter().map(|backend| (info(backend), 1_i64)),
+        )?;
+        let left = backends.iter().filter_map(|backend| {
+            let expires = expiry(backend)?;
+            Some((by_name(backend), expires.duration_since(now).as_secs_f64()))
+        });
+        let unit = Some(&Unit::Seconds);
+        family(
+            &mut encoder,
+            (
+                "claim_expiry",
+                "Time until the claims of a backend expire; negative if they have",
+                unit,
+            ),
+            left,
+        )?;
+
+        let floor = i64::from(self.health.floor_missing(&snapshot).is_none());
+        let gauge = ConstGauge::new(floor);
+        let help = "Whether a floor is declared and can answer";
+        let encoded = encoder.encode_descriptor("floor_ready", help, None, gauge.metric_type())?;
+        gauge.encode(encoded)?;
+
+        let age = now.duration_since(snapshot.created).as_secs_f64();
+        let gauge = ConstGauge::new(age);
+        let help = "Time since the snapshot was made";
+        let encoded = encoder.encode_descriptor("snapshot_age", help, unit, gauge.metric_type())?;
+        gauge.encode(encoded)?;
+
+        let counter = ConstCounter::new(self.snapshots.rejected());
+        let help = "Snapshots that were not accepted";
+        let encoded =
+            encoder.encode_descriptor("snapshots_rejected", help, None, counter.metric_type())?;
+        counter.encode(encoded)
+    }
+}
+
+/// One gauge with a value per label set.
+fn family<L, V>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, unit): (&str, &str, Option<&Unit>),
+    values: impl Iterator<Item = (L, V)>,
+) -> fmt::Result
+where
+    L: EncodeLabelSet,
+    ConstGauge<V>: EncodeMetric,
+{
+    let mut encoder = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    for (labels, value) in values {
+        ConstGauge::new(value).encode(encoder.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn by_name(backend: &Backend) -> BackendLabels {
+    BackendLabels {
+        backend: backend.id.to_string(),
+    }
+}
+
+fn expiry(backend: &Backend) -> Option<jiff::Timestamp> {
+    match &backend.place {
+        Place::Cloud(cloud) => Some(cloud.claims.as_ref()?.expires),
+        Place::InProcess { .. } | Place::External(_) => None,
+    }
+}
+
+fn info(backend: &Backend) -> BackendInfoLabels {
+    let seats = match &backend.place {
+        Place::Cloud(cloud) => cloud.claims.as_ref().map(|claims| &claims.seat),
+        Place::InProcess { .. } | Place::External(_) => None,
+    };
+    let jurisdiction = seats.map_or_else(
+        || UNKNOWN.to_owned(),
+        |seats| {
+            let codes: Vec<&str> = seats.0.iter().map(|place| place.as_str()).collect();
+            codes.join("+")
+        },
+    );
+    BackendInfoLabels {
+        backend: backend.id.to_string(),
+        provider: backend.provider().unwrap_or(UNKNOWN).to_owned(),
+        jurisdiction,
+        family: UNKNOWN,
+        // The engine in this process computes on the CPU.
+        hardware_vendor: match backend.place {
+            Place::InProcess { .. } => "cpu",
+            Place::External(_) | Place::Cloud(_) => UNKNOWN,
+        },
+    }
+}

@@ -1,0 +1,67 @@
+//! What happened, in response headers and in the `mesh` object of an answer.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use mesh_core::degradation::header_value;
+use mesh_core::{BackendId, DecisionId, Degradation, PrivacyLevel, SovereigntyClass};
+use serde_json::{Value, json};
+
+/// What happened to one request.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    /// The decision behind it.
+    pub(crate) decision: DecisionId,
+    /// Who served.
+    pub(crate) backend: BackendId,
+    /// The model that served.
+    pub(crate) model: String,
+    /// Its class.
+    pub(crate) class: SovereigntyClass,
+    /// Level of the request.
+    pub(crate) privacy: PrivacyLevel,
+    /// Less than what was asked for, sorted, each once.
+    pub(crate) degraded: Vec<Degradation>,
+}
+
+impl Report {
+    /// Adds a way in which the answer is less than what was asked for.
+    pub(crate) fn degrade(&mut self, reason: Degradation) {
+        if !self.degraded.contains(&reason) {
+            self.degraded.push(reason);
+            self.degraded.sort_unstable();
+        }
+    }
+
+    /// The `mesh` object of the answer.
+    pub(crate) fn object(&self) -> Value {
+        let degraded: Vec<&str> = self.degraded.iter().map(|one| one.as_str()).collect();
+        json!({
+            "decision": self.decision,
+            "backend": self.backend,
+            "degraded": degraded,
+        })
+    }
+
+    /// The response headers.
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        decision_header(headers, &self.decision);
+        named(headers, "mesh-backend", &self.backend.to_string());
+        named(headers, "mesh-model", &self.model);
+        named(headers, "mesh-sovereignty-class", self.class.as_str());
+        named(headers, "mesh-privacy", self.privacy.as_str());
+        if let Some(reasons) = header_value(&self.degraded) {
+            named(headers, "mesh-degraded", &reasons);
+        }
+    }
+}
+
+/// The header that names a decision.
+pub(crate) fn decision_header(headers: &mut HeaderMap, decision: &DecisionId) {
+    named(headers, "mesh-decision", &decision.0);
+}
+
+/// Model names may hold what a header may not: such a header is left out rather than bent.
+fn named(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}

@@ -1,0 +1,121 @@
+//! Judges a snapshot as a whole before anything is decided from it: every policy must pass its own
+//! tests and admit something. The findings point into the files.
+
+use jiff::Timestamp;
+use mesh_classify::Inputs;
+use mesh_core::policy_test::TestRequest;
+use mesh_core::{Facts, ObjectId, Snapshot};
+use mesh_crds::{Document, Kind, Position, Problem, ProblemKind, Severity};
+use mesh_protocol::{ModelRequest, Surface};
+use mesh_routing::policy_test::TestOutcome;
+use mesh_routing::{EffectivePolicy, check, policy_test};
+use serde_json::json;
+
+/// Everything that speaks against using this snapshot, and what somebody should look at.
+pub fn judge(documents: &[Document], snapshot: &Snapshot, now: Timestamp) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = check::check(snapshot, now)
+        .into_iter()
+        .map(|found| {
+            let (kind, id, field) = match (&found.policy, &found.backend) {
+                (Some(policy), _) => (Kind::SovereigntyPolicy, Some(policy), field_of(found.kind)),
+                (None, Some(backend)) => (Kind::InferenceBackend, Some(backend), "spec.models"),
+                (None, None) => (Kind::SovereigntyPolicy, None, ""),
+            };
+            let severity = if found.kind.blocking() { Severity::Error } else { Severity::Warning };
+            problem(documents, snapshot, (kind, id), field, severity, found.message)
+        })
+        .collect();
+    for outcome in tests(snapshot, now).into_iter().filter(|outcome| !outcome.passed) {
+        let field = test_field(snapshot, &outcome);
+        let message = format!("the policy fails its own test `{}`: {}", outcome.name, outcome.message);
+        let about = (Kind::SovereigntyPolicy, Some(&outcome.policy));
+        problems.push(problem(documents, snapshot, about, &field, Severity::Error, message));
+    }
+    problems
+}
+
+/// Runs the tests of all policies, in order. Declared backends are taken as healthy.
+pub fn tests(snapshot: &Snapshot, now: Timestamp) -> Vec<TestOutcome> {
+    policy_test::run(snapshot, &[], &facts_of, now)
+}
+
+/// The facts of a test's request: classified by the very same code as a caller's.
+fn facts_of(test: &TestRequest, policy: &EffectivePolicy) -> Facts {
+    let request = text_request(&test.text, test.model.as_deref().unwrap_or("auto"));
+    mesh_classify::classify(
+        &request,
+        &Inputs {
+            base: policy.base_level(),
+            base_source: policy.base_source(),
+            incomplete_level: policy.incomplete_level(),
+            default_latency: policy.default_latency(),
+            header_privacy: test.privacy,
+            header_task: test.task,
+            header_latency: None,
+        },
+    )
+}
+
+/// A chat request with one user message.
+pub fn text_request(text: &str, model: &str) -> ModelRequest {
+    let mut body = serde_json::Map::new();
+    body.insert(String::from("model"), json!(model));
+    body.insert(String::from("messages"), json!([{"role": "user", "content": text}]));
+    ModelRequest {
+        surface: Surface::Chat,
+        body,
+        model: model.to_owned(),
+        stream: false,
+        include_usage: false,
+        n: 1,
+        max_tokens: None,
+    }
+}
+
+fn field_of(kind: check::ProblemKind) -> &'static str {
+    match kind {
+        check::ProblemKind::NoFloor
+        | check::ProblemKind::FloorMissing
+        | check::ProblemKind::FloorNotOwned
+        | check::ProblemKind::FloorRefused => "spec.floor.backendRef",
+        check::ProblemKind::OwnershipIgnored | check::ProblemKind::OwnershipIntersected => "spec.ownership",
+        check::ProblemKind::AdmitsNothing | check::ProblemKind::AdmitsNothingAtLevel => "spec.constraints",
+        check::ProblemKind::NoPolicy | check::ProblemKind::EmbeddingConflict => "spec",
+    }
+}
+
+fn test_field(snapshot: &Snapshot, outcome: &TestOutcome) -> String {
+    let policy = snapshot.policies.iter().find(|policy| policy.id == outcome.policy);
+    let index = policy.and_then(|policy| policy.tests.iter().position(|test| test.name == outcome.name));
+    index.map_or_else(|| String::from("spec.tests"), |index| format!("spec.tests[{index}]"))
+}
+
+fn problem(
+    documents: &[Document],
+    snapshot: &Snapshot,
+    (kind, id): (Kind, Option<&ObjectId>),
+    field: &str,
+    severity: Severity,
+    message: String,
+) -> Problem {
+    let namespace = |document: &Document| {
+        document.object.namespace().unwrap_or(&snapshot.mesh_namespace).to_owned()
+    };
+    let document = id.and_then(|id| {
+        documents.iter().find(|document| {
+            let object = &document.object;
+            object.kind() == kind && object.name() == id.name && namespace(document) == id.namespace
+        })
+    });
+    match document {
+        Some(document) => Problem { severity, ..document.problem(ProblemKind::Rule, field, message) },
+        None => Problem {
+            file: documents.first().map_or_else(|| String::from("."), |first| first.file().to_owned()),
+            at: Position::START,
+            field: String::new(),
+            kind: ProblemKind::Rule,
+            severity,
+            message,
+        },
+    }
+}
