@@ -247,6 +247,21 @@ mod tests {
         );
     }
 
+    /// With the real door for files, where it is built in.
+    #[cfg(feature = "gen")]
+    #[test]
+    fn the_kinds_of_the_bench_and_of_the_binary_tests_are_valid() {
+        let url = "http://127.0.0.1:1";
+        let cloud = include_str!("../../e2e/tests/kinds/cloud.yaml").replace("UPSTREAM", url);
+        let floor = include_str!("../../e2e/tests/kinds/floor.yaml").to_owned();
+        let (plain, full) = (kinds(Route::PassThrough, url), kinds(Route::Full, url));
+        for (text, objects) in [(cloud, 1), (floor, 3), (plain, 2), (full, 3)] {
+            let parsed = mesh_crds::parse("test.yaml", &text);
+            assert_eq!(parsed.problems, []);
+            assert_eq!(parsed.documents.len(), objects, "{text}");
+        }
+    }
+
     #[test]
     fn the_prompt_has_the_size_that_is_printed() {
         let body: serde_json::Value = serde_json::from_str(&load("", "big", 1, 1).body).unwrap();
