@@ -195,6 +195,3 @@ fn list<T: std::fmt::Display>(items: &[T], none: &str) -> String {
     let words: Vec<String> = items.iter().map(ToString::to_string).collect();
     words.join(", ")
 }
-
-#[cfg(test)]
-mod tests;

@@ -14,9 +14,6 @@ mod need;
 
 pub(crate) use need::hard_needs;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use ipnet::IpNet;

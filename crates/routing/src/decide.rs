@@ -9,9 +9,6 @@ mod consider;
 mod order;
 mod verdict;
 
-#[cfg(test)]
-mod tests;
-
 use std::time::Duration;
 
 use mesh_core::decision::DECISION_VERSION;

@@ -21,9 +21,6 @@ mod breaker;
 mod budget;
 mod view;
 
-#[cfg(test)]
-mod tests;
-
 use std::time::Duration;
 
 pub use book::{HealthAt, HealthBook, HealthStatus};

@@ -15,19 +15,23 @@
 //! ```
 
 pub mod candidate;
+pub mod check;
 pub mod class;
 pub mod constraint;
 pub mod decide;
 pub mod health;
 pub mod plan;
 pub mod policy;
+pub mod policy_test;
 pub mod score;
 
 pub use candidate::{AUTO, LOCAL, usable_names};
+pub use check::{Problem, ProblemKind, check};
 pub use class::{Basis, Derived, derive};
 pub use constraint::{AdmitInput, Admitted, admit, in_reach};
 pub use decide::{DecideInput, Decided, decide, degradations};
 pub use health::{AssumedHealth, HealthBook, HealthView};
 pub use plan::{Attempt, Plan, ReadmitInput, Role, readmit};
 pub use policy::{EffectivePolicy, join};
+pub use policy_test::TestOutcome;
 pub use score::{ScoreInput, score};

@@ -9,9 +9,6 @@
 mod join;
 mod order;
 
-#[cfg(test)]
-mod tests;
-
 use mesh_core::policy::{
     Failover, Floor, JurisdictionRule, Ownership, PrivacyWeight, References, RetentionRule, Weights,
 };

@@ -201,6 +201,3 @@ fn latency(input: &ScoreInput<'_>) -> f64 {
         1.0
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::policy::{Overflow, Substitution};
-use mesh_core::{Backend, Candidate, Constraint, EmbeddingSpec, Refusal, Score, SovereigntyClass};
+use mesh_core::{
+    Backend, Candidate, Constraint, EmbeddingSpec, PrivacyLevel, Refusal, Score, SovereigntyClass,
+};
 
 use super::DecideInput;
 use crate::candidate::{Asked, Pair};
@@ -95,13 +97,21 @@ pub(super) fn consider(
         && !embeddings
         && stands_in(input, asked, &considered)
     {
-        let substitutes = (0..floor.models.len()).map(|model| Pair {
-            backend: Arc::clone(floor),
-            model,
-            floor: true,
-            substitute: true,
-        });
-        considered.extend(substitutes.map(|pair| one(input, asked, None, pair)));
+        let named: Vec<usize> = considered
+            .iter()
+            .filter(|candidate| candidate.pair.floor)
+            .map(|candidate| candidate.pair.model)
+            .collect();
+        let others = (0..floor.models.len()).filter(|model| !named.contains(model));
+        considered.extend(others.map(|model| {
+            let pair = Pair {
+                backend: Arc::clone(floor),
+                model,
+                floor: true,
+                substitute: true,
+            };
+            one(input, asked, None, pair)
+        }));
     }
     let others = considered
         .iter()
@@ -181,15 +191,28 @@ fn competes(input: &DecideInput<'_>, asked: Asked<'_>, pair: &Pair) -> bool {
     !pair.substitute && (declared || asked == Asked::Local)
 }
 
-/// True if the floor may answer in place of a named model: substitution is on, it does not serve
-/// the name itself, and the request is not at fault (unknown fields are the caller's to drop).
+/// True if the floor may answer in place of a named model: substitution is on, it does not answer
+/// to the name itself, and the request is not at fault.
 fn stands_in(input: &DecideInput<'_>, asked: Asked<'_>, named: &[Considered]) -> bool {
     matches!(asked, Asked::Named(_))
         && input.policy.failover().substitution == Substitution::Floor
-        && !named.iter().any(|candidate| candidate.pair.floor)
         && !named
             .iter()
-            .all(|candidate| candidate.refused_by() == Some(Constraint::UnknownFields))
+            .any(|candidate| candidate.pair.floor && candidate.admitted())
+        && !fields_at_fault(input, asked, named)
+}
+
+/// True if the caller named a model that nobody owned serves, with fields that may not leave owned
+/// hardware. Those are the caller's to drop, so nobody stands in, at no level above public.
+pub(super) fn fields_at_fault(
+    input: &DecideInput<'_>,
+    asked: Asked<'_>,
+    named: &[Considered],
+) -> bool {
+    matches!(asked, Asked::Named(_))
+        && !input.facts.needs.unknown_fields.is_empty()
+        && admission_input(input, asked, None, false).level() > PrivacyLevel::Public
+        && named.iter().all(|candidate| !candidate.class.owned())
 }
 
 /// Admits a floor whose window is too small, if it may leave out old turns: only beside others that

@@ -101,9 +101,10 @@ fn compare(left: &Considered, right: &Considered) -> std::cmp::Ordering {
         .cmp(&group(right))
         .then_with(|| total(right).total_cmp(&total(left)))
         .then_with(|| {
-            // Among several models of the floor the declared order counts.
+            // Among several models of the floor: those that were named, then as declared.
             if left.admitted() && left.score.is_none() && right.score.is_none() {
-                return left.pair.model.cmp(&right.pair.model);
+                return (left.pair.substitute, left.pair.model)
+                    .cmp(&(right.pair.substitute, right.pair.model));
             }
             right.class.cmp(&left.class)
         })

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use mesh_core::{Constraint, Verdict};
 
 use super::DecideInput;
-use super::consider::Considered;
+use super::consider::{Considered, fields_at_fault};
 use super::order::Slot;
-use crate::candidate::usable_names;
+use crate::candidate::{Asked, usable_names};
 use crate::constraint::hard_needs;
 
 pub(super) fn model_not_found(input: &DecideInput<'_>) -> Verdict {
@@ -49,7 +49,9 @@ fn refused(input: &DecideInput<'_>, considered: &[Considered]) -> Verdict {
         .iter()
         .filter_map(Considered::refused_by)
         .collect();
-    if constraints.contains(&Constraint::UnknownFields) {
+    if constraints.contains(&Constraint::UnknownFields)
+        || fields_at_fault(input, Asked::new(input.model), considered)
+    {
         return Verdict::UnsupportedParameter {
             fields: input.facts.needs.unknown_fields.clone(),
         };

@@ -1,0 +1,141 @@
+//! The class of a backend, from evidence (semantics sections 2 and 10, cluster section 2).
+
+use mesh_core::SovereigntyClass::{CloudDomestic, CloudForeign, CloudRetained, OwnHardware};
+use mesh_core::policy::Ownership;
+use mesh_core::{Backend, BackendId, Place};
+use mesh_routing::class::inside;
+use mesh_routing::{Basis, Derived, derive};
+
+use crate::world::{MESH, claims, cloud, external, floor, now, places};
+
+fn ownership() -> Ownership {
+    Ownership {
+        networks: vec!["192.168.20.0/24".parse().expect("a network")],
+        external: vec![(String::from("lab"), String::from("llama"))],
+        home_jurisdictions: places(&["DE", "FR"]),
+    }
+}
+
+fn class_of(backend: &Backend) -> Derived {
+    derive(backend, &ownership(), MESH, now())
+}
+
+#[test]
+fn a_model_in_this_process_is_owned() {
+    assert_eq!(class_of(&floor()).class, OwnHardware);
+}
+
+#[test]
+fn an_external_server_is_owned_where_all_its_addresses_are() {
+    let all = class_of(&external("a", &["192.168.20.7", "192.168.20.8"]));
+    assert_eq!((all.class, all.basis), (OwnHardware, Basis::Networks));
+    for addresses in [
+        &["192.168.20.7", "10.0.0.1"][..],
+        &["10.0.0.1"],
+        &["127.0.0.1"],
+        &["::1"],
+        &[],
+    ] {
+        let derived = class_of(&external("a", addresses));
+        assert_eq!(derived.class, CloudRetained, "{addresses:?}");
+        assert_eq!(derived.basis, Basis::UnknownOperator);
+    }
+}
+
+#[test]
+fn an_owned_address_written_as_ipv6_is_the_same_address() {
+    let derived = class_of(&external("a", &["::ffff:192.168.20.7"]));
+    assert_eq!(derived.class, OwnHardware);
+    let address = "::ffff:192.168.21.7".parse().expect("an address");
+    assert!(!inside(address, &ownership().networks));
+}
+
+#[test]
+fn networks_speak_only_for_backends_of_the_mesh_namespace() {
+    let mut backend = external("a", &["192.168.20.7"]);
+    backend.id = BackendId::foreign("hr", "a");
+    assert_eq!(class_of(&backend).class, CloudRetained);
+}
+
+#[test]
+fn a_listed_external_server_is_owned_wherever_it_is() {
+    let mut backend = external("llama", &["203.0.113.9"]);
+    assert_eq!(
+        class_of(&backend).class,
+        CloudRetained,
+        "another namespace's name"
+    );
+    backend.id = BackendId::foreign("lab", "llama");
+    assert_eq!(class_of(&backend).basis, Basis::Listed);
+    assert_eq!(class_of(&backend).class, OwnHardware);
+}
+
+#[test]
+fn a_cloud_is_domestic_only_if_seat_centers_and_law_all_are() {
+    assert_eq!(class_of(&cloud("a", 0.8)).class, CloudDomestic);
+    for field in 0..3 {
+        for codes in [&["US"][..], &["DE", "US"], &["EU"], &[]] {
+            let mut backend = cloud("a", 0.8);
+            let claims = claims(&mut backend);
+            *[
+                &mut claims.seat,
+                &mut claims.data_centers,
+                &mut claims.governing_law,
+            ][field] = places(codes);
+            assert_eq!(class_of(&backend).class, CloudForeign, "{field} {codes:?}");
+        }
+    }
+}
+
+#[test]
+fn retention_or_training_known_or_unknown_makes_a_cloud_retained() {
+    for (days, training) in [
+        (Some(1), Some(false)),
+        (None, Some(false)),
+        (Some(0), Some(true)),
+        (Some(0), None),
+    ] {
+        let mut backend = cloud("a", 0.8);
+        claims(&mut backend).retention_days = days;
+        claims(&mut backend).training = training;
+        assert_eq!(
+            class_of(&backend).class,
+            CloudRetained,
+            "{days:?} {training:?}"
+        );
+    }
+}
+
+#[test]
+fn claims_count_until_the_instant_they_expire() {
+    let mut backend = cloud("a", 0.8);
+    claims(&mut backend).expires = now();
+    assert_eq!(class_of(&backend).class, CloudRetained);
+    assert_eq!(class_of(&backend).basis, Basis::Expired);
+    claims(&mut backend).expires = now() + jiff::SignedDuration::from_nanos(1);
+    assert_eq!(class_of(&backend).class, CloudDomestic);
+}
+
+#[test]
+fn a_cloud_without_claims_is_the_worst_class_even_at_an_owned_address() {
+    let mut backend = cloud("a", 0.8);
+    let Place::Cloud(cloud) = &mut backend.place else {
+        panic!("a cloud");
+    };
+    cloud.claims = None;
+    cloud.endpoint.resolved = vec!["192.168.20.7".parse().expect("an address")];
+    assert_eq!(class_of(&backend).class, CloudRetained);
+    assert_eq!(class_of(&backend).basis, Basis::NoClaims);
+}
+
+#[test]
+fn evidence_names_what_was_looked_at() {
+    let lines = class_of(&cloud("a", 0.8)).evidence(&cloud("a", 0.8));
+    assert!(
+        lines[1].contains("seat DE") && lines[1].contains("retention 0 days"),
+        "{lines:?}"
+    );
+    let unknown = external("a", &[]);
+    let lines = class_of(&unknown).evidence(&unknown);
+    assert!(lines[0].contains("nothing is known") && lines[1].contains("none known"));
+}
