@@ -24,6 +24,7 @@ mod engine;
 pub mod family;
 pub mod kernel;
 pub mod loader;
+pub mod openai;
 mod prompt;
 mod request;
 mod sample;
