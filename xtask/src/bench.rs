@@ -11,6 +11,7 @@ use mesh_e2e::mesh::Mesh;
 use mesh_e2e::upstream::Upstream;
 
 use crate::context::Context;
+use crate::model;
 use crate::process::run as run_command;
 use crate::sdk::Scratch;
 
@@ -38,16 +39,21 @@ pub(crate) fn run(context: &Context, requests: usize, gateway_only: bool) -> Res
         return Ok(());
     }
     println!("\nfloor");
+    let file = model::obtain(context)?;
     let mut cargo = context.shared_cargo();
-    run_command(cargo.args([
-        "run",
-        "--release",
-        "--locked",
-        "-p",
-        "mesh-engine",
-        "--example",
-        "bench",
-    ]))
+    cargo
+        .args([
+            "run",
+            "--release",
+            "--locked",
+            "-p",
+            "mesh-engine",
+            "--example",
+            "bench",
+            "--",
+        ])
+        .arg(file);
+    run_command(&mut cargo)
 }
 
 fn gateway(context: &Context, binary: &Path, requests: usize) -> Result<()> {
