@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::time::Duration;
 
-use mesh_models::{Digest, SourceError, SourceSpec};
+use mesh_models::{Digest, Error, SourceError, SourceSpec};
 use tokio_util::sync::CancellationToken;
 
 use crate::download::{SIZE, none_left};
-use crate::support::{Server, World, cache, cut, file, hang, head, noise};
+use crate::support::{Request, Server, World, cache, cut, file, hang, head, noise};
 
 #[tokio::test]
 async fn redirects_are_followed_a_few_times_and_never_to_plaintext() {
@@ -211,4 +211,56 @@ async fn quarantine_keeps_the_newest_three() {
         .collect();
     assert_eq!(kept, [4, 3, 2].map(|seed| Digest::of(&noise(100, seed))));
     assert_eq!(world.names("quarantine").len(), 6);
+}
+
+#[tokio::test]
+async fn a_server_that_answers_another_range_is_not_built_upon() {
+    let (mut world, bytes) = (World::new(), noise(SIZE, 17));
+    world.settings.retries = 2;
+    let content = bytes.clone();
+    let server = Server::start(move |number, request, stream| match number {
+        0 => cut(stream, &content, 2_000_000, None),
+        1 => {
+            let range = format!("bytes 5-9/{SIZE}");
+            head(
+                stream,
+                "206 Partial Content",
+                &[("content-length", "5".into()), ("content-range", range)],
+            )?;
+            stream.write_all(&content[5..10])
+        }
+        _ => file(request, stream, &content, None),
+    });
+    let asked = cache(Some(Digest::of(&bytes)), vec![server.source()]);
+    world
+        .resolver()
+        .resolve(&asked, &CancellationToken::new(), &|_| {})
+        .await
+        .unwrap();
+    let from: Vec<_> = server.requests().iter().map(Request::from).collect();
+    assert_eq!(from, [None, Some(2_000_000), None]);
+}
+
+#[tokio::test]
+async fn who_waits_for_anothers_download_may_leave() {
+    let world = World::new();
+    let (first, second) = (CancellationToken::new(), CancellationToken::new());
+    let leave = second.clone();
+    let server = Server::start(move |_, _, stream| {
+        leave.cancel();
+        hang(stream)
+    });
+    let asked = cache(Some(Digest::of(b"x")), vec![server.source()]);
+    let (one, other) = (world.resolver(), world.resolver());
+    let waits = async {
+        let left = other.resolve(&asked, &second, &|_| {}).await;
+        first.cancel();
+        left
+    };
+    let (fetched, left) = tokio::join!(one.resolve(&asked, &first, &|_| {}), waits);
+    assert!(matches!(
+        (fetched, left),
+        (Err(Error::Cancelled), Err(Error::Cancelled))
+    ));
+    assert_eq!(server.requests().len(), 1);
 }
