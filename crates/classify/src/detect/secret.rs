@@ -1,0 +1,265 @@
+//! `password = …`: something whose name says that it is secret. A name, a sign, a value that is
+//! neither a placeholder nor code nor a common word. Weak evidence, hence confidential only; the
+//! one exception is an AWS secret key behind its name.
+
+use mesh_core::PrivacyLevel;
+
+use super::lexicon::Hit;
+use super::token::distinct;
+use super::{Matches, Rule};
+use crate::corpus::SEAM;
+
+static ASSIGNED: Rule = Rule {
+    id: "secret/assigned",
+    kind: "secret",
+    level: PrivacyLevel::Confidential,
+};
+static AWS_SECRET: Rule = Rule {
+    id: "credential/aws-secret",
+    kind: "credential",
+    level: PrivacyLevel::Restricted,
+};
+
+/// Names of secrets.
+pub(crate) const NAMES: &[&str] = &[
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "api-key",
+    "api key",
+    "access_key",
+    "access-key",
+    "private_key",
+    "auth_key",
+    "credential",
+    "passwort",
+    "kennwort",
+    "geheimnis",
+    "mot de passe",
+    "contraseña",
+    "clave",
+    "pin code",
+];
+
+/// Parts of values that only stand for a secret, in lower case.
+const HOLLOW: &[&[u8]] = &[
+    b"example",
+    b"xxxx",
+    b"****",
+    b"....",
+    b"your",
+    b"placeholder",
+    b"changeme",
+    b"change_me",
+    b"change-me",
+    b"redacted",
+    b"dummy",
+    b"insert",
+    b"todo",
+    b"<",
+    b">",
+    b"${",
+    b"$(",
+    b"{{",
+    b"%(",
+    b"process.env",
+    b"os.environ",
+    b"getenv",
+    b"secrets.",
+    b"undefined",
+    b"foobar",
+];
+/// Whole values that say nothing, apart from digits and marks around them.
+const EMPTY: &[&[u8]] = &[
+    b"password",
+    b"passwd",
+    b"pass",
+    b"pwd",
+    b"secret",
+    b"token",
+    b"key",
+    b"user",
+    b"none",
+    b"null",
+    b"string",
+    b"str",
+    b"hidden",
+    b"required",
+    b"optional",
+    b"value",
+    b"passwort",
+];
+
+/// True for values that only stand for a secret.
+pub(crate) fn placeholder(value: &[u8]) -> bool {
+    let lower = value.to_ascii_lowercase();
+    let hollow = HOLLOW
+        .iter()
+        .any(|part| lower.windows(part.len()).any(|window| window == *part));
+    let mut core = lower.as_slice();
+    while let [rest @ .., last] = core
+        && !last.is_ascii_alphabetic()
+    {
+        core = rest;
+    }
+    hollow || EMPTY.contains(&core) || lower.starts_with(b"$") || distinct(value) < 4
+}
+
+/// Looks behind the name of a secret.
+pub(crate) fn check(text: &[u8], hit: &Hit, out: &mut Matches) {
+    let Some((start, said)) = value_start(text, hit.end) else {
+        return;
+    };
+    let quote = super::before(text, start).filter(|byte| matches!(byte, b'"' | b'\'' | b'`'));
+    let length = text.get(start..).map_or(0, |rest| {
+        rest.iter()
+            .take(256)
+            .take_while(|byte| match quote {
+                Some(quote) => **byte != quote && byte.is_ascii_graphic(),
+                None => {
+                    byte.is_ascii_graphic()
+                        && !matches!(byte, b'"' | b'\'' | b'`' | b',' | b';' | b'&' | b'\\')
+                }
+            })
+            .count()
+    });
+    let Some(value) = text.get(start..start + length) else {
+        return;
+    };
+    let value = if quote.is_none() {
+        trimmed(value)
+    } else {
+        value
+    };
+    let name = text.get(hit.start..hit.end).unwrap_or_default();
+    let password = name
+        .first()
+        .is_some_and(|first| matches!(first.to_ascii_lowercase(), b'p' | b'k' | b'm' | b'c'));
+    if !convincing(value, password, said) || placeholder(value) {
+        return;
+    }
+    let rule = if aws(text, hit, value) {
+        &AWS_SECRET
+    } else {
+        &ASSIGNED
+    };
+    out.add(rule, start, start + value.len());
+}
+
+/// A sentence may end behind the value.
+fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [rest @ .., b'.' | b')' | b'!' | b'?' | b':' | b']' | b'}'] = value {
+        value = rest;
+    }
+    value
+}
+
+fn aws(text: &[u8], hit: &Hit, value: &[u8]) -> bool {
+    let near = text
+        .get(hit.start.saturating_sub(24)..hit.end + 16)
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    value.len() == 40 && value.iter().all(base64) && near.windows(3).any(|word| word == b"aws")
+}
+
+/// Enough different characters, of more than one kind, and no code.
+fn convincing(value: &[u8], password: bool, said: bool) -> bool {
+    let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
+    let letters = value
+        .iter()
+        .filter(|byte| byte.is_ascii_alphabetic())
+        .count();
+    let marks = value.len() - digits - letters;
+    let upper = value.iter().skip(1).any(u8::is_ascii_uppercase);
+    let lower = value.iter().any(u8::is_ascii_lowercase);
+    let mixed =
+        (digits > 0 && letters > 0) || (marks > 0 && letters > 0 && !said) || (upper && lower);
+    let code = value.iter().any(|byte| matches!(byte, b'(' | b'[' | b'{'))
+        || value.starts_with(b"/")
+        || value.starts_with(b"--");
+    let path = value.split(|byte| *byte == b'.').count() > 2 && digits == 0;
+    if code || path || !mixed {
+        return false;
+    }
+    if password {
+        return value.len() >= 6 && distinct(value) >= 5 && (digits > 0 || (marks > 0 && upper));
+    }
+    // Keys and tokens are long and random; a long identifier in code is not.
+    value.len() >= 16 && distinct(value) >= 10 && digits >= 2
+}
+
+/// Words between a name and a value in a sentence.
+const SAID: &[&[u8]] = &[
+    b"is ",
+    b"is: ",
+    b"ist ",
+    b"ist: ",
+    b"lautet ",
+    b"lautet: ",
+    b"est ",
+    b"es ",
+];
+
+/// Position of the value behind a name, and whether words ("is") stand between instead of a sign.
+fn value_start(text: &[u8], name_end: usize) -> Option<(usize, bool)> {
+    let mut at = name_end;
+    let skip = |at: &mut usize, allowed: fn(u8) -> bool, most: usize| {
+        let start = *at;
+        while *at - start < most && text.get(*at).copied().is_some_and(allowed) {
+            *at += 1;
+        }
+    };
+    // The rest of a longer name: `password_hash`, `secretKey`, `tokens`.
+    skip(
+        &mut at,
+        |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
+        24,
+    );
+    skip(
+        &mut at,
+        |byte| matches!(byte, b'"' | b'\'' | b'`' | b']' | b')' | b'*'),
+        3,
+    );
+    skip(&mut at, |byte| matches!(byte, b' ' | b'\t'), 4);
+    let rest = text.get(at..)?;
+    let said = SAID.iter().find(|word| {
+        rest.get(..word.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(word))
+    });
+    if let Some(word) = said {
+        at += word.len();
+    } else {
+        let seam = rest.first() == Some(&SEAM) && alone(text, name_end);
+        let sign = rest
+            .iter()
+            .take(3)
+            .take_while(|byte| matches!(byte, b'=' | b':' | b'>' | b'|'))
+            .count();
+        if sign == 0 && !seam {
+            return None;
+        }
+        at += sign + usize::from(seam);
+    }
+    skip(&mut at, |byte| matches!(byte, b' ' | b'\t' | b'*'), 4);
+    skip(&mut at, |byte| matches!(byte, b'"' | b'\'' | b'`'), 1);
+    Some((at, said.is_some()))
+}
+
+/// Whether the name is a whole segment: a member name, with its value in the next segment.
+fn alone(text: &[u8], name_end: usize) -> bool {
+    let name = text
+        .get(name_end.saturating_sub(32)..name_end)
+        .unwrap_or_default();
+    let start = name
+        .iter()
+        .rposition(|byte| *byte == SEAM)
+        .map_or(0, |seam| seam + 1);
+    let whole = start > 0 || name.len() < 32;
+    whole && !name.get(start..).unwrap_or_default().contains(&b' ')
+}
