@@ -60,7 +60,7 @@ async fn redirects_are_followed_a_few_times_and_never_to_plaintext() {
 #[tokio::test]
 async fn a_server_that_hangs_is_left_after_the_silence_limit() {
     let (mut world, bytes) = (World::new(), noise(SIZE, 10));
-    world.settings.read_timeout = Duration::from_millis(100);
+    world.settings.read_timeout = Duration::from_millis(400);
     let content = bytes.clone();
     let silent = Server::start(|_, _, stream| hang(stream));
     let stalled = Server::start(move |_, _, stream| {
@@ -87,7 +87,7 @@ async fn a_server_that_hangs_is_left_after_the_silence_limit() {
 #[tokio::test]
 async fn a_server_that_trickles_is_given_up() {
     let mut world = World::new();
-    world.settings.read_timeout = Duration::from_millis(60);
+    world.settings.read_timeout = Duration::from_secs(1);
     world.settings.min_bytes_per_second = 100_000;
     world.settings.retries = 0;
     let slow = Server::start(|_, _, stream| {
