@@ -2,18 +2,21 @@
 //! tests and admit something. The findings point into the files.
 
 use jiff::Timestamp;
-use mesh_classify::Inputs;
 use mesh_core::policy_test::TestRequest;
 use mesh_core::{Facts, ObjectId, Snapshot};
 use mesh_crds::{Document, Kind, Position, Problem, ProblemKind, Severity};
 use mesh_protocol::{ModelRequest, Surface};
 use mesh_routing::policy_test::TestOutcome;
-use mesh_routing::{EffectivePolicy, check, policy_test};
+use mesh_routing::check::ProblemKind as Finding;
+use mesh_routing::{EffectivePolicy, policy_test};
 use serde_json::json;
+
+use crate::Hints;
+use crate::decide::facts;
 
 /// Everything that speaks against using this snapshot, and what somebody should look at.
 pub fn judge(documents: &[Document], snapshot: &Snapshot, now: Timestamp) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = check::check(snapshot, now)
+    let mut problems: Vec<Problem> = mesh_routing::check::check(snapshot, now)
         .into_iter()
         .map(|found| {
             let (kind, id, field) = match (&found.policy, &found.backend) {
@@ -42,18 +45,7 @@ pub fn tests(snapshot: &Snapshot, now: Timestamp) -> Vec<TestOutcome> {
 /// The facts of a test's request: classified by the very same code as a caller's.
 fn facts_of(test: &TestRequest, policy: &EffectivePolicy) -> Facts {
     let request = text_request(&test.text, test.model.as_deref().unwrap_or("auto"));
-    mesh_classify::classify(
-        &request,
-        &Inputs {
-            base: policy.base_level(),
-            base_source: policy.base_source(),
-            incomplete_level: policy.incomplete_level(),
-            default_latency: policy.default_latency(),
-            header_privacy: test.privacy,
-            header_task: test.task,
-            header_latency: None,
-        },
-    )
+    facts(&request, policy, Hints { privacy: test.privacy, task: test.task, latency: None })
 }
 
 /// A chat request with one user message.
@@ -72,15 +64,15 @@ pub fn text_request(text: &str, model: &str) -> ModelRequest {
     }
 }
 
-fn field_of(kind: check::ProblemKind) -> &'static str {
+fn field_of(kind: Finding) -> &'static str {
     match kind {
-        check::ProblemKind::NoFloor
-        | check::ProblemKind::FloorMissing
-        | check::ProblemKind::FloorNotOwned
-        | check::ProblemKind::FloorRefused => "spec.floor.backendRef",
-        check::ProblemKind::OwnershipIgnored | check::ProblemKind::OwnershipIntersected => "spec.ownership",
-        check::ProblemKind::AdmitsNothing | check::ProblemKind::AdmitsNothingAtLevel => "spec.constraints",
-        check::ProblemKind::NoPolicy | check::ProblemKind::EmbeddingConflict => "spec",
+        Finding::NoFloor
+        | Finding::FloorMissing
+        | Finding::FloorNotOwned
+        | Finding::FloorRefused => "spec.floor.backendRef",
+        Finding::OwnershipIgnored | Finding::OwnershipIntersected => "spec.ownership",
+        Finding::AdmitsNothing | Finding::AdmitsNothingAtLevel => "spec.constraints",
+        Finding::NoPolicy | Finding::EmbeddingConflict => "spec",
     }
 }
 
