@@ -4,8 +4,8 @@
 
 use mesh_core::PrivacyLevel;
 
-use super::health::{Stops, between, stops};
 use super::lexicon::{Hit, Sense};
+use super::sentence::{Stops, between, stops};
 use super::{Matches, Rule};
 use crate::corpus::SEAM;
 
@@ -195,8 +195,12 @@ fn sum(bytes: &[u8]) -> bool {
     bytes
         .split(|byte| !(byte.is_ascii_digit() || matches!(byte, b'.' | b',' | b'\'')))
         .any(|run| {
-            let digits: Vec<u8> = run.iter().copied().filter(u8::is_ascii_digit).collect();
-            let year = run.len() == 4 && (run.starts_with(b"19") || run.starts_with(b"20"));
+            let digits = run.iter().copied().filter(u8::is_ascii_digit);
+            let digits: Vec<u8> = digits.collect();
+            let grouped = run.get(..4) != digits.get(..4);
+            let year = digits.len() == 4
+                && !grouped
+                && (digits.starts_with(b"19") || digits.starts_with(b"20"));
             digits.len() >= 3 && !year
         })
 }

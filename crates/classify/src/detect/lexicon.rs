@@ -10,9 +10,8 @@ use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 
 use mesh_core::TaskType;
 
-use super::{
-    before, card, contact, credential, finance, health, identity, marking, secret, token, wordy,
-};
+use super::health::words;
+use super::{before, card, contact, credential, finance, identity, marking, secret, token, wordy};
 use crate::{cue, latency};
 
 /// What a word means to the rules.
@@ -151,14 +150,14 @@ fn lists() -> Vec<List> {
         (credential::AUTHORIZATION, Sense::Authorization, Begin),
         (credential::SCHEME, Sense::Scheme, Free),
         (secret::NAMES, Sense::SecretName, Free),
-        (health::CONDITIONS, Sense::Condition, Begin),
-        (health::SHORT_CONDITIONS, Sense::Condition, Whole),
-        (health::DIAGNOSED, Sense::Diagnosed, Begin),
-        (health::PATIENT, Sense::Patient, Whole),
-        (health::SPEAKER, Sense::Speaker, Whole),
-        (health::KIN, Sense::Kin, Whole),
-        (health::TITLES, Sense::Title, Whole),
-        (health::ICD, Sense::IcdWord, Begin),
+        (words::CONDITIONS, Sense::Condition, Begin),
+        (words::SHORT_CONDITIONS, Sense::Condition, Whole),
+        (words::DIAGNOSED, Sense::Diagnosed, Begin),
+        (words::PATIENT, Sense::Patient, Whole),
+        (words::SPEAKER, Sense::Speaker, Whole),
+        (words::KIN, Sense::Kin, Whole),
+        (words::TITLES, Sense::Title, Whole),
+        (words::ICD, Sense::IcdWord, Begin),
         (finance::TERMS, Sense::Money, Begin),
         (finance::SHORT_TERMS, Sense::Money, Whole),
         (card::CONTEXT, Sense::CardWord, Begin),

@@ -18,6 +18,7 @@ pub(crate) mod identity;
 pub(crate) mod lexicon;
 pub(crate) mod marking;
 pub(crate) mod secret;
+pub(crate) mod sentence;
 pub(crate) mod token;
 
 use std::collections::{HashMap, HashSet};
