@@ -47,6 +47,7 @@ pub struct ScriptedUpstream {
     address: SocketAddr,
     shared: Arc<Shared>,
     stop: CancellationToken,
+    server: TaskTracker,
 }
 
 /// What the handlers share with the test.
@@ -109,11 +110,14 @@ impl ScriptedUpstream {
             // Ends only by being cancelled.
             axum::serve(connections, app).await.is_ok()
         });
-        TaskTracker::new().spawn(server);
+        let tracker = TaskTracker::new();
+        tracker.spawn(server);
+        tracker.close();
         Ok(Self {
             address,
             shared,
             stop,
+            server: tracker,
         })
     }
 
@@ -177,9 +181,11 @@ impl ScriptedUpstream {
         reach(&self.shared.left, count).await;
     }
 
-    /// Goes away like a killed process: connections break, new ones are refused.
-    pub fn kill(&self) {
+    /// Goes away like a killed process: connections break, and once this returns new ones are
+    /// refused.
+    pub async fn kill(&self) {
         self.stop.cancel();
+        self.server.wait().await;
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {

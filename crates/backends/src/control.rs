@@ -83,7 +83,9 @@ impl Control {
         if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
             return Err(wrong());
         }
+        let tls = crate::tls::config(&[]).map_err(|_| Error::Client)?;
         let client = Client::builder()
+            .tls_backend_preconfigured(tls)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(5))

@@ -50,12 +50,15 @@ pub(crate) fn unsent(error: &reqwest::Error) -> AttemptError {
     AttemptError::Connect(cause)
 }
 
+/// I/O errors wrap each other without naming what they wrap as their source, so they are opened.
 fn is_tls(error: &(dyn StdError + 'static)) -> bool {
-    let within = error
+    match error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref)
-        .is_some_and(|inner| inner.is::<rustls::Error>());
-    within || error.is::<rustls::Error>()
+    {
+        Some(wrapped) => is_tls(wrapped),
+        None => error.is::<rustls::Error>(),
+    }
 }
 
 fn io_cause(kind: io::ErrorKind) -> Option<ConnectCause> {

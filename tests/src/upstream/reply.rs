@@ -69,11 +69,17 @@ fn answer_to(answer: Answer, received: &Received, peer: &Peer, waiting: Waiting)
     let kind = received.path.rsplit('/').next().unwrap_or_default();
     let streamed = body.get("stream") == Some(&Value::Bool(true));
     let (content_type, steps) = match kind {
-        "models" => ("application/json", whole(&json!({
-            "object": "list", "data": [{"id": "scripted", "object": "model"}],
-        }))),
+        "models" => (
+            "application/json",
+            whole(&json!({
+                "object": "list", "data": [{"id": "scripted", "object": "model"}],
+            })),
+        ),
         "embeddings" => ("application/json", embeddings(&answer, &body)),
-        _ if streamed => ("text/event-stream; charset=utf-8", events(&answer, kind, &body)),
+        _ if streamed => (
+            "text/event-stream; charset=utf-8",
+            events(&answer, kind, &body),
+        ),
         _ => ("application/json", answer_steps(&answer, kind, &body)),
     };
     let mut headers = answer.headers;
@@ -117,7 +123,9 @@ fn whole(value: &Value) -> Vec<Step> {
 
 /// The model that was asked for, said back.
 fn model(body: &Value) -> Value {
-    body.get("model").cloned().unwrap_or_else(|| json!("scripted"))
+    body.get("model")
+        .cloned()
+        .unwrap_or_else(|| json!("scripted"))
 }
 
 fn usage(answer: &Answer) -> Value {
@@ -141,7 +149,11 @@ fn events(answer: &Answer, kind: &str, body: &Value) -> Vec<Step> {
         steps: Vec::new(),
     };
     if answer.role_first && chunks.chat {
-        chunks.push(Duration::ZERO, &json!({"role": "assistant", "content": ""}), None);
+        chunks.push(
+            Duration::ZERO,
+            &json!({"role": "assistant", "content": ""}),
+            None,
+        );
     }
     for (position, piece) in answer.pieces.iter().enumerate() {
         let delay = match position {

@@ -1,0 +1,297 @@
+//! What leaves, exactly: headers by list, nothing of the environment, no address outside.
+
+use std::process::Command;
+
+use mesh_backends::{AttemptError, HealthEffect};
+use mesh_core::{Credential, PrivacyLevel};
+use mesh_testkit::upstream::{Answer, Behavior, ScriptedUpstream};
+
+use crate::world::{
+    CANARY, admitted, admitted_within, at, backend, chat, clients, endpoint, error, key_file, send,
+};
+
+fn names(headers: &[(String, String)]) -> Vec<&str> {
+    headers.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn exactly_the_listed_headers_arrive() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let (_folder, key) = key_file("key-1");
+    let mut plain = endpoint(&upstream.url());
+    plain.credentials = Some(key);
+    let (_, failed) = send(&clients(), &admitted(backend(plain.clone())), chat()).await;
+    assert_eq!(failed, None);
+    let sent = &upstream.requests()[0];
+    assert_eq!(
+        names(&sent.headers),
+        [
+            "accept",
+            "authorization",
+            "content-length",
+            "content-type",
+            "host",
+            "user-agent"
+        ]
+    );
+    assert_eq!(sent.header("authorization"), Some("Bearer key-1"));
+    assert_eq!(sent.header("accept"), Some("text/event-stream"));
+    assert_eq!(sent.header("content-type"), Some("application/json"));
+    let agent = sent.header("user-agent").expect("an agent");
+    assert!(agent.starts_with("inference-mesh/"), "{agent}");
+    assert!(!upstream.saw("tenant-canary"), "the tenant stays here");
+
+    plain.auth_header = Some(String::from("api-key"));
+    plain.organization = Some(String::from("org-1"));
+    plain.headers = vec![(String::from("X-Region"), String::from("eu"))];
+    let mut declared = backend(plain);
+    declared.stream_upstream = false;
+    let (_, failed) = send(&clients(), &admitted(declared), chat()).await;
+    assert_eq!(failed, None);
+    let sent = &upstream.requests()[1];
+    assert_eq!(
+        names(&sent.headers),
+        [
+            "accept",
+            "api-key",
+            "content-length",
+            "content-type",
+            "host",
+            "openai-organization",
+            "user-agent",
+            "x-region"
+        ]
+    );
+    assert_eq!(sent.header("api-key"), Some("key-1"));
+    assert_eq!(sent.header("accept"), Some("application/json"));
+}
+
+#[tokio::test]
+async fn a_declared_header_cannot_take_over_what_the_client_sets() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    for (name, value) in [
+        ("Host", "x"),
+        ("transfer-encoding", "chunked"),
+        ("a b", "x"),
+        ("x-a", "a\nb"),
+    ] {
+        let mut endpoint = endpoint(&upstream.url());
+        endpoint.headers = vec![(name.to_owned(), value.to_owned())];
+        let error = error(&clients(), &admitted(backend(endpoint)), chat()).await;
+        assert!(matches!(error, AttemptError::Unusable(_)), "{error:?}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[tokio::test]
+async fn only_listed_response_headers_come_back() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let answer = Answer::text("a")
+        .header("openai-processing-ms", "12")
+        .header("x-request-id", "req-1")
+        .header("set-cookie", "a=b")
+        .header("openai-organization", "org-canary")
+        .header("mesh-backend", "forged");
+    upstream.set(answer);
+    let admitted = admitted(at(&upstream));
+    let started = clients().start(&admitted, chat()).await.expect("started");
+    let headers: Vec<(&str, &str)> = started
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.to_str().expect("text")))
+        .collect();
+    assert_eq!(
+        headers,
+        [
+            ("openai-processing-ms", "12"),
+            ("x-upstream-request-id", "req-1")
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_rotated_key_counts_with_the_next_request_and_a_missing_one_sends_nothing() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let (folder, key) = key_file("first-canary\n");
+    let path = folder.path().join("key");
+    let mut endpoint = endpoint(&upstream.url());
+    endpoint.credentials = Some(key);
+    let (backends, admitted) = (clients(), admitted(backend(endpoint.clone())));
+    let (_, failed) = send(&backends, &admitted, chat()).await;
+    assert_eq!(failed, None);
+    std::fs::write(&path, "second-canary").expect("written");
+    let (_, failed) = send(&backends, &admitted, chat()).await;
+    assert_eq!(failed, None);
+    let keys: Vec<String> = upstream
+        .requests()
+        .iter()
+        .filter_map(|request| request.header("authorization").map(str::to_owned))
+        .collect();
+    assert_eq!(keys, ["Bearer first-canary", "Bearer second-canary"]);
+    drop(folder);
+    let missing = error(&backends, &admitted, chat()).await;
+    assert!(missing.to_string().contains(&path.display().to_string()));
+    assert_eq!(missing.health(), HealthEffect::Marked("CredentialsMissing"));
+    endpoint.credentials = Some(Credential::Env(String::from("MESH_TEST_NO_SUCH_KEY")));
+    let missing = error(
+        &backends,
+        &crate::world::admitted(backend(endpoint)),
+        chat(),
+    )
+    .await;
+    assert!(missing.to_string().contains("MESH_TEST_NO_SUCH_KEY"));
+    assert_eq!(upstream.count(), 2);
+}
+
+#[tokio::test]
+async fn an_address_outside_the_owned_networks_gets_not_one_byte() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let port = upstream.address().port();
+    // Declared with an address inside when the snapshot was made, resolved to another now.
+    let mut named = endpoint(&format!("http://localhost:{port}/v1"));
+    named.resolved = vec!["10.0.0.1".parse().expect("an address")];
+    let admitted = admitted_within(backend(named), &["10.0.0.0/8"]);
+    assert!(admitted.networks().is_some());
+    let outside = error(&clients(), &admitted, chat()).await;
+    assert_eq!(outside, AttemptError::AddressOutsideNetworks);
+    assert_eq!(
+        outside.health(),
+        HealthEffect::Marked("AddressOutsideNetworks")
+    );
+    let mut literal = endpoint(&upstream.url());
+    literal.resolved = vec!["10.0.0.1".parse().expect("an address")];
+    let admitted = admitted_within(backend(literal), &["10.0.0.0/8"]);
+    if admitted.networks().is_some() {
+        let outside = error(&clients(), &admitted, chat()).await;
+        assert_eq!(outside, AttemptError::AddressOutsideNetworks);
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[tokio::test]
+async fn an_address_inside_the_owned_networks_is_connected_to() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let port = upstream.address().port();
+    for host in ["localhost", "127.0.0.1"] {
+        let mut endpoint = endpoint(&format!("http://{host}:{port}/v1"));
+        endpoint.resolved = vec!["127.0.0.1".parse().expect("an address")];
+        let admitted = admitted_within(backend(endpoint), &["127.0.0.0/8"]);
+        assert!(admitted.networks().is_some(), "{host}");
+        let (_, failed) = send(&clients(), &admitted, chat()).await;
+        assert_eq!(failed, None, "{host}");
+    }
+    assert_eq!(upstream.count(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_made_without_the_check_is_never_used_where_it_counts() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let port = upstream.address().port();
+    let mut endpoint = endpoint(&format!("http://localhost:{port}/v1"));
+    let backends = clients();
+    let (_, failed) = send(&backends, &admitted(backend(endpoint.clone())), chat()).await;
+    assert_eq!(failed, None);
+    endpoint.resolved = vec!["10.0.0.1".parse().expect("an address")];
+    let checked = admitted_within(backend(endpoint), &["10.0.0.0/8"]);
+    let outside = error(&backends, &checked, chat()).await;
+    assert_eq!(outside, AttemptError::AddressOutsideNetworks);
+    assert_eq!(upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn a_request_above_the_level_it_was_admitted_for_is_not_sent() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let mut outbound = chat();
+    outbound.level = PrivacyLevel::Restricted;
+    let error = error(&clients(), &admitted(at(&upstream)), outbound).await;
+    assert_eq!(error, AttemptError::NotAdmitted);
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_url_with_a_user_or_another_scheme_is_not_used() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    for url in [
+        upstream.url().replace("http://", "http://user:canary@"),
+        upstream.url().replace("http://", "ftp://"),
+    ] {
+        let error = error(&clients(), &admitted(backend(endpoint(&url))), chat()).await;
+        assert!(matches!(error, AttemptError::Unusable(_)), "{error:?}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[tokio::test]
+async fn the_base_path_and_query_of_a_url_are_kept() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let root = format!("http://{}", upstream.address());
+    for (base, path, query) in [
+        ("", "/chat/completions", None),
+        ("/", "/chat/completions", None),
+        ("/openai/v1/", "/openai/v1/chat/completions", None),
+        (
+            "/dep/x?api-version=1#f",
+            "/dep/x/chat/completions",
+            Some("api-version=1"),
+        ),
+    ] {
+        let backend = backend(endpoint(&format!("{root}{base}")));
+        let (_, failed) = send(&clients(), &admitted(backend), chat()).await;
+        assert_eq!(failed, None);
+        let sent = upstream.requests().pop().expect("a request");
+        assert_eq!((sent.path.as_str(), sent.query.as_deref()), (path, query));
+    }
+}
+
+#[tokio::test]
+async fn connections_are_used_again() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let (backends, admitted) = (clients(), admitted(at(&upstream)));
+    for _ in 0..5 {
+        let (_, failed) = send(&backends, &admitted, chat()).await;
+        assert_eq!(failed, None);
+    }
+    assert_eq!((upstream.count(), upstream.connections()), (5, 1));
+}
+
+const ROLE: &str = "MESH_TEST_PROXY_CHILD";
+
+/// Runs alone it does nothing; the test below starts it as a process of its own, with proxies.
+#[tokio::test]
+async fn child_that_sends_one_request() {
+    let Ok(url) = std::env::var(ROLE) else {
+        return;
+    };
+    let admitted = admitted(backend(endpoint(&url)));
+    let (_, failed) = send(&clients(), &admitted, chat()).await;
+    assert_eq!(failed, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_of_the_environment_are_ignored() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let proxy = ScriptedUpstream::start().await.expect("a recorder");
+    proxy.set(Behavior::status(502));
+    let address = format!("http://{}", proxy.address());
+    let mut child = Command::new(std::env::current_exe().expect("this test"));
+    child.args(["--exact", "egress::child_that_sends_one_request"]);
+    child.env(ROLE, upstream.url());
+    for name in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
+        child.env(name, &address);
+    }
+    child.env_remove("NO_PROXY").env_remove("no_proxy");
+    let output = tokio::task::spawn_blocking(move || child.output())
+        .await
+        .expect("a thread")
+        .expect("a process");
+    assert!(output.status.success(), "{output:?}");
+    assert!(upstream.saw(CANARY), "the request arrived");
+    assert_eq!(proxy.connections(), 0, "and the proxy heard nothing");
+}
