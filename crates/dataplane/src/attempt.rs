@@ -11,8 +11,8 @@ mod send;
 use std::sync::Arc;
 
 use mesh_backends::{Action, Outbound};
-use mesh_core::Degradation;
 use mesh_core::policy::Overflow;
+use mesh_core::{Degradation, PrivacyLevel};
 use mesh_protocol::openai::write::Whole;
 use mesh_routing::{Admitted, Attempt, EffectivePolicy, ReadmitInput, Role, readmit};
 use tokio::time::Instant;
@@ -116,7 +116,7 @@ impl Run<'_> {
         let slot = self.plane.limits().take(&backend).ok_or(Cause::Limited)?;
         let permit = self.leave(&admitted)?;
         let mut flight = Flight::new(self.plane, &admitted, permit, slot);
-        let outbound = self.outbound(&limits);
+        let outbound = self.outbound(&limits, admitted.level());
         let mut report = self.report(&admitted);
 
         let opened = send::open(self.plane, &admitted, outbound, &limits, &mut flight).await;
@@ -223,13 +223,13 @@ impl Run<'_> {
             .any(|candidate| candidate.refusal.is_none() && candidate.backend != *own)
     }
 
-    fn outbound(&self, limits: &Limits) -> Outbound {
+    fn outbound(&self, limits: &Limits, level: PrivacyLevel) -> Outbound {
         let job = self.job;
         let degradations = self.attempt.degradations();
         Outbound {
             request: Arc::clone(&job.request),
             tenant: job.caller.tenant.clone(),
-            level: job.decided.decision.privacy,
+            level,
             latency: job.facts.latency,
             sole: self.sole(),
             protect: limits.protect,

@@ -11,6 +11,7 @@ use mesh_backends::Backends;
 use mesh_core::Caller;
 use mesh_protocol::Surface;
 use prometheus_client::registry::Registry;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -166,6 +167,8 @@ impl Dataplane {
                 clock: parts.clock,
             }),
         };
+        // The first request should not pay for building the detectors.
+        plane.shared.tracker.spawn_blocking(mesh_classify::warm_up);
         let (background, shutdown) = (plane.clone(), parts.shutdown);
         plane.shared.tracker.spawn(async move {
             shutdown.run_until_cancelled(probe::run(background)).await;
@@ -227,10 +230,18 @@ impl Dataplane {
             return self.shared.decider.decide(question);
         }
         let decider = self.shared.decider.clone();
+        let decided = self.blocking(move || decider.decide(question)).await;
+        decided.unwrap_or(Err(Error::Internal))
+    }
+
+    /// Runs `work` outside the threads that serve connections; an error if it panics.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
         let span = tracing::Span::current();
-        let work = move || span.in_scope(|| decider.decide(question));
-        let joined = self.shared.tracker.spawn_blocking(work).await;
-        joined.unwrap_or(Err(Error::Internal))
+        let work = move || span.in_scope(work);
+        self.shared.tracker.spawn_blocking(work).await
     }
 
     pub(crate) fn config(&self) -> &Config {

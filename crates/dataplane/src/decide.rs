@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_classify::Inputs;
-use mesh_core::{Caller, Facts, Snapshot, Verdict};
+use mesh_core::{Caller, Facts, LatencyClass, Snapshot, Verdict};
 use mesh_protocol::{ModelRequest, Surface};
 use mesh_routing::{AssumedHealth, DecideInput, Decided, EffectivePolicy, HealthView};
 use tokio::time::Instant;
@@ -14,6 +14,9 @@ use crate::clock::{Clock, new_decision};
 use crate::health::Health;
 use crate::respond::{Error, Tried};
 use crate::{Hints, Metrics, SnapshotStore};
+
+/// Where no policy says one: a person may be waiting.
+const DEFAULT_LATENCY: LatencyClass = LatencyClass::Interactive;
 
 /// A request as it came.
 #[derive(Clone)]
@@ -110,18 +113,7 @@ impl Decider {
     fn classify(&self, request: &ModelRequest, policy: &EffectivePolicy, hints: Hints) -> Facts {
         let _span = tracing::info_span!("classify").entered();
         let started = Instant::now();
-        let facts = mesh_classify::classify(
-            request,
-            &Inputs {
-                base: policy.base_level(),
-                base_source: policy.base_source(),
-                incomplete_level: policy.incomplete_level(),
-                default_latency: policy.default_latency(),
-                header_privacy: hints.privacy,
-                header_task: hints.task,
-                header_latency: hints.latency,
-            },
-        );
+        let facts = facts(request, policy, hints);
         self.metrics.classified(started.elapsed());
         facts
     }
@@ -155,6 +147,23 @@ impl Decider {
     }
 }
 
+/// The facts of a request under a policy: for callers and for the tests of policies alike.
+pub(crate) fn facts(request: &ModelRequest, policy: &EffectivePolicy, hints: Hints) -> Facts {
+    let source = policy.base_source().map(|id| format!("policy {id}"));
+    let source = source.as_deref().unwrap_or("built-in default");
+    mesh_classify::classify(
+        request,
+        &Inputs {
+            incomplete_level: policy.incomplete_level(),
+            default_latency: policy.default_latency().unwrap_or(DEFAULT_LATENCY),
+            header_privacy: hints.privacy,
+            header_task: hints.task,
+            header_latency: hints.latency,
+            ..Inputs::new(policy.base_level(), source)
+        },
+    )
+}
+
 impl Job {
     /// The error of a decision without a plan.
     pub(crate) fn denial(&self) -> Option<Error> {
@@ -173,7 +182,8 @@ impl Job {
                 usable: usable.clone(),
             }),
             Verdict::ContextLengthExceeded { largest } => Some(Error::ContextLengthExceeded {
-                largest: Some(*largest),
+                // 0: no window was declared.
+                largest: (*largest > 0).then_some(*largest),
             }),
             Verdict::UnsupportedParameter { fields } => Some(Error::UnsupportedParameter {
                 fields: fields.clone(),

@@ -1,12 +1,14 @@
 //! The surfaces: decide, attempt, answer.
 
+use axum::Extension;
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, header};
 use mesh_core::Caller;
 use mesh_protocol::Surface;
-use mesh_protocol::openai::write::{Encoding, Head, embeddings};
+use mesh_protocol::openai::write::{Encoding, Head, Whole, embeddings};
+use serde_json::Value;
 
 use crate::attempt::{self, Served};
 use crate::clock::new_id;
@@ -58,7 +60,7 @@ async fn serve(
         return denial.respond(Some(id));
     }
     match attempt::run(plane, &job).await {
-        Ok(served) => answer(plane, &job, served),
+        Ok(served) => answer(plane, &job, served).await,
         Err(error) => error.respond(Some(id)),
     }
 }
@@ -76,7 +78,7 @@ fn count(plane: &Dataplane, job: &Job) {
     }
 }
 
-fn answer(plane: &Dataplane, job: &Job, served: Served) -> Response {
+async fn answer(plane: &Dataplane, job: &Job, served: Served) -> Response {
     let head = head(plane, job, &served);
     let headers = served.opened.headers.clone();
     let mut response = match served.whole {
@@ -89,7 +91,7 @@ fn answer(plane: &Dataplane, job: &Job, served: Served) -> Response {
             between: served.limits.between,
             include_usage: job.request.include_usage,
         }),
-        Some(_) => whole(job, &head, served),
+        Some(_) => whole(plane, job, head, served).await,
     };
     for (name, value) in headers {
         // Ours count: an upstream cannot overwrite what the mesh says.
@@ -118,21 +120,41 @@ fn head(plane: &Dataplane, job: &Job, served: &Served) -> Head {
     }
 }
 
-fn whole(job: &Job, head: &Head, mut served: Served) -> Response {
-    let Some(mut whole) = served.whole.take() else {
+async fn whole(plane: &Dataplane, job: &Job, head: Head, mut served: Served) -> Response {
+    let Some(whole) = served.whole.take() else {
         return Error::Internal.into_response();
     };
     served.flight.succeed();
     served.flight.degraded(&served.report.degraded);
     let mesh = served.report.object();
+    let encoding = Encoding::of(&job.request.body);
+    let write = move || bytes(whole, &head, mesh, encoding);
+    // Many vectors take longer to write than a thread of the connections may be held.
+    let body = if job.request.surface == Surface::Embeddings {
+        plane.blocking(write).await
+    } else {
+        Ok(write())
+    };
+    let Ok(body) = body else {
+        return Error::Internal.into_response();
+    };
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    served.report.write(headers);
+    response
+}
+
+fn bytes(mut whole: Whole, head: &Head, mesh: Value, encoding: Encoding) -> Vec<u8> {
     let body = if head.surface == Surface::Embeddings {
         let vectors = whole.take_vectors();
-        let encoding = Encoding::of(&job.request.body);
         embeddings(head, vectors, whole.usage(), encoding, mesh)
     } else {
         whole.body(head, mesh)
     };
-    let mut response = Json(body).into_response();
-    served.report.write(response.headers_mut());
-    response
+    // A tree of strings, numbers and lists can always be written.
+    serde_json::to_vec(&body).unwrap_or_default()
 }

@@ -1,0 +1,106 @@
+//! Names and labels of metrics are an API: what is rendered and what the page promises are equal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_core::Price;
+use mesh_testkit::upstream::{Behavior, ScriptedUpstream};
+
+use crate::world::{World, ask, ask_streaming, world};
+
+const PAGE: &str = include_str!("../../../docs/reference/metrics.md");
+const PREFIX: &str = "mesh_gateway_";
+
+type Shapes = BTreeMap<String, (String, BTreeSet<String>)>;
+
+/// Name, type and labels of every row of the page's table.
+fn promised() -> Shapes {
+    let rows = PAGE.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let labels = cells[3].split(',').map(|label| label.trim().trim_matches('`'));
+        let labels = labels.filter(|label| !label.is_empty()).map(str::to_owned);
+        let name = cells[1].trim_matches('`').to_owned();
+        (name, (cells[2].to_owned(), labels.collect()))
+    })
+    .collect()
+}
+
+/// The same of what is rendered.
+fn rendered(text: &str) -> Shapes {
+    let mut shapes = Shapes::new();
+    for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+        let mut words = line.split_whitespace().skip(2);
+        let (name, kind) = (words.next().expect("a name"), words.next().expect("a type"));
+        let name = name.strip_prefix(PREFIX).expect("our prefix").to_owned();
+        let shown = if kind == "counter" { format!("{name}_total") } else { name.clone() };
+        let sample = text.lines().find(|line| {
+            let rest = line.strip_prefix(PREFIX).and_then(|line| line.strip_prefix(&name));
+            rest.is_some_and(|rest| ["{", " ", "_total", "_count"].iter().any(|next| rest.starts_with(next)))
+        });
+        let sample = sample.unwrap_or_else(|| panic!("{name} was never counted"));
+        shapes.insert(shown, (kind.to_owned(), labels(sample)));
+    }
+    shapes
+}
+
+fn labels(sample: &str) -> BTreeSet<String> {
+    let Some((_, rest)) = sample.split_once('{') else {
+        return BTreeSet::new();
+    };
+    let (inside, _) = rest.rsplit_once('}').expect("a brace");
+    inside
+        .split("\",")
+        .filter_map(|pair| pair.split_once("=\""))
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| name != "le")
+        .collect()
+}
+
+/// A world in which everything that is counted has happened.
+async fn busy() -> (World, [ScriptedUpstream; 2]) {
+    let broken = ScriptedUpstream::start().await.expect("a cloud");
+    let priced = ScriptedUpstream::start().await.expect("a cloud");
+    broken.set(Behavior::status(500));
+    let world = world()
+        .cloud("broken", &broken, 0.9)
+        .cloud_with("priced", &priced, 0.5, |backend| {
+            backend.models[0].price = Some(Price {
+                input_per_million: 1e6,
+                output_per_million: 2e6,
+                currency: String::from("EUR"),
+            });
+        })
+        .floor()
+        .start();
+    world.chat(ask("hello")).await;
+    world.chat(ask_streaming("hello")).await;
+    world.chat(ask("card 4111 1111 1111 1111")).await;
+    priced.kill();
+    world.chat(ask("hello")).await;
+    (world, [broken, priced])
+}
+
+#[tokio::test]
+async fn what_is_rendered_is_what_the_page_promises() {
+    let (world, _clouds) = busy().await;
+    assert_eq!(rendered(&world.metrics()), promised());
+}
+
+#[tokio::test]
+async fn tokens_cost_and_degradation_are_counted_once() {
+    let (world, _clouds) = busy().await;
+    let text = world.metrics();
+    let value = |line: &str| {
+        let line = format!("{PREFIX}{line}");
+        world.metric(&line).unwrap_or_else(|| panic!("{line} in\n{text}"))
+    };
+    let input = value("tokens_total{backend=\"priced\",sovereignty_class=\"cloud_domestic\",privacy_level=\"public\",direction=\"input\"}");
+    let output = value("tokens_total{backend=\"priced\",sovereignty_class=\"cloud_domestic\",privacy_level=\"public\",direction=\"output\"}");
+    let cost = value("cost_total{backend=\"priced\",currency=\"EUR\"}");
+    assert!(input > 0.0 && output > 0.0);
+    assert!((cost - (input + 2.0 * output)).abs() < 1e-6, "{cost}");
+    assert!((value("degraded_requests_total{reason=\"floor_only\"}") - 1.0).abs() < 1e-9);
+    assert!((value("decisions_total{privacy_level=\"restricted\",task=\"chat\"}") - 1.0).abs() < 1e-9);
+    assert!((value("request_duration_seconds_count{surface=\"chat\",outcome=\"ok\"}") - 4.0).abs() < 1e-9);
+    assert!((value("floor_ready") - 1.0).abs() < 1e-9);
+}

@@ -1,0 +1,526 @@
+//! A small world: clouds, a floor, a policy, and somebody who asks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use mesh_backends::{AttemptError, Backends, ClientOptions, LocalModel, Outbound, Started};
+use mesh_core::policy::{Constraints, Failover, Floor, Overflow, Ownership, Substitution};
+use mesh_core::{
+    Backend, BackendId, Capabilities, Claims, Cloud, Endpoint, JurisdictionSet, Limits,
+    NamespaceSelector, Place, Policy, PolicyId, PrivacyLevel, Protocol, ServedModel, Snapshot,
+    SovereigntyClass, TaskQuality, TaskType,
+};
+use mesh_dataplane::{ApiKeys, Config, Dataplane, Metrics, Parts, SnapshotStore};
+use mesh_protocol::{Event, FinishReason, Usage};
+use mesh_testkit::upstream::ScriptedUpstream;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// Builds a [`World`].
+pub struct Builder {
+    pub config: Config,
+    pub policy: Policy,
+    backends: Vec<Arc<Backend>>,
+    floor: Option<Arc<PlayedFloor>>,
+}
+
+/// The data plane with everything around it.
+pub struct World {
+    pub plane: Dataplane,
+    pub store: SnapshotStore,
+    pub registry: Registry,
+    pub floor: Arc<PlayedFloor>,
+    router: Router,
+    stop: CancellationToken,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// A world without anything declared: public by default, with the usual minimum classes.
+pub fn world() -> Builder {
+    Builder {
+        config: Config::default(),
+        policy: policy(),
+        backends: Vec::new(),
+        floor: None,
+    }
+}
+
+/// A cloud at home that keeps nothing.
+pub fn claims() -> Claims {
+    Claims {
+        seat: places(&["DE"]),
+        data_centers: places(&["DE"]),
+        governing_law: places(&["DE"]),
+        retention_days: Some(0),
+        training: Some(false),
+        evidence: None,
+        expires: "2099-01-01T00:00:00Z".parse().expect("a date"),
+    }
+}
+
+pub fn places(codes: &[&str]) -> JurisdictionSet {
+    JurisdictionSet(
+        codes
+            .iter()
+            .map(|code| code.parse().expect("a code"))
+            .collect(),
+    )
+}
+
+impl Builder {
+    /// A cloud at home, of this quality.
+    pub fn cloud(self, name: &str, upstream: &ScriptedUpstream, quality: f64) -> Self {
+        self.cloud_with(name, upstream, quality, |_| {})
+    }
+
+    /// A cloud, changed by `change`.
+    pub fn cloud_with(
+        mut self,
+        name: &str,
+        upstream: &ScriptedUpstream,
+        quality: f64,
+        change: impl FnOnce(&mut Backend),
+    ) -> Self {
+        let mut backend = backend(
+            name,
+            Place::Cloud(Cloud {
+                endpoint: endpoint(&upstream.url()),
+                provider: format!("{name} inc"),
+                claims: Some(claims()),
+            }),
+            model("big", quality),
+        );
+        change(&mut backend);
+        self.backends.push(Arc::new(backend));
+        self
+    }
+
+    /// A floor that is played, named by the policy.
+    pub fn floor(mut self) -> Self {
+        let place = Place::InProcess {
+            model_cache: String::from("smollm2"),
+            kv_bytes: None,
+            context_tokens: None,
+        };
+        let mut served = model("smollm2", 0.2);
+        served.capabilities.context_tokens = Some(8192);
+        self.backends
+            .push(Arc::new(backend("floor", place, served)));
+        self.floor = Some(Arc::default());
+        self.policy.floor = Some(Floor {
+            backend: (String::from("default"), String::from("floor")),
+            protect: true,
+            compete: false,
+            overflow: Overflow::TrimHistory,
+        });
+        self
+    }
+
+    /// Changes the policy.
+    pub fn policy(mut self, change: impl FnOnce(&mut Policy)) -> Self {
+        change(&mut self.policy);
+        self
+    }
+
+    /// Changes the settings.
+    pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Only callers with one of these keys.
+    pub fn keys(self, file: &str) -> Self {
+        let keys = ApiKeys::parse(file).expect("a key file");
+        self.config(|config| config.api_keys = Some(keys))
+    }
+
+    /// Starts it.
+    pub fn start(self) -> World {
+        let backends = Backends::new(ClientOptions::default()).expect("clients");
+        let floor = self.floor.clone().unwrap_or_default();
+        if self.floor.is_some() {
+            let model: Arc<dyn LocalModel> = floor.clone();
+            let id = BackendId::home("default", "floor");
+            backends.set_local(HashMap::from([(id, model)]));
+        }
+        let store = SnapshotStore::new(snapshot(self.backends, self.policy));
+        let stop = CancellationToken::new();
+        let plane = Dataplane::new(Parts {
+            config: self.config,
+            snapshots: store.clone(),
+            backends: Arc::new(backends),
+            metrics: Metrics::new(),
+            tracker: TaskTracker::new(),
+            shutdown: stop.clone(),
+            clock: mesh_dataplane::clock::system_clock(),
+        })
+        .expect("a data plane");
+        let mut registry = Registry::with_prefix("mesh_gateway");
+        plane.register(&mut registry);
+        World {
+            router: plane.router(),
+            plane,
+            store,
+            registry,
+            floor,
+            stop,
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl World {
+    /// Asks for a chat completion.
+    pub async fn chat(&self, body: Value) -> Reply {
+        self.post("/v1/chat/completions", body, &[]).await
+    }
+
+    /// Posts JSON with further headers.
+    pub async fn post(&self, path: &str, body: Value, headers: &[(&str, &str)]) -> Reply {
+        let mut request = Request::post(path)
+            .header("host", "localhost")
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body.to_string()));
+        self.send(request.expect("a request")).await
+    }
+
+    /// Gets a path.
+    pub async fn get(&self, path: &str) -> Reply {
+        let request = Request::get(path).header("host", "localhost");
+        self.send(request.body(Body::empty()).expect("a request"))
+            .await
+    }
+
+    /// Sends any request and reads the answer to its end.
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.open(request).await;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        Reply {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    /// Sends any request; the body is still to be read.
+    pub async fn open(&self, request: Request<Body>) -> http::Response<Body> {
+        let router = self.router.clone();
+        router.oneshot(request).await.expect("an answer")
+    }
+
+    /// What a scrape shows.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("metrics");
+        text
+    }
+
+    /// One line of the metrics ends with this value.
+    pub fn metric(&self, line: &str) -> Option<f64> {
+        let text = self.metrics();
+        let found = text.lines().find_map(|found| found.strip_prefix(line))?;
+        found.trim().parse().ok()
+    }
+}
+
+impl Reply {
+    /// A header's text, empty if absent.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().expect("text"))
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
+            panic!("{error}: {}", String::from_utf8_lossy(&self.body))
+        })
+    }
+
+    /// Text of the first choice of a whole answer.
+    pub fn text(&self) -> String {
+        let content = &self.json()["choices"][0]["message"]["content"];
+        content.as_str().expect("a text").to_owned()
+    }
+
+    /// The data of every frame of a stream.
+    pub fn frames(&self) -> Vec<String> {
+        let text = std::str::from_utf8(&self.body).expect("UTF-8");
+        text.split_terminator("\n\n")
+            .map(|frame| frame.strip_prefix("data: ").expect("data").to_owned())
+            .collect()
+    }
+
+    /// The chunks of a stream, without `[DONE]`.
+    pub fn chunks(&self) -> Vec<Value> {
+        let frames = self.frames();
+        let chunks = frames.iter().filter(|frame| *frame != "[DONE]");
+        chunks
+            .map(|frame| serde_json::from_str(frame).expect("JSON"))
+            .collect()
+    }
+
+    /// All text of the first choice of a stream.
+    pub fn streamed_text(&self) -> String {
+        let chunks = self.chunks();
+        chunks
+            .iter()
+            .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
+            .collect()
+    }
+
+    /// True if the stream says that it is complete.
+    pub fn done(&self) -> bool {
+        self.frames().last().is_some_and(|frame| frame == "[DONE]")
+    }
+}
+
+/// A chat request with one message.
+pub fn ask(text: &str) -> Value {
+    json!({"model": "auto", "messages": [{"role": "user", "content": text}]})
+}
+
+/// The same, as a stream.
+pub fn ask_streaming(text: &str) -> Value {
+    let mut body = ask(text);
+    body["stream"] = json!(true);
+    body
+}
+
+pub fn snapshot(backends: Vec<Arc<Backend>>, policy: Policy) -> Snapshot {
+    let mut snapshot = Snapshot::empty("default", Timestamp::now());
+    snapshot.generation = 1;
+    snapshot.backends = backends;
+    snapshot.backends.sort_by(|a, b| a.id.cmp(&b.id));
+    snapshot.policies = vec![Arc::new(policy)];
+    snapshot
+}
+
+fn policy() -> Policy {
+    Policy {
+        id: PolicyId::home("default", "default"),
+        digest: String::from("d1"),
+        namespaces: NamespaceSelector::default(),
+        service_accounts: Vec::new(),
+        ownership: Some(Ownership {
+            home_jurisdictions: places(&["DE"]),
+            ..Ownership::default()
+        }),
+        default_privacy: Some(PrivacyLevel::Public),
+        default_latency: None,
+        weights: None,
+        privacy_weight: None,
+        references: None,
+        prefer_local_gap: None,
+        constraints: Constraints {
+            minimum_class: BTreeMap::from([
+                (PrivacyLevel::Public, SovereigntyClass::CloudRetained),
+                (PrivacyLevel::Internal, SovereigntyClass::CloudDomestic),
+                (PrivacyLevel::Confidential, SovereigntyClass::RentedHardware),
+                (PrivacyLevel::Restricted, SovereigntyClass::OwnHardware),
+            ]),
+            ..Constraints::default()
+        },
+        incomplete_level: None,
+        failover: Some(Failover {
+            time_to_first_token: Duration::from_secs(2),
+            between_tokens: Duration::from_secs(2),
+            deadline: Duration::from_secs(10),
+            substitution: Substitution::Floor,
+            ..Failover::default()
+        }),
+        floor: None,
+        tests: Vec::new(),
+    }
+}
+
+fn model(name: &str, quality: f64) -> ServedModel {
+    ServedModel {
+        name: name.to_owned(),
+        target: None,
+        aliases: Vec::new(),
+        license: None,
+        price: None,
+        capabilities: Capabilities {
+            tasks: vec![TaskQuality {
+                task: TaskType::Chat,
+                quality,
+                source: String::from("test"),
+            }],
+            ..Capabilities::default()
+        },
+    }
+}
+
+fn backend(name: &str, place: Place, model: ServedModel) -> Backend {
+    Backend {
+        id: BackendId::home("default", name),
+        place,
+        models: vec![model],
+        max_privacy: PrivacyLevel::Restricted,
+        limits: Limits::default(),
+        available_to: NamespaceSelector::default(),
+        request_overrides: serde_json::Map::new(),
+        stream_upstream: true,
+    }
+}
+
+fn endpoint(url: &str) -> Endpoint {
+    Endpoint {
+        url: url.parse().expect("an address"),
+        protocol: Protocol::OpenAI,
+        credentials: None,
+        auth_header: None,
+        headers: Vec::new(),
+        organization: None,
+        insecure_plaintext: true,
+        resolved: Vec::new(),
+    }
+}
+
+/// What a played floor does.
+#[derive(Debug, Clone, Default)]
+pub enum Play {
+    /// Answers with a few words.
+    #[default]
+    Answer,
+    /// Answers, after leaving out old turns, with a loop.
+    Loop,
+    /// Its queue is full.
+    Busy,
+    /// Accepts and never says anything.
+    Hang,
+}
+
+/// A floor without a model. Its answer tells nothing of what it was asked.
+#[derive(Default)]
+pub struct PlayedFloor {
+    play: Mutex<Play>,
+    calls: AtomicUsize,
+    running: Arc<AtomicUsize>,
+    seen: Mutex<Vec<String>>,
+}
+
+/// What the floor says.
+pub const FLOOR_SAYS: &str = "the floor answers";
+
+impl PlayedFloor {
+    pub fn set(&self, play: Play) {
+        *self.play.lock().expect("a lock") = play;
+    }
+
+    /// How often it was asked.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Answers that are neither ended nor dropped.
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::SeqCst)
+    }
+
+    /// True if `text` was in a request.
+    pub fn saw(&self, text: &str) -> bool {
+        let seen = self.seen.lock().expect("a lock");
+        seen.iter().any(|body| body.contains(text))
+    }
+}
+
+struct Running(Arc<AtomicUsize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl LocalModel for PlayedFloor {
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn start(&self, outbound: Outbound) -> BoxFuture<'_, Result<Started, AttemptError>> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let body = Value::Object(outbound.request.body.clone()).to_string();
+        self.seen.lock().expect("a lock").push(body);
+        let play = self.play.lock().expect("a lock").clone();
+        if matches!(play, Play::Busy) {
+            let retry_after = Duration::from_secs(7);
+            return async move { Err(AttemptError::Busy { retry_after }) }.boxed();
+        }
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let running = Running(Arc::clone(&self.running));
+        let looping = matches!(play, Play::Loop);
+        let events = stream::iter(words(looping)).map(move |event| {
+            let _held = &running;
+            Ok(event)
+        });
+        let events = match play {
+            Play::Hang => events.take(0).chain(stream::pending()).boxed(),
+            Play::Answer | Play::Loop | Play::Busy => events.boxed(),
+        };
+        let started = Started {
+            events,
+            context_trimmed: looping,
+            system_fingerprint: Some(String::from("fp_floor")),
+            headers: Vec::new(),
+        };
+        async move { Ok(started) }.boxed()
+    }
+}
+
+fn words(repetition: bool) -> Vec<Event> {
+    let mut events: Vec<Event> = FLOOR_SAYS
+        .split_inclusive(' ')
+        .map(|word| Event::Text {
+            choice: 0,
+            text: word.to_owned(),
+            logprobs: None,
+        })
+        .collect();
+    events.push(Event::Finish {
+        choice: 0,
+        reason: if repetition {
+            FinishReason::Length
+        } else {
+            FinishReason::Stop
+        },
+        repetition,
+    });
+    events.push(Event::Usage(Usage {
+        prompt_tokens: 5,
+        completion_tokens: 3,
+        total_tokens: 8,
+        ..Usage::default()
+    }));
+    events
+}
