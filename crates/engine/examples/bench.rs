@@ -1,35 +1,29 @@
-//! Measures a model: `cargo run --release -p mesh-engine --example bench -- FILE [THREADS]`.
+//! Measures a model: `cargo run --release -p mesh-engine --example bench -- FILE [THREADS...]`.
+//!
+//! Without a number of threads it measures with two and with the engine's default.
 #![expect(clippy::print_stdout, reason = "a command-line tool")]
 
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use futures::StreamExt;
-use mesh_engine::*;
+use mesh_engine::bench::bench;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().ok_or("usage: bench FILE [THREADS]")?;
-    let threads = arguments.next().map(|count| count.parse()).transpose()?;
-    let engine = Engine::load(path, EngineOptions { threads, ..EngineOptions::default() })?;
-    println!("{:?}", engine.info());
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    for text in ["What is the capital of France?", "Write a haiku about the sea.", "Count from 1 to 20."] {
-        let messages = vec![serde_json::json!({"role": "user", "content": text})];
-        let mut request = GenerateRequest::new(Prompt::Messages(messages), Partition::new("bench", ""));
-        request.sampling.temperature = Some(0.0);
-        request.max_tokens = Some(60);
-        let began = Instant::now();
-        let mut generation = engine.generate(request)?;
-        runtime.block_on(async {
-            while let Some(event) = generation.next().await {
-                match event {
-                    GenEvent::Text { text, .. } => print!("{}", text.expose()),
-                    other => println!("\n{other:?} {:?}", began.elapsed()),
-                }
-            }
-        });
+    let path = PathBuf::from(arguments.next().ok_or("usage: bench FILE [THREADS...]")?);
+    let mut threads: Vec<Option<usize>> = arguments
+        .map(|count| count.parse().map(Some))
+        .collect::<Result<_, _>>()?;
+    if threads.is_empty() {
+        threads = vec![Some(2), None];
     }
-    println!("{:?}", engine.stats());
-    engine.shutdown(Duration::from_secs(1));
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    for count in threads {
+        let report = runtime.block_on(bench(&path, count))?;
+        let default = if count.is_none() { " (default)" } else { "" };
+        println!("engine, {} threads{default}, {}", report.threads, report.instructions);
+        for figure in report.figures {
+            println!("  {:<24} {:>8.1} tokens/s  {:>8.3} s", figure.name, figure.rate, figure.took.as_secs_f64());
+        }
+    }
     Ok(())
 }

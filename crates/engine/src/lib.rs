@@ -19,6 +19,7 @@ pub mod template;
 pub mod text;
 pub mod tokenizer;
 
+pub mod bench;
 mod cache;
 mod engine;
 pub mod family;

@@ -8,10 +8,14 @@
 use super::Batch;
 use crate::gguf::Header;
 use crate::kernel::{
-    Angles, Columns, Device, Inputs, KvStore, MAX_HEAD, Matrix, Panels, Precision, Rows, Shape,
+    Angles, Columns, Detail, Device, Inputs, KvStore, MAX_HEAD, Matrix, Panels, Precision, Rows, Shape,
     Write,
 };
 use crate::loader::{Error, Source};
+
+/// Inputs of all products. With 8 bits the mean divergence of SmolLM2 from f32 is 4e-3 and greedy texts
+/// change; with 15 it is 1e-6, for a few percent of the time.
+const DETAIL: Detail = Detail::Fine;
 
 /// Rows whose logits are computed at once: bounds the memory of the logits.
 const LOGIT_ROWS: usize = 16;
@@ -333,13 +337,7 @@ impl Llama {
             }
             let head = head.as_ref().unwrap_or(embedding);
             for (chunk, rows) in batch.sample.chunks(LOGIT_ROWS).enumerate() {
-                device.norm(
-                    &memory.stream,
-                    Some(rows),
-                    norm,
-                    config.epsilon,
-                    &mut memory.inputs,
-                );
+                device.norm(&memory.stream, Some(rows), (norm, config.epsilon), DETAIL, &mut memory.inputs);
                 device.product(
                     &memory.inputs,
                     head,
@@ -377,7 +375,7 @@ impl Layer {
             angles,
             ..
         } = memory;
-        device.norm(stream, None, &self.attention_norm, config.epsilon, inputs);
+        device.norm(stream, None, (&self.attention_norm, config.epsilon), DETAIL, inputs);
         device.product(inputs, &self.attention, Write::Set, panels, fused);
         if let Some(bias) = &self.attention_bias {
             device.bias(bias, fused);
@@ -388,14 +386,14 @@ impl Layer {
         };
         device.remember(index, angles, columns, &batch.spans, fused, cache);
         device.attend(index, cache, &batch.spans, fused, attended);
-        device.inputs(attended, inputs);
+        device.inputs(attended, DETAIL, inputs);
         device.product(inputs, &self.output, Write::Add, panels, stream);
         if let Some(bias) = &self.output_bias {
             device.bias(bias, stream);
         }
-        device.norm(stream, None, &self.feed_norm, config.epsilon, inputs);
+        device.norm(stream, None, (&self.feed_norm, config.epsilon), DETAIL, inputs);
         device.product(inputs, &self.feed, Write::Set, panels, fused);
-        device.gate(fused, self.feed.part(1).0, config.feed_forward, inputs);
+        device.gate(fused, self.feed.part(1).0, config.feed_forward, DETAIL, inputs);
         device.product(inputs, &self.down, Write::Add, panels, stream);
     }
 }

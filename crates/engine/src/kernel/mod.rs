@@ -24,7 +24,7 @@ pub use attention::{KvStore, MAX_HEAD, Shape, Span, TOKENS};
 pub use isa::Isa;
 pub use matrix::{Matrix, PANEL, Precision};
 pub use pack::{Error, Type, dequantize};
-pub use rows::{Inputs, Rows};
+pub use rows::{Detail, Inputs, Rows};
 
 /// Where a model computes.
 #[derive(Debug)]
@@ -138,11 +138,11 @@ impl Device {
         &self,
         rows: &Rows,
         select: Option<&[usize]>,
-        weight: &[f32],
-        epsilon: f32,
+        (weight, epsilon): (&[f32], f32),
+        detail: Detail,
         out: &mut Inputs,
     ) {
-        out.reset(select.map_or(rows.len(), <[usize]>::len), rows.width());
+        out.reset(select.map_or(rows.len(), <[usize]>::len), rows.width(), detail);
         let (isa, _) = self.parts();
         self.fill(out, |i, scratch| {
             let row = select.map_or(i, |select| select[i]);
@@ -151,8 +151,8 @@ impl Device {
     }
 
     /// `silu(gate) * up` of a fused product into inputs; `up` is the first column of the second half.
-    pub fn gate(&self, fused: &Rows, up: usize, width: usize, out: &mut Inputs) {
-        out.reset(fused.len(), width);
+    pub fn gate(&self, fused: &Rows, up: usize, width: usize, detail: Detail, out: &mut Inputs) {
+        out.reset(fused.len(), width, detail);
         let (isa, _) = self.parts();
         self.fill(out, |i, scratch| {
             let row = fused.row(i);
@@ -161,8 +161,8 @@ impl Device {
     }
 
     /// Rows as they are into inputs of a product.
-    pub fn inputs(&self, rows: &Rows, out: &mut Inputs) {
-        out.reset(rows.len(), rows.width());
+    pub fn inputs(&self, rows: &Rows, detail: Detail, out: &mut Inputs) {
+        out.reset(rows.len(), rows.width(), detail);
         self.fill(out, |i, scratch| scratch.copy_from_slice(rows.row(i)));
     }
 
@@ -171,10 +171,10 @@ impl Device {
         let width = out.width();
         let one = |scratch: &mut Vec<f32>, i: usize, row: rows::InputRow<'_>| match row {
             rows::InputRow::Float(out) => make(i, out),
-            rows::InputRow::Coded(codes, scales) => {
+            rows::InputRow::Coded(codes, low, scales) => {
                 scratch.resize(width, 0.0);
                 make(i, scratch);
-                rows::code(isa, scratch, codes, scales);
+                rows::code(isa, scratch, codes, low, scales);
             }
         };
         let rows = out.rows_mut();

@@ -18,6 +18,8 @@ pub(super) const TILE: usize = 8;
 #[derive(Clone, Copy)]
 pub(super) struct Coded<'a> {
     pub codes: &'a [[i8; BLOCK]],
+    /// Second bytes; empty where the inputs are coarse.
+    pub low: &'a [[i8; BLOCK]],
     pub scales: &'a [[f32; 2]],
     pub blocks: usize,
 }
@@ -43,9 +45,11 @@ fn coded_panel(isa: Isa, lines: &[Line], wide: bool, inputs: &Inputs, out: &mut 
     let blocks = inputs.blocks();
     let codes = inputs.codes.chunks(TILE * blocks);
     let scales = inputs.scales.chunks(TILE * blocks);
+    let mut low = inputs.low.chunks(TILE * blocks);
     for ((codes, scales), out) in codes.zip(scales).zip(out.chunks_mut(TILE)) {
         let inputs = Coded {
             codes,
+            low: low.next().unwrap_or(&[]),
             scales,
             blocks,
         };
@@ -65,18 +69,19 @@ pub(super) fn coded_rows(lines: &[Line], wide: bool, inputs: Coded<'_>, out: &mu
     for (row, out) in out.iter_mut().enumerate() {
         let blocks = row * inputs.blocks..(row + 1) * inputs.blocks;
         let mut sums = [0.0f32; PANEL];
-        let rows = inputs.codes[blocks.clone()]
-            .iter()
-            .zip(&inputs.scales[blocks]);
-        for (record, (codes, [scale, total])) in lines.chunks_exact(size).zip(rows) {
+        for (record, block) in lines.chunks_exact(size).zip(blocks) {
+            let [scale, total] = inputs.scales[block];
             for (lane, sum) in sums.iter_mut().enumerate() {
-                let dot = dot(record, wide, lane, codes);
+                let mut dot = dot(record, wide, lane, &inputs.codes[block]);
+                if let Some(low) = inputs.low.get(block) {
+                    dot = (dot << 7) + self::dot(record, wide, lane, low);
+                }
                 let (d, m) = (
                     record[size - 1].half(lane),
                     record[size - 1].half(PANEL + lane),
                 );
                 *sum = (d * scale).mul_add(dot as f32, *sum);
-                *sum = m.mul_add(*total, *sum);
+                *sum = m.mul_add(total, *sum);
             }
         }
         *out = sums;

@@ -50,15 +50,27 @@ impl Rows {
     }
 }
 
-/// The input of a matrix product: f32, or 8-bit codes per 32 values with scale and scaled sum.
+/// How finely the inputs of a coded product are coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// 8 bits per value.
+    Coarse,
+    /// 15 bits per value in two bytes: twice the arithmetic, next to no loss.
+    Fine,
+}
+
+/// The input of a matrix product: f32, or codes per 32 values with scale and scaled sum.
 #[derive(Debug)]
 pub struct Inputs {
     precision: Precision,
+    detail: Detail,
     rows: usize,
     width: usize,
     blocks: usize,
     pub(super) float: Vec<f32>,
     pub(super) codes: Vec<[i8; BLOCK]>,
+    /// Second bytes, where the detail is fine: a value is `scale * (128 * code + low)`.
+    pub(super) low: Vec<[i8; BLOCK]>,
     /// Per block: scale, and scale times sum of codes.
     pub(super) scales: Vec<[f32; 2]>,
 }
@@ -68,17 +80,20 @@ impl Inputs {
     pub const fn new(precision: Precision) -> Self {
         Self {
             precision,
+            detail: Detail::Coarse,
             rows: 0,
             width: 0,
             blocks: 0,
             float: Vec::new(),
             codes: Vec::new(),
+            low: Vec::new(),
             scales: Vec::new(),
         }
     }
 
     /// Makes room for `rows` rows of `width`.
-    pub fn reset(&mut self, rows: usize, width: usize) {
+    pub fn reset(&mut self, rows: usize, width: usize, detail: Detail) {
+        self.detail = detail;
         self.rows = rows;
         self.width = width;
         self.blocks = width.div_ceil(BLOCK);
@@ -86,6 +101,8 @@ impl Inputs {
             Precision::Float => self.float.resize(rows * width, 0.0),
             Precision::Coded => {
                 self.codes.resize(rows * self.blocks, [0; BLOCK]);
+                let low = if detail == Detail::Fine { rows * self.blocks } else { 0 };
+                self.low.resize(low, [0; BLOCK]);
                 self.scales.resize(rows * self.blocks, [0.0; 2]);
             }
         }
@@ -121,12 +138,14 @@ impl Inputs {
                 .chunks_exact_mut(self.width)
                 .map(InputRow::Float)
                 .collect(),
-            Precision::Coded => self
-                .codes
-                .chunks_exact_mut(self.blocks)
-                .zip(self.scales.chunks_exact_mut(self.blocks))
-                .map(|(codes, scales)| InputRow::Coded(codes, scales))
-                .collect(),
+            Precision::Coded => {
+                let mut low = self.low.chunks_exact_mut(self.blocks);
+                self.codes
+                    .chunks_exact_mut(self.blocks)
+                    .zip(self.scales.chunks_exact_mut(self.blocks))
+                    .map(|(codes, scales)| InputRow::Coded(codes, low.next().unwrap_or(&mut []), scales))
+                    .collect()
+            }
         }
     }
 }
@@ -134,7 +153,7 @@ impl Inputs {
 /// Where one row of inputs goes.
 pub(super) enum InputRow<'a> {
     Float(&'a mut [f32]),
-    Coded(&'a mut [[i8; BLOCK]], &'a mut [[f32; 2]]),
+    Coded(&'a mut [[i8; BLOCK]], &'a mut [[i8; BLOCK]], &'a mut [[f32; 2]]),
 }
 
 const LANES: usize = 16;
@@ -178,25 +197,34 @@ fn rms_norm_body(row: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
 }
 
 vectorized! {
-    /// Codes `row` in 8 bits per 32 values; a last short block is filled with zeros.
-    pub(super) fn code(row: &[f32], codes: &mut [[i8; BLOCK]], scales: &mut [[f32; 2]]) = code_body
+    /// Codes `row` per 32 values, in 8 bits or, where `low` is not empty, in 15; a last short block is
+    /// filled with zeros.
+    pub(super) fn code(row: &[f32], codes: &mut [[i8; BLOCK]], low: &mut [[i8; BLOCK]], scales: &mut [[f32; 2]]) = code_body
 }
 
 #[inline(always)]
-fn code_body(row: &[f32], codes: &mut [[i8; BLOCK]], scales: &mut [[f32; 2]]) {
+fn code_body(row: &[f32], codes: &mut [[i8; BLOCK]], low: &mut [[i8; BLOCK]], scales: &mut [[f32; 2]]) {
     let (full, rest) = row.as_chunks::<BLOCK>();
     for block in 0..full.len() {
-        scales[block] = code_block(&full[block], &mut codes[block]);
+        scales[block] = match low.get_mut(block) {
+            Some(low) => code_fine(&full[block], &mut codes[block], low),
+            None => code_coarse(&full[block], &mut codes[block]),
+        };
     }
     if !rest.is_empty() {
         let mut values = [0.0; BLOCK];
         values[..rest.len()].copy_from_slice(rest);
-        scales[full.len()] = code_block(&values, &mut codes[full.len()]);
+        let block = full.len();
+        scales[block] = match low.get_mut(block) {
+            Some(low) => code_fine(&values, &mut codes[block], low),
+            None => code_coarse(&values, &mut codes[block]),
+        };
     }
 }
 
+/// The scale that gives the largest of `values` the code `top`, and its inverse.
 #[inline(always)]
-fn code_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> [f32; 2] {
+fn scale(values: &[f32; BLOCK], top: f32) -> (f32, f32) {
     let mut largest = [0.0f32; LANES];
     for i in 0..LANES {
         largest[i] = values[i].abs().max(values[i + LANES].abs());
@@ -208,13 +236,32 @@ fn code_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> [f32; 2] {
         }
         width /= 2;
     }
-    let scale = largest[0] / 127.0;
-    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    let scale = largest[0] / top;
+    (scale, if scale > 0.0 { 1.0 / scale } else { 0.0 })
+}
+
+#[inline(always)]
+fn code_coarse(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> [f32; 2] {
+    let (scale, inverse) = scale(values, 127.0);
     let mut sum = 0i32;
     for i in 0..BLOCK {
         let rounded = (values[i] * inverse).round_ties_even() as i32;
         sum += rounded;
         codes[i] = rounded as i8;
+    }
+    [scale, scale * sum as f32]
+}
+
+#[inline(always)]
+fn code_fine(values: &[f32; BLOCK], codes: &mut [i8; BLOCK], low: &mut [i8; BLOCK]) -> [f32; 2] {
+    let (scale, inverse) = scale(values, 16_256.0);
+    let mut sum = 0i32;
+    for i in 0..BLOCK {
+        let rounded = (values[i] * inverse).round_ties_even() as i32;
+        let high = (rounded + 64) >> 7;
+        sum += rounded;
+        codes[i] = high as i8;
+        low[i] = (rounded - (high << 7)) as i8;
     }
     [scale, scale * sum as f32]
 }

@@ -14,6 +14,7 @@ use std::arch::x86_64::*;
 
 use super::isa::Isa;
 use super::matrix::{Line, NARROW, PANEL, WIDE};
+use super::pack::BLOCK;
 use super::product::{Coded, TILE};
 
 /// Up to [`TILE`] rows with AVX-512 VNNI.
@@ -26,13 +27,11 @@ pub(super) fn coded_rows_avx512(
 ) {
     // SAFETY: the caller matched the level of an Isa, which only exists where the features do.
     unsafe {
-        match (wide, out.len()) {
-            (true, TILE) => rows_512::<TILE, WIDE>(lines, inputs, out),
-            (false, TILE) => rows_512::<TILE, NARROW>(lines, inputs, out),
-            (true, 4..TILE) => split_512::<WIDE>(lines, inputs, out),
-            (false, 4..TILE) => split_512::<NARROW>(lines, inputs, out),
-            (true, _) => single_512::<WIDE>(lines, inputs, out),
-            (false, _) => single_512::<NARROW>(lines, inputs, out),
+        match (wide, inputs.low.is_empty()) {
+            (true, true) => tiles_512::<WIDE, false>(lines, inputs, out),
+            (true, false) => tiles_512::<WIDE, true>(lines, inputs, out),
+            (false, true) => tiles_512::<NARROW, false>(lines, inputs, out),
+            (false, false) => tiles_512::<NARROW, true>(lines, inputs, out),
         }
     }
 }
@@ -41,22 +40,25 @@ fn after(inputs: Coded<'_>, rows: usize) -> Coded<'_> {
     let skip = rows * inputs.blocks;
     Coded {
         codes: &inputs.codes[skip..],
+        low: inputs.low.get(skip..).unwrap_or(&[]),
         scales: &inputs.scales[skip..],
         blocks: inputs.blocks,
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn split_512<const SIZE: usize>(lines: &[Line], inputs: Coded<'_>, out: &mut [[f32; PANEL]]) {
-    let (four, rest) = out.split_at_mut(4);
-    rows_512::<4, SIZE>(lines, inputs, four);
-    single_512::<SIZE>(lines, after(inputs, 4), rest);
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn single_512<const SIZE: usize>(lines: &[Line], inputs: Coded<'_>, out: &mut [[f32; PANEL]]) {
-    for row in 0..out.len() {
-        rows_512::<1, SIZE>(lines, after(inputs, row), &mut out[row..=row]);
+fn tiles_512<const SIZE: usize, const FINE: bool>(lines: &[Line], inputs: Coded<'_>, out: &mut [[f32; PANEL]]) {
+    if out.len() == TILE {
+        return rows_512::<TILE, SIZE, FINE>(lines, inputs, out);
+    }
+    let mut row = 0;
+    if out.len() >= 4 {
+        rows_512::<4, SIZE, FINE>(lines, inputs, &mut out[..4]);
+        row = 4;
+    }
+    while row < out.len() {
+        rows_512::<1, SIZE, FINE>(lines, after(inputs, row), &mut out[row..=row]);
+        row += 1;
     }
 }
 
@@ -95,8 +97,19 @@ fn weights<const SIZE: usize>(record: &[Line; SIZE]) -> [__m512i; 8] {
 }
 
 #[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot_512(weights: &[__m512i; 8], codes: &[i8; BLOCK]) -> __m512i {
+    let mut dot = _mm512_setzero_si512();
+    for i in 0..8 {
+        let four = [codes[4 * i] as u8, codes[4 * i + 1] as u8, codes[4 * i + 2] as u8, codes[4 * i + 3] as u8];
+        dot = _mm512_dpbusd_epi32(dot, weights[i], _mm512_set1_epi32(i32::from_le_bytes(four)));
+    }
+    dot
+}
+
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn rows_512<const ROWS: usize, const SIZE: usize>(
+fn rows_512<const ROWS: usize, const SIZE: usize, const FINE: bool>(
     lines: &[Line],
     inputs: Coded<'_>,
     out: &mut [[f32; PANEL]],
@@ -107,6 +120,7 @@ fn rows_512<const ROWS: usize, const SIZE: usize>(
     let (blocks, count) = (inputs.blocks, records.len());
     let codes = &inputs.codes[..ROWS * blocks];
     let scales = &inputs.scales[..ROWS * blocks];
+    let low = if FINE { &inputs.low[..ROWS * blocks] } else { codes };
     if count > blocks || out.len() < ROWS {
         return;
     }
@@ -115,21 +129,11 @@ fn rows_512<const ROWS: usize, const SIZE: usize>(
         let weights = weights(record);
         let (d, m) = (halves(&record[SIZE - 1], 0), halves(&record[SIZE - 1], 1));
         for row in 0..ROWS {
-            let codes = &codes[row * blocks + block];
             let [scale, total] = scales[row * blocks + block];
-            let mut dot = _mm512_setzero_si512();
-            for i in 0..8 {
-                let four = [
-                    codes[4 * i] as u8,
-                    codes[4 * i + 1] as u8,
-                    codes[4 * i + 2] as u8,
-                    codes[4 * i + 3] as u8,
-                ];
-                dot = _mm512_dpbusd_epi32(
-                    dot,
-                    weights[i],
-                    _mm512_set1_epi32(i32::from_le_bytes(four)),
-                );
+            let mut dot = dot_512(&weights, &codes[row * blocks + block]);
+            if FINE {
+                let low = dot_512(&weights, &low[row * blocks + block]);
+                dot = _mm512_add_epi32(_mm512_slli_epi32::<7>(dot), low);
             }
             let scaled = _mm512_mul_ps(d, _mm512_set1_ps(scale));
             sums[row] = _mm512_fmadd_ps(scaled, _mm512_cvtepi32_ps(dot), sums[row]);
@@ -178,26 +182,38 @@ fn words(line: &Line, quarter: usize, high: bool, narrow: bool) -> __m256i {
     _mm256_cvtepu8_epi16(bytes)
 }
 
+/// Products of a block: per row two partial sums, of the first and second two of each four codes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pairs_avx2<const SIZE: usize>(record: &[Line; SIZE], codes: &[i8; BLOCK]) -> [__m256i; 4] {
+    let narrow = SIZE == NARROW;
+    let mut pairs = [_mm256_setzero_si256(); 4];
+    for i in 0..8 {
+        let mut four = 0;
+        for at in 0..4 {
+            four |= (i64::from(codes[4 * i + at]) & 0xffff) << (16 * at);
+        }
+        let code = _mm256_set1_epi64x(four);
+        let line = &record[if narrow { i % 4 } else { i }];
+        for quarter in 0..4 {
+            let weight = words(line, quarter, i >= 4, narrow);
+            pairs[quarter] = _mm256_add_epi32(pairs[quarter], _mm256_madd_epi16(weight, code));
+        }
+    }
+    pairs
+}
+
 #[target_feature(enable = "avx2,fma,f16c")]
 fn row_avx2<const SIZE: usize>(lines: &[Line], inputs: Coded<'_>, out: &mut [f32; PANEL]) {
-    let narrow = SIZE == NARROW;
     let mut sums = [_mm256_setzero_ps(); 2];
     let (records, _) = lines.as_chunks::<SIZE>();
-    for (record, (codes, [scale, total])) in
-        records.iter().zip(inputs.codes.iter().zip(inputs.scales))
-    {
-        // Two partial sums per row: pairs of the four codes.
-        let mut pairs = [_mm256_setzero_si256(); 4];
-        for (i, group) in codes.as_chunks::<4>().0.iter().enumerate() {
-            let mut four = 0;
-            for (at, code) in group.iter().enumerate() {
-                four |= (i64::from(*code) & 0xffff) << (16 * at);
-            }
-            let code = _mm256_set1_epi64x(four);
-            let line = &record[if narrow { i % 4 } else { i }];
-            for (quarter, pair) in pairs.iter_mut().enumerate() {
-                let weight = words(line, quarter, i >= 4, narrow);
-                *pair = _mm256_add_epi32(*pair, _mm256_madd_epi16(weight, code));
+    for (block, record) in records.iter().enumerate() {
+        let [scale, total] = &inputs.scales[block];
+        let mut pairs = pairs_avx2(record, &inputs.codes[block]);
+        if let Some(low) = inputs.low.get(block) {
+            let low = pairs_avx2(record, low);
+            for i in 0..4 {
+                pairs[i] = _mm256_add_epi32(_mm256_slli_epi32::<7>(pairs[i]), low[i]);
             }
         }
         let (scales, _) = record[SIZE - 1].0.as_chunks::<16>();
