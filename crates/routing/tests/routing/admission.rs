@@ -107,6 +107,15 @@ fn a_denied_jurisdiction_refuses_by_any_overlap_in_the_named_fields() {
 }
 
 #[test]
+fn a_union_is_denied_with_any_of_its_members() {
+    let mut wide = cloud("a", 0.8);
+    claims(&mut wide).data_centers = places(&["EU"]);
+    let rule = jurisdictions(&["FR"], None, &[ClaimField::DataCenters]);
+    let refused = verdict(rule, wide, &facts(Public));
+    assert_eq!(refused, Some(Constraint::Jurisdiction));
+}
+
+#[test]
 fn an_allow_list_wants_every_place_wholly_inside() {
     let all = [
         ClaimField::Seat,

@@ -219,7 +219,7 @@ fn constraints() -> BoxedStrategy<Constraints> {
         });
     (
         btree_map(level(), class(), 0..3),
-        prop_oneof![3 => Just(None), 1 => rule.prop_map(Some)],
+        of(rule),
         vec(license(), 0..=1),
         prop_oneof![4 => Just(None), 1 => vec(license(), 0..=3).prop_map(Some)],
         vec(retention, 0..=1),
@@ -381,7 +381,14 @@ fn needs() -> BoxedStrategy<Needs> {
         ],
         of(0_u32..2_000),
         select(vec![ToolNeed::None, ToolNeed::Soft, ToolNeed::Hard]),
-        (rarely(), rarely(), rarely(), rarely(), rarely(), rarely()),
+        (
+            rarely(),
+            rarely(),
+            rarely(),
+            rarely(),
+            rarely(),
+            prop::bool::weighted(0.25),
+        ),
         rarely(),
         of(select(vec![384_u32, 768])),
     )
@@ -420,7 +427,7 @@ fn rarely() -> BoxedStrategy<bool> {
 /// Facts and the name that was asked for.
 pub(crate) fn request() -> BoxedStrategy<(Facts, String)> {
     let asked = select(vec![
-        "auto", "auto", "local", "shared", "b0-0", "b1-1", "other", "nobody",
+        "auto", "auto", "local", "shared", "b0-0", "b1-0", "b2-0", "other", "nobody",
     ]);
     (level(), needs(), 0.0..=1.0_f64, asked)
         .prop_map(|(level, needs, complexity, asked)| {

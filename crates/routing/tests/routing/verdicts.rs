@@ -132,6 +132,23 @@ fn unknown_fields_for_a_named_cloud_above_public_are_the_callers_to_drop() {
 }
 
 #[test]
+fn unknown_fields_for_a_named_cloud_are_at_fault_at_every_level_above_public() {
+    let world = World::of([cloud("a", 0.9), floor()]);
+    for level in [Internal, mesh_core::PrivacyLevel::Confidential, Restricted] {
+        let mut unknown = facts(level);
+        unknown.needs.unknown_fields = vec![String::from("provider")];
+        let decided = world.decide("a-model", &unknown);
+        let verdict = &decided.decision.verdict;
+        assert!(
+            matches!(verdict, Verdict::UnsupportedParameter { fields } if fields == &["provider"]),
+            "{level}: {verdict:?}"
+        );
+        assert!(planned(&decided).is_empty());
+        assert_eq!(planned(&world.decide("smollm2", &unknown)), ["floor"]);
+    }
+}
+
+#[test]
 fn a_prompt_larger_than_every_admitted_window_is_the_callers_error() {
     let mut huge = facts(Restricted);
     huge.needs.prompt_tokens = 20_000;
