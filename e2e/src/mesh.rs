@@ -121,7 +121,8 @@ pub fn run<S: AsRef<OsStr>>(binary: &Path, args: &[S]) -> Result<Ended> {
 }
 
 impl Mesh {
-    /// Starts `mesh up DIR` on free ports and waits until it listens.
+    /// Starts `mesh up DIR` on free ports and waits until it listens and its models are loaded, or it
+    /// says that they cannot be.
     pub fn start(binary: &Path, dir: &Path, more: &[&OsStr]) -> Result<Self> {
         let ports = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         let mut args = vec![OsStr::new("up"), dir.as_os_str()];
@@ -187,6 +188,12 @@ impl Drop for Mesh {
     }
 }
 
+/// True once the start is over: a line `ready`, or one that begins with `not ready`.
+fn settled(text: &str) -> bool {
+    text.lines()
+        .any(|line| line == "ready" || line.starts_with("not ready"))
+}
+
 /// The URL behind a label on some line.
 fn address(text: &str, label: &str) -> Option<String> {
     let line = text
@@ -243,5 +250,6 @@ mod tests {
         assert_eq!(address(text, API).as_deref(), Some("http://127.0.0.1:4711"));
         assert_eq!(address(text, ADMIN).as_deref(), Some("http://127.0.0.1:1"));
         assert_eq!(address("listening on a port\n", API), None);
+        assert!(!settled(text) && settled("loaded\nready\n") && settled("not ready: nothing\n"));
     }
 }

@@ -94,6 +94,7 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         matches: |name| name == "axum",
         only: &[
+            "mesh",
             "mesh-dataplane",
             "mesh-runtime",
             "mesh-worker",
