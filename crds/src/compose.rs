@@ -30,6 +30,22 @@ pub(crate) struct Finding {
     pub(crate) message: String,
 }
 
+impl Finding {
+    pub(crate) fn new(
+        at: Position,
+        field: impl Into<String>,
+        kind: ProblemKind,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            at,
+            field: field.into(),
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
 /// What a text holds.
 #[derive(Debug, Default)]
 pub(crate) struct Composed {
@@ -50,10 +66,7 @@ pub(crate) fn compose(text: &str) -> Composed {
     for event in Parser::new_from_str(text) {
         let step = match event {
             Ok((event, span)) => composer.event(event, position(span.start)),
-            Err(error) => Err((
-                position(*error.marker()),
-                format!("not valid YAML: {}", shown(error.info())),
-            )),
+            Err(error) => Err((position(*error.marker()), syntax(error.info()))),
         };
         if let Err((at, message)) = step {
             composer.find(at, ProblemKind::Syntax, message);
@@ -61,6 +74,14 @@ pub(crate) fn compose(text: &str) -> Composed {
         }
     }
     composer.composed
+}
+
+/// The parser's words, put so that they say what to do where they do not.
+fn syntax(info: &str) -> String {
+    if info.contains("recursion limit") {
+        return format!("nested more than {DEEPEST} deep");
+    }
+    format!("not valid YAML: {}", shown(info))
 }
 
 /// Problems of the text itself: the parser would stop at a NUL without a word.
@@ -150,7 +171,7 @@ impl Composer {
         let mut path = String::new();
         for open in &self.open {
             match &open.filling {
-                Filling::List(items) => path.push_str(&format!("[{}]", items.len())),
+                Filling::List(items) => path.extend(["[", &items.len().to_string(), "]"]),
                 Filling::Map {
                     key: Some((key, _)),
                     ..
@@ -302,13 +323,13 @@ impl Composer {
                     entries.push(Entry { key, at, node });
                     return Ok(());
                 }
-                return self.key(node);
+                return self.key(&node);
             }
         }
         Ok(())
     }
 
-    fn key(&mut self, node: Node) -> Result<(), Fatal> {
+    fn key(&mut self, node: &Node) -> Result<(), Fatal> {
         let Some(text) = node.written() else {
             return Err((
                 node.at,

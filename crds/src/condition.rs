@@ -32,6 +32,7 @@ pub struct Condition {
 
 /// Whether a condition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum ConditionStatus {
     /// It holds.
     True,

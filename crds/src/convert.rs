@@ -55,7 +55,7 @@ pub fn to_snapshot(
     for document in documents {
         match &document.object {
             Object::ModelCache(object) => {
-                model_caches.extend(model::convert(&world, document, object, &mut problems))
+                model_caches.extend(model::convert(&world, document, object, &mut problems));
             }
             Object::InferenceBackend(object) => {
                 let backend = backend::convert(&world, document, object, &mut problems);
@@ -144,7 +144,7 @@ impl<'a> World<'a> {
             .iter()
             .collect::<Vec<_>>()
             .iter()
-            .filter_map(|document| second(document))
+            .filter_map(second)
             .collect()
     }
 
@@ -180,7 +180,7 @@ fn value<T, E: std::fmt::Display>(
     problems: &mut Vec<Problem>,
 ) -> Option<T> {
     read.map_err(|error| {
-        problems.push(document.problem(ProblemKind::Value, field, error.to_string()))
+        problems.push(document.problem(ProblemKind::Value, field, error.to_string()));
     })
     .ok()
 }

@@ -124,6 +124,7 @@ pub struct HeaderValue(pub String);
 
 /// Wire format of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum Protocol {
     /// OpenAI's API, which most model servers speak.
     #[default]
@@ -191,6 +192,7 @@ pub struct Peer {
 
 /// How far a peer is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum Trust {
     /// Invited, with a pinned identity: class TrustedSwarm.
     Invited,

@@ -100,6 +100,7 @@ pub struct Redaction {
 
 /// What happens to sensitive text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum RedactionAction {
     /// It does not leave: only admitted backends are asked.
     RouteLocal,
@@ -153,6 +154,7 @@ pub struct Budget {
 
 /// Who shares a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum BudgetScope {
     /// Every caller has one.
     Subject,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::compose::Finding;
 use crate::kind::Kind;
 use crate::label::{API_VERSION, GROUP};
-use crate::problem::{ProblemKind, shown};
+use crate::problem::{Position, ProblemKind, shown};
 use crate::suggest;
 use crate::tree::{Content, Node};
 use crate::walk::walk;
@@ -38,83 +38,93 @@ const SERVER_FIELDS: [&str; 10] = [
 
 /// Reads the header of a document.
 pub(crate) fn read(root: &Node, findings: &mut Vec<Finding>) -> Header {
-    let mut find = |at, field: &str, kind, message: String| {
-        findings.push(Finding {
-            at,
-            field: field.to_owned(),
-            kind,
-            message,
-        });
-        Header::Unusable
-    };
+    match owner(root) {
+        Ok(Header::Ours(kind)) => {
+            metadata(root, findings);
+            Header::Ours(kind)
+        }
+        Ok(header) => header,
+        Err(finding) => {
+            findings.push(finding);
+            Header::Unusable
+        }
+    }
+}
+
+fn owner(root: &Node) -> Result<Header, Finding> {
     let Content::Map(_) = root.content else {
         let message = format!(
             "must be an object with apiVersion, kind, metadata and spec, not {}",
             root.noun()
         );
-        return find(root.at, "", ProblemKind::Schema, message);
+        return Err(Finding::new(root.at, "", ProblemKind::Schema, message));
     };
-    let (version, kind) = (text(root, "apiVersion"), text(root, "kind"));
-    let Some(kind) = kind else {
-        let known = Kind::ALL.map(Kind::as_str).join(", ");
-        return find(
-            root.at,
-            "kind",
-            ProblemKind::Missing,
-            format!("`kind` is missing: use one of {known}"),
+    let Some(kind) = text(root, "kind") else {
+        let message = format!(
+            "`kind` is missing: use one of {}",
+            Kind::ALL.map(Kind::as_str).join(", ")
         );
+        return Err(Finding::new(root.at, "kind", ProblemKind::Missing, message));
     };
-    let at = root.locate("kind");
-    let version_at = root.locate("apiVersion");
-    match (Kind::named(kind), version) {
-        (Some(known), Some(API_VERSION)) => {
-            metadata(root, findings);
-            Header::Ours(known)
-        }
-        (_, None) => find(
+    let Some(version) = text(root, "apiVersion") else {
+        let message = format!("`apiVersion` is missing: add `apiVersion: {API_VERSION}`");
+        return Err(Finding::new(
             root.at,
             "apiVersion",
             ProblemKind::Missing,
-            format!("`apiVersion` is missing: add `apiVersion: {API_VERSION}`"),
-        ),
-        (Some(_), Some(version)) => {
+            message,
+        ));
+    };
+    match Kind::named(kind) {
+        Some(known) if version == API_VERSION => Ok(Header::Ours(known)),
+        Some(_) => {
             let message = format!(
                 "unknown version {:?} of {kind}: use {API_VERSION}",
                 shown(version)
             );
-            find(version_at, "apiVersion", ProblemKind::UnknownKind, message)
+            Err(Finding::new(
+                root.locate("apiVersion"),
+                "apiVersion",
+                ProblemKind::UnknownKind,
+                message,
+            ))
         }
-        (None, Some(version)) if kubernetes(version) => Header::Foreign(Finding {
+        None => stranger(kind, version, root.locate("kind")),
+    }
+}
+
+/// A kind that is not one of ours.
+fn stranger(kind: &str, version: &str, at: Position) -> Result<Header, Finding> {
+    let shown_kind = shown(kind);
+    if kubernetes(version) {
+        let message = format!(
+            "{shown_kind} is a kind of Kubernetes itself and has no effect on one machine: left out"
+        );
+        return Ok(Header::Foreign(Finding::new(
             at,
-            field: String::from("kind"),
-            kind: ProblemKind::Ignored,
-            message: format!(
-                "{} is a kind of Kubernetes itself and has no effect on one machine: left out",
-                shown(kind)
-            ),
-        }),
-        (None, Some(_)) if kind == "FederatedRound" => find(
+            "kind",
+            ProblemKind::Ignored,
+            message,
+        )));
+    }
+    if kind == "FederatedRound" {
+        return Err(Finding::new(
             at,
             "kind",
             ProblemKind::NotSupportedYet,
-            String::from("not supported yet: FederatedRound"),
-        ),
-        (None, Some(version)) => {
-            let message = if version.starts_with(GROUP) {
-                format!(
-                    "unknown kind: {}",
-                    suggest::unknown_word(kind, Kind::ALL.iter().map(|kind| kind.as_str()))
-                )
-            } else {
-                format!(
-                    "unknown kind {:?} of {:?}: only kinds of {API_VERSION} are read",
-                    shown(kind),
-                    shown(version)
-                )
-            };
-            find(at, "kind", ProblemKind::UnknownKind, message)
-        }
+            "not supported yet: FederatedRound",
+        ));
     }
+    let message = if version.starts_with(GROUP) {
+        let known = Kind::ALL.iter().map(|kind| kind.as_str());
+        format!("unknown kind: {}", suggest::unknown_word(kind, known))
+    } else {
+        format!(
+            "unknown kind {shown_kind:?} of {:?}: only kinds of {API_VERSION} are read",
+            shown(version)
+        )
+    };
+    Err(Finding::new(at, "kind", ProblemKind::UnknownKind, message))
 }
 
 fn text<'n>(root: &'n Node, key: &str) -> Option<&'n str> {

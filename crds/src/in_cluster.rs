@@ -114,6 +114,7 @@ pub struct ModelSource {
 
 /// The inference engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum Engine {
     /// The mesh's own worker.
     #[default]
@@ -146,6 +147,7 @@ pub struct Accelerator {
 
 /// Maker of an accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum Vendor {
     /// No accelerator: the processor.
     Cpu,
@@ -197,6 +199,7 @@ pub struct TopologySpread {
 
 /// What happens if a spread cannot be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum Unsatisfiable {
     /// The pod is placed all the same.
     #[default]

@@ -227,6 +227,7 @@ pub struct HealthStatus {
 
 /// State of a backend's breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum HealthState {
     /// It answers.
     Healthy,

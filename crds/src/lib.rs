@@ -15,6 +15,10 @@
 //! Refuses: reading files, resolving names, talking to a cluster. All of it is pure.
 
 #![expect(
+    clippy::duplicated_attributes,
+    reason = "kube reads a list of attributes for every printer column"
+)]
+#![expect(
     unreachable_pub,
     reason = "the schema derive copies every struct into a function body and keeps its `pub`"
 )]
@@ -39,6 +43,7 @@ pub mod problem;
 pub mod reference;
 mod reference_page;
 mod rule;
+pub mod source;
 pub mod sovereignty_policy;
 mod suggest;
 mod support;

@@ -228,52 +228,61 @@ fn rules(kind: Kind) -> Option<&'static Rules> {
 
 /// Schema, later fields, types, rules, in this order.
 fn object(kind: Kind, root: &Node, findings: &mut Vec<Finding>) -> Option<Object> {
+    let before = findings.len();
     let Some(rules) = rules(kind) else {
         let message =
             format!("the schema of {kind} could not be made: this is a fault of the program");
-        findings.push(Finding {
-            at: root.at,
-            field: String::new(),
-            kind: ProblemKind::Schema,
-            message,
-        });
+        findings.push(Finding::new(root.at, "", ProblemKind::Schema, message));
         return None;
     };
     let Some(spec) = root.entry("spec").filter(|entry| !entry.node.null()) else {
-        let message = String::from("`spec` is missing: add it");
-        findings.push(Finding {
-            at: root.at,
-            field: String::from("spec"),
-            kind: ProblemKind::Missing,
-            message,
-        });
+        let message = "`spec` is missing: add it";
+        findings.push(Finding::new(root.at, "spec", ProblemKind::Missing, message));
         return None;
     };
-    let before = findings.len();
     let schema = rules
         .schema
         .pointer("/properties/spec")
         .unwrap_or(&Value::Null);
     let spec = walk_at(spec, schema, findings);
     for (field, message) in support::refused(kind, root) {
-        findings.push(Finding {
-            at: root.locate(&field),
+        findings.push(Finding::new(
+            root.locate(&field),
             field,
-            kind: ProblemKind::NotSupportedYet,
+            ProblemKind::NotSupportedYet,
             message,
-        });
+        ));
     }
-    if findings[before..]
-        .iter()
-        .any(|finding| finding.kind != ProblemKind::NotSupportedYet)
-    {
+    let later = |finding: &Finding| finding.kind == ProblemKind::NotSupportedYet;
+    if !findings[before..].iter().all(later) {
         return None;
     }
     let mut json = header::clean(root);
     if let Value::Object(map) = &mut json {
         map.insert(String::from("spec"), spec);
     }
-    let (object, json) = match kind {
+    match typed_object(kind, json) {
+        Ok((object, json)) => {
+            broken_rules(&rules.compiled, &json, root, findings);
+            (findings.len() == before).then_some(object)
+        }
+        Err((field, message)) => {
+            findings.push(Finding::new(
+                root.locate(&field),
+                field,
+                ProblemKind::Schema,
+                message,
+            ));
+            None
+        }
+    }
+}
+
+/// Field and message.
+type Untyped = (String, String);
+
+fn typed_object(kind: Kind, json: Value) -> Result<(Object, Value), Untyped> {
+    match kind {
         Kind::ModelCache => typed(json).map(|(object, json)| (Object::ModelCache(object), json)),
         Kind::InferenceBackend => {
             typed(json).map(|(object, json)| (Object::InferenceBackend(object), json))
@@ -282,17 +291,6 @@ fn object(kind: Kind, root: &Node, findings: &mut Vec<Finding>) -> Option<Object
             typed(json).map(|(object, json)| (Object::SovereigntyPolicy(object), json))
         }
     }
-    .map_err(|(field, message)| {
-        findings.push(Finding {
-            at: root.locate(&field),
-            field,
-            kind: ProblemKind::Schema,
-            message,
-        });
-    })
-    .ok()?;
-    broken_rules(&rules.compiled, &json, root, findings);
-    (findings.len() == before).then_some(object)
 }
 
 fn walk_at(spec: &crate::tree::Entry, schema: &Value, findings: &mut Vec<Finding>) -> Value {
@@ -311,9 +309,7 @@ fn walk_at(spec: &crate::tree::Entry, schema: &Value, findings: &mut Vec<Finding
 }
 
 /// The typed object, and its JSON with defaults in place and without nulls.
-fn typed<T: DeserializeOwned + serde::Serialize>(
-    json: Value,
-) -> Result<(Box<T>, Value), (String, String)> {
+fn typed<T: DeserializeOwned + serde::Serialize>(json: Value) -> Result<(Box<T>, Value), Untyped> {
     let object: T = serde_path_to_error::deserialize(json)
         .map_err(|error| (error.path().to_string(), shown(&error.inner().to_string())))?;
     let json = serde_json::to_value(&object)

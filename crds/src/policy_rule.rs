@@ -177,6 +177,7 @@ fn all_claims() -> Vec<ClaimField> {
 
 /// A claim that a jurisdiction rule looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum ClaimField {
     /// Seat of the company.
     Seat,
@@ -280,6 +281,7 @@ pub struct Hedge {
 
 /// What happens to a stream that is cut after the first token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum MidStream {
     /// The next backend goes on where it was cut.
     Continue,
@@ -292,6 +294,7 @@ pub enum MidStream {
 
 /// What happens to an answer that refuses for safety.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum SafetyRefusals {
     /// It is the answer.
     #[default]
@@ -302,6 +305,7 @@ pub enum SafetyRefusals {
 
 /// What happens if a named model cannot answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum Substitution {
     /// The floor answers, and says so.
     #[default]
@@ -349,6 +353,7 @@ pub struct BackendRef {
 
 /// What happens to a prompt that is too large for the floor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum Overflow {
     /// The oldest turns are left out, and the answer says so.
     #[default]

@@ -1,6 +1,7 @@
 //! The reference pages, from the same schema as the cluster's definitions: every field with its type,
 //! default and text, and a mark where its behavior comes later.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -9,6 +10,7 @@ use crate::kind::Kind;
 use crate::label::API_VERSION;
 use crate::manifest::{self, Error};
 use crate::support::{LATER, Uses};
+use crate::vocabulary;
 
 /// File name and Markdown of every kind's page, for `docs/reference/`; the same bytes every time.
 pub fn reference_markdown() -> Result<Vec<(String, String)>, Error> {
@@ -21,6 +23,7 @@ fn page(kind: Kind) -> Result<(String, String), Error> {
         kind,
         text: String::new(),
         rules: String::new(),
+        words: BTreeSet::new(),
     };
     for (part, title) in [("spec", "Spec"), ("status", "Status")] {
         let Some(below) = schema.pointer(&format!("/properties/{part}")) else {
@@ -42,8 +45,10 @@ fn page(kind: Kind) -> Result<(String, String), Error> {
         "<!-- Generated from the types in crds/ by `cargo xtask gen`. Do not edit. -->\n\n# {kind}\n\n\
          `apiVersion: {API_VERSION}`, `kind: {kind}`\n\n{about}\n\n\
          Fields in **bold** must be given. *Later*: the field is part of the contract and is refused as \
-         `not supported yet` by `mesh` on one machine in this release.\n{}\n## Rules\n\n{}",
-        rows.text, rows.rules
+         `not supported yet` by `mesh` on one machine in this release.\n{}\n## Words\n{}\n## Rules\n\n{}",
+        rows.text,
+        rows.meanings(),
+        rows.rules
     );
     Ok((format!("{}.md", kind.file_stem()), text))
 }
@@ -52,6 +57,7 @@ struct Rows {
     kind: Kind,
     text: String,
     rules: String,
+    words: BTreeSet<String>,
 }
 
 impl Rows {
@@ -107,6 +113,8 @@ impl Rows {
             type_of(schema)
         );
         self.rules(path, schema);
+        self.words
+            .extend([schema, item.unwrap_or(schema)].map(type_of));
         match deeper {
             Some(inner) => {
                 self.rules(&below, inner);
@@ -127,6 +135,22 @@ impl Rows {
         {
             let _ = writeln!(self.rules, "- `{path}`: {message}");
         }
+    }
+
+    /// What the words of the enums mean that this kind uses.
+    fn meanings(&self) -> String {
+        let mut text = String::new();
+        for words in vocabulary::words() {
+            let names: Vec<&str> = words.iter().map(|(name, _)| name.as_str()).collect();
+            if !self.words.contains(&names.join(", ")) {
+                continue;
+            }
+            text.push('\n');
+            for (name, meaning) in words {
+                let _ = writeln!(text, "- `{name}`: {}", cell(&meaning));
+            }
+        }
+        text
     }
 
     fn later(&self, path: &str) -> String {

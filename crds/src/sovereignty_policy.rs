@@ -194,6 +194,7 @@ pub struct Defaults {
 
 /// Whether privacy is a rule alone, or a preference on top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum PrivacyWeight {
     /// The privacy term is out of the score.
     Hard,

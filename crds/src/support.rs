@@ -272,3 +272,45 @@ fn follow<'n>(node: &'n Node, pattern: &str, path: String, found: &mut Vec<(Stri
         follow(below, rest, path, found);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::LATER;
+    use crate::manifest;
+
+    /// The schema at a path of the table.
+    fn at<'s>(schema: &'s Value, path: &str) -> Option<&'s Value> {
+        path.split('.').try_fold(schema, |schema, part| {
+            let name = part.strip_suffix("[]").unwrap_or(part);
+            let found = schema.get("properties")?.get(name)?;
+            if part.ends_with("[]") {
+                found.get("items")
+            } else {
+                Some(found)
+            }
+        })
+    }
+
+    #[test]
+    fn every_entry_names_a_field_that_exists() {
+        for later in LATER {
+            let schema = manifest::schema(later.kind).expect("a schema");
+            let found = at(&schema, later.path);
+            assert!(found.is_some(), "{}: {}", later.kind, later.path);
+            if let super::Uses::AllBut(good) = later.uses
+                && let Some(choices) = found
+                    .and_then(|schema| schema.get("enum"))
+                    .and_then(Value::as_array)
+            {
+                assert!(
+                    good.iter()
+                        .all(|word| choices.contains(&Value::from(*word))),
+                    "{}",
+                    later.path
+                );
+            }
+        }
+    }
+}

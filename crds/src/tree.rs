@@ -141,8 +141,10 @@ impl Node {
             let item = self.items().get(index.parse::<usize>().ok()?)?;
             return Some((item.at, item, rest));
         }
+        // Reversed, so that of equal keys the first is taken: `max_by_key` gives the last.
         self.entries()
             .iter()
+            .rev()
             .filter_map(|entry| {
                 let rest = path.strip_prefix(entry.key.as_str())?;
                 (rest.is_empty() || rest.starts_with(['.', '['])).then_some((entry, rest))

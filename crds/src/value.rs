@@ -54,7 +54,7 @@ const QUANTITY_PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,9})?(n|u|m|k|M|G|T|P|Ki|
 pub(crate) const PATTERN_HELP: [(&str, &str); 11] = [
     (
         DECIMAL_PATTERN,
-        "a decimal number that is not negative: write for example \"0.25\"",
+        "a decimal number of 0 or more: write for example \"0.25\"",
     ),
     (
         FRACTION_PATTERN,
@@ -199,6 +199,7 @@ pub struct LabelRequirement {
 
 /// How a label is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum LabelOperator {
     /// The value is one of `values`.
     In,
@@ -328,7 +329,6 @@ impl JsonSchema for Quantity {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "x-kubernetes-int-or-string": true,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
             "pattern": QUANTITY_PATTERN,
         })
     }

@@ -1,5 +1,8 @@
 //! Words of the contract that YAML writes in PascalCase, and their way into the vocabulary of the
 //! data plane. Refuses nothing: an unknown word never gets past the schema.
+//!
+//! Here and elsewhere enums have an empty schema description: kube's rewriting of `Option<Enum>`
+//! would put it in the place of the field's own text.
 
 use mesh_core as core;
 use schemars::JsonSchema;
@@ -9,6 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
+#[schemars(description = "")]
 pub enum Privacy {
     /// May go anywhere.
     Public,
@@ -33,6 +37,7 @@ impl From<Privacy> for core::PrivacyLevel {
 
 /// Who owns the hardware, and under which law it stands; from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum Class {
     /// Hardware the organization owns.
     OwnHardware,
@@ -66,6 +71,7 @@ impl From<Class> for core::SovereigntyClass {
 
 /// Kind of work a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum Task {
     /// Conversation and everything not recognized as something else.
     Chat,
@@ -105,6 +111,7 @@ impl From<Task> for core::TaskType {
 
 /// How long a caller can wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum Latency {
     /// A person is waiting.
     Interactive,
@@ -126,6 +133,7 @@ impl From<Latency> for core::LatencyClass {
 
 /// Something that an engine enforces, not merely tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 pub enum EngineFeature {
     /// Tool calls.
     Tools,
@@ -146,4 +154,55 @@ impl From<EngineFeature> for core::Feature {
             EngineFeature::Embeddings => Self::Embeddings,
         }
     }
+}
+
+/// Every enum of the contract with what its words mean, for the reference pages: choices in the order
+/// of the schema, and one text for each.
+pub(crate) fn words() -> Vec<Vec<(String, String)>> {
+    let schemas = [
+        schemars::schema_for!(Privacy),
+        schemars::schema_for!(Class),
+        schemars::schema_for!(Task),
+        schemars::schema_for!(Latency),
+        schemars::schema_for!(EngineFeature),
+        schemars::schema_for!(crate::condition::ConditionStatus),
+        schemars::schema_for!(crate::model_cache::ModelType),
+        schemars::schema_for!(crate::model_cache::Quantization),
+        schemars::schema_for!(crate::model_cache::AccessMode),
+        schemars::schema_for!(crate::inference_backend::HealthState),
+        schemars::schema_for!(crate::endpoint::Protocol),
+        schemars::schema_for!(crate::endpoint::Trust),
+        schemars::schema_for!(crate::in_cluster::Engine),
+        schemars::schema_for!(crate::in_cluster::Vendor),
+        schemars::schema_for!(crate::in_cluster::Unsatisfiable),
+        schemars::schema_for!(crate::sovereignty_policy::PrivacyWeight),
+        schemars::schema_for!(crate::policy_rule::ClaimField),
+        schemars::schema_for!(crate::policy_rule::MidStream),
+        schemars::schema_for!(crate::policy_rule::SafetyRefusals),
+        schemars::schema_for!(crate::policy_rule::Substitution),
+        schemars::schema_for!(crate::policy_rule::Overflow),
+        schemars::schema_for!(crate::guard::RedactionAction),
+        schemars::schema_for!(crate::guard::BudgetScope),
+        schemars::schema_for!(crate::value::LabelOperator),
+    ];
+    schemas
+        .iter()
+        .map(|schema| variants(schema.as_value()))
+        .collect()
+}
+
+fn variants(schema: &serde_json::Value) -> Vec<(String, String)> {
+    let text = |variant: &serde_json::Value, key: &str| {
+        variant
+            .get(key)
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let variants = schema.get("oneOf").and_then(serde_json::Value::as_array);
+    variants
+        .into_iter()
+        .flatten()
+        .map(|variant| (text(variant, "const"), text(variant, "description")))
+        .collect()
 }

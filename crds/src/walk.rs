@@ -53,8 +53,7 @@ impl Walker<'_> {
                 self.range(node, schema, path);
                 node.json()
             }
-            ("boolean", Content::Bool(_)) => node.json(),
-            ("", _) => node.json(),
+            ("boolean", Content::Bool(_)) | ("", _) => node.json(),
             _ => {
                 let at = if matches!(node.content, Content::List(_) | Content::Map(_)) {
                     key_at

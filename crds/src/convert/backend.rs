@@ -15,7 +15,7 @@ use url::{Host, Url};
 use super::{World, model, value, warning};
 use crate::endpoint::{Claims, Cloud, External, HeaderValue};
 use crate::in_cluster::InCluster;
-use crate::inference_backend::{InferenceBackend, Model};
+use crate::inference_backend::{InferenceBackend, InferenceBackendSpec, Model};
 use crate::kind::Kind;
 use crate::parse::{Document, Object};
 use crate::problem::{Problem, ProblemKind};
@@ -43,44 +43,23 @@ pub(super) fn convert(
 ) -> Option<Backend> {
     let spec = &object.spec;
     let mut declared = Declared::default();
-    let mut overrides = (Map::new(), None);
-    let place = if let Some(in_cluster) = &spec.in_cluster {
-        in_process(world, document, in_cluster, &mut declared, problems)?
+    let (place, streams) = if let Some(in_cluster) = &spec.in_cluster {
+        (
+            in_process(world, document, in_cluster, &mut declared, problems)?,
+            None,
+        )
     } else if let Some(external) = &spec.external {
-        overrides = (
-            copied(&external.request_overrides),
-            external.stream_upstream,
-        );
-        Place::External(endpoint(
-            world,
-            document,
-            "spec.external",
-            &external.into(),
-            problems,
-        )?)
+        let endpoint = endpoint(world, document, "spec.external", &external.into(), problems)?;
+        (Place::External(endpoint), external.stream_upstream)
     } else {
         let cloud = spec.cloud.as_ref()?;
-        overrides = (copied(&cloud.request_overrides), cloud.stream_upstream);
-        Place::Cloud(core::Cloud {
+        let place = core::Cloud {
             endpoint: endpoint(world, document, "spec.cloud", &cloud.into(), problems)?,
             provider: cloud.provider.clone(),
             claims: claims(world, document, cloud.claims.as_ref(), problems)?,
-        })
+        };
+        (Place::Cloud(place), cloud.stream_upstream)
     };
-    let field = if spec.cloud.is_some() {
-        "spec.cloud.requestOverrides"
-    } else {
-        "spec.external.requestOverrides"
-    };
-    for name in NOT_OVERRIDABLE
-        .into_iter()
-        .filter(|name| overrides.0.contains_key(*name))
-    {
-        let message = format!(
-            "`{name}` belongs to the caller or to the mesh and cannot be overridden: remove it"
-        );
-        problems.push(document.problem(ProblemKind::Value, format!("{field}.{name}"), message));
-    }
     let models: Option<Vec<_>> = spec
         .models
         .iter()
@@ -104,12 +83,33 @@ pub(super) fn convert(
             .as_ref()
             .map(|to| selector(&to.namespace_selector))
             .unwrap_or_default(),
-        request_overrides: overrides.0,
-        stream_upstream: overrides.1.unwrap_or(true),
+        request_overrides: request_overrides(document, spec, problems),
+        stream_upstream: streams.unwrap_or(true),
     })
 }
 
-fn copied(overrides: &BTreeMap<String, Value>) -> Map<String, Value> {
+fn request_overrides(
+    document: &Document,
+    spec: &InferenceBackendSpec,
+    problems: &mut Vec<Problem>,
+) -> Map<String, Value> {
+    let (field, overrides) = match (&spec.cloud, &spec.external) {
+        (Some(cloud), _) => ("spec.cloud.requestOverrides", &cloud.request_overrides),
+        (None, Some(external)) => (
+            "spec.external.requestOverrides",
+            &external.request_overrides,
+        ),
+        (None, None) => return Map::new(),
+    };
+    for name in NOT_OVERRIDABLE
+        .into_iter()
+        .filter(|name| overrides.contains_key(*name))
+    {
+        let message = format!(
+            "`{name}` belongs to the caller or to the mesh and cannot be overridden: remove it"
+        );
+        problems.push(document.problem(ProblemKind::Value, format!("{field}.{name}"), message));
+    }
     overrides
         .iter()
         .map(|(name, value)| (name.clone(), value.clone()))

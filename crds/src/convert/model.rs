@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use mesh_core::{Capabilities, License};
 
 use super::{World, value};
-use crate::model_cache::{ModelCache, Source};
+use crate::model_cache::ModelCache;
 use crate::parse::Document;
 use crate::problem::Problem;
+use crate::source::Source;
 
 /// A model: its files, where they may come from, how it is sampled, what it can do.
 #[derive(Debug, Clone, PartialEq)]

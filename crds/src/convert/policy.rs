@@ -29,78 +29,110 @@ pub(super) fn convert(
     problems: &mut Vec<Problem>,
 ) -> Option<Policy> {
     let spec = &object.spec;
-    let weights = value(
+    let weights = group(
         document,
         "spec.weights",
-        spec.weights.as_ref().map(weights).transpose(),
+        spec.weights.as_ref(),
+        weights,
         problems,
     )?;
-    let references = value(
+    let references = group(
         document,
         "spec.references",
-        spec.references.as_ref().map(references).transpose(),
+        spec.references.as_ref(),
+        references,
         problems,
     )?;
-    let failover = value(
+    let failover = group(
         document,
         "spec.failover",
-        spec.failover.as_ref().map(failover).transpose(),
+        spec.failover.as_ref(),
+        failover,
         problems,
     )?;
-    let gap = spec
-        .prefer_local
+    let prefer_local_gap = group(
+        document,
+        "spec.preferLocal",
+        spec.prefer_local.as_ref(),
+        gap,
+        problems,
+    )?;
+    let owned = spec
+        .ownership
         .as_ref()
-        .map(|prefer| prefer.unless_quality_gap_exceeds.read())
-        .transpose();
-    let ownership = match &spec.ownership {
-        Some(spec) => Some(ownership(world, document, spec, problems)?),
-        None => None,
-    };
-    let floor = match &spec.floor {
-        Some(spec) => Some(floor(world, document, spec, problems)?),
-        None => None,
-    };
+        .map(|spec| ownership(world, document, spec, problems));
+    let floor = spec
+        .floor
+        .as_ref()
+        .map(|spec| floor(world, document, spec, problems));
+    let defaults = spec.defaults.unwrap_or_default();
+    let incomplete = spec
+        .classification
+        .as_ref()
+        .and_then(|group| group.incomplete_level);
     Some(Policy {
         id: world.id(document),
         digest: digest(spec),
         namespaces: namespaces(spec),
-        service_accounts: spec
-            .selector
-            .iter()
-            .flat_map(|selector| &selector.service_accounts)
-            .map(|name| name.0.clone())
-            .collect(),
-        ownership,
-        default_privacy: spec
-            .defaults
-            .and_then(|defaults| defaults.privacy)
-            .map(Into::into),
-        default_latency: spec
-            .defaults
-            .and_then(|defaults| defaults.latency)
-            .map(Into::into),
+        service_accounts: service_accounts(spec),
+        ownership: all_read(owned)?,
+        default_privacy: defaults.privacy.map(Into::into),
+        default_latency: defaults.latency.map(Into::into),
         weights,
-        privacy_weight: spec.privacy_weight.map(|weight| match weight {
-            PrivacyWeight::Hard => policy::PrivacyWeight::Hard,
-            PrivacyWeight::Weighted => policy::PrivacyWeight::Weighted,
-        }),
+        privacy_weight: spec.privacy_weight.map(Into::into),
         references,
-        prefer_local_gap: value(
-            document,
-            "spec.preferLocal.unlessQualityGapExceeds",
-            gap,
-            problems,
-        )?,
+        prefer_local_gap,
         constraints: constraints(document, spec.constraints.as_ref(), problems)?,
-        incomplete_level: spec
-            .classification
-            .as_ref()
-            .and_then(|group| group.incomplete_level)
-            .map(Into::into),
+        incomplete_level: incomplete.map(Into::into),
         failover,
-        floor,
+        floor: all_read(floor)?,
         tests: tests(world, document, &spec.tests, problems),
     })
+}
+
+/// The outer option is "could be read", the inner one "is there".
+#[expect(
+    clippy::option_option,
+    reason = "the caller needs `?` for what could not be read"
+)]
+fn group<S, T>(
+    document: &Document,
+    field: &str,
+    spec: Option<&S>,
+    read: impl Fn(&S) -> Result<T, Error>,
+    problems: &mut Vec<Problem>,
+) -> Option<Option<T>> {
+    value(document, field, spec.map(read).transpose(), problems)
+}
+
+/// From "is there, could be read" to "could be read, is there".
+#[expect(
+    clippy::option_option,
+    reason = "the caller needs `?` for what could not be read"
+)]
+fn all_read<T>(group: Option<Option<T>>) -> Option<Option<T>> {
+    match group {
+        Some(None) => None,
+        Some(read) => Some(read),
+        None => Some(None),
+    }
+}
+
+fn service_accounts(spec: &SovereigntyPolicySpec) -> Vec<String> {
+    let names = spec
+        .selector
+        .iter()
+        .flat_map(|selector| &selector.service_accounts);
+    names.map(|name| name.0.clone()).collect()
+}
+
+impl From<PrivacyWeight> for policy::PrivacyWeight {
+    fn from(weight: PrivacyWeight) -> Self {
+        match weight {
+            PrivacyWeight::Hard => Self::Hard,
+            PrivacyWeight::Weighted => Self::Weighted,
+        }
+    }
 }
 
 fn namespaces(spec: &SovereigntyPolicySpec) -> core::NamespaceSelector {
@@ -119,7 +151,8 @@ pub(super) fn digest(spec: &SovereigntyPolicySpec) -> String {
         .unwrap_or_default();
     Sha256::digest(canonical.as_bytes())
         .iter()
-        .map(|byte| format!("{byte:02x}"))
+        .flat_map(|byte| [byte >> 4, byte & 0xf])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
         .collect()
 }
 
@@ -150,6 +183,10 @@ fn weights(spec: &rule::Weights) -> Result<policy::Weights, Error> {
         sovereignty: spec.sovereignty.read()?,
         privacy: spec.privacy.read()?,
     })
+}
+
+fn gap(spec: &rule::PreferLocal) -> Result<f64, Error> {
+    spec.unless_quality_gap_exceeds.read()
 }
 
 fn references(spec: &rule::References) -> Result<policy::References, Error> {
@@ -321,11 +358,7 @@ fn constraints(
         allow_training: rule.allow_training,
     });
     Some(policy::Constraints {
-        minimum_class: spec
-            .minimum_class
-            .as_ref()
-            .map(minimum_class)
-            .unwrap_or_default(),
+        minimum_class: spec.minimum_class.map(minimum_class).unwrap_or_default(),
         jurisdictions: places,
         licenses_deny: spec
             .licenses
@@ -341,7 +374,7 @@ fn constraints(
     })
 }
 
-fn minimum_class(spec: &rule::MinimumClass) -> BTreeMap<PrivacyLevel, SovereigntyClass> {
+fn minimum_class(spec: rule::MinimumClass) -> BTreeMap<PrivacyLevel, SovereigntyClass> {
     [
         (PrivacyLevel::Restricted, spec.restricted),
         (PrivacyLevel::Confidential, spec.confidential),
