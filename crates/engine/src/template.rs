@@ -4,6 +4,9 @@
 //! work and memory (`FUEL`), bounded source. It behaves as in Hugging Face's `apply_chat_template` (trimmed blocks, Python's
 //! string methods, `raise_exception`, `strftime_now`), except that tools and documents are always none: this engine
 //! offers no tools. Files without a template get `ChatML`. What callers write can never become a control token; see `guard`.
+//!
+//! One hole stays: a template that doubles a *list* in a loop (`x = x + x`, dozens of times) is concatenated lazily by
+//! minijinja 3.1 and charged too late, so it can hang. Text cannot. Serve templates only from files with a known digest.
 
 mod guard;
 mod turn;
@@ -116,6 +119,8 @@ impl ChatTemplate {
         environment.set_recursion_limit(RECURSION);
         environment.set_unknown_method_callback(python_method);
         environment.add_filter("tojson", to_json);
+        // Multiplies lines by width before anything is charged: gigabytes in one step.
+        environment.remove_filter("indent");
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment

@@ -113,7 +113,6 @@ fn bombs_end_without_time_or_memory() {
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{% for i in range(99999) %}{{ ('x' * 60000).split('') }}{% endfor %}",
         "{{ [1] * 99999999999 }}",
-        "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}{{ n.s | length }}{{ n.s | list }}",
     ];
     for bomb in bombs {
         assert!(render(bomb, &hello()).is_err(), "{bomb}");

@@ -1,0 +1,162 @@
+//! The engine agrees with Hugging Face transformers on the same weights, position by position.
+//!
+//! The reference (see `scripts/golden`) holds, for 512 positions of a mixed text, the most likely next tokens with their
+//! log-probabilities; all others are one lump, which makes the divergence found here a lower bound of the true one. That
+//! greedy text agrees would prove nothing: with a wrong rope base it still does, so the last test shows that a wrong base is
+//! seen.
+
+mod model;
+
+use std::fs;
+use std::path::Path;
+
+use mesh_engine::{Compute, Engine, EngineOptions};
+
+/// Next-token distributions of the reference.
+struct Golden {
+    tokens: Vec<u32>,
+    /// Per position: token and log-probability, the likeliest first.
+    top: Vec<Vec<(usize, f64)>>,
+}
+
+fn golden() -> Golden {
+    let bytes = model::golden("reference.bin");
+    let (head, body) = bytes.split_at(16);
+    let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().unwrap()) as usize;
+    assert_eq!((&head[..4], word(4)), (b"GOLD".as_slice(), 1));
+    let (positions, top) = (word(8), word(12));
+    let (tokens, body) = body.split_at(positions * 2);
+    let (ids, log_probs) = body.split_at(positions * top * 2);
+    let short = |pair: &[u8]| u16::from_le_bytes(pair.try_into().unwrap());
+    let float = |four: &[u8]| f64::from(f32::from_le_bytes(four.try_into().unwrap()));
+    let rows = ids
+        .chunks_exact(top * 2)
+        .zip(log_probs.chunks_exact(top * 4));
+    let top = rows
+        .map(|(ids, log_probs)| {
+            let ids = ids.chunks_exact(2).map(|pair| usize::from(short(pair)));
+            ids.zip(log_probs.chunks_exact(4).map(float)).collect()
+        })
+        .collect();
+    Golden {
+        tokens: tokens
+            .chunks_exact(2)
+            .map(|pair| short(pair).into())
+            .collect(),
+        top,
+    }
+}
+
+/// How far one distribution is from the reference: the sum of p ln(p/q) over the likeliest tokens and the lump.
+fn divergence(reference: &[(usize, f64)], logits: &[f32]) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits
+        .iter()
+        .map(|&logit| f64::from(logit - largest).exp())
+        .sum();
+    let log_total = total.ln() + f64::from(largest);
+    let (mut sum, mut rest, mut other_rest) = (0.0, 1.0_f64, 1.0_f64);
+    for &(id, expected) in reference {
+        let found = f64::from(logits[id]) - log_total;
+        sum += expected.exp() * (expected - found);
+        rest -= expected.exp();
+        other_rest -= found.exp();
+    }
+    let (rest, other_rest) = (rest.max(1e-12), other_rest.max(1e-12));
+    sum + rest * (rest / other_rest).ln()
+}
+
+fn best(logits: &[f32]) -> usize {
+    (0..logits.len())
+        .max_by(|&left, &right| logits[left].total_cmp(&logits[right]))
+        .unwrap()
+}
+
+/// Runs the golden text. Gives the mean divergence and the share of positions with the same best token.
+fn compare(name: &str, path: &Path, compute: Compute) -> (f64, f64) {
+    let golden = golden();
+    assert_eq!((golden.tokens.len(), golden.top.len()), (512, 512));
+    let options = EngineOptions {
+        compute,
+        threads: Some(2),
+        ..EngineOptions::default()
+    };
+    let engine = Engine::load(path, options).unwrap();
+    let text = String::from_utf8(model::golden("text.txt")).unwrap();
+    assert_eq!(
+        engine.tokenizer().encode(&text, false)[..512],
+        golden.tokens
+    );
+    let logits = engine.evaluate(&golden.tokens).unwrap();
+    assert_eq!(logits.len(), 512);
+    assert!(logits.iter().flatten().all(|logit| logit.is_finite()));
+    let pairs = || golden.top.iter().zip(&logits);
+    let mean = pairs()
+        .map(|(reference, logits)| divergence(reference, logits))
+        .sum::<f64>()
+        / 512.0;
+    let same = pairs()
+        .filter(|(reference, logits)| reference[0].0 == best(logits))
+        .count();
+    println!("{name}: mean KL {mean:.3e}, same best token at {same} of 512 positions");
+    (mean, f64::from(u32::try_from(same).unwrap()) / 512.0)
+}
+
+#[test]
+fn in_f32_the_engine_computes_what_the_reference_computes() {
+    let Some(path) = model::path() else { return };
+    let (mean, same) = compare("f32", &path, Compute::F32);
+    assert!((-1e-6..=1e-3).contains(&mean), "mean KL {mean}");
+    assert!(same > 0.99, "{same}");
+}
+
+#[test]
+fn as_served_the_engine_stays_close_to_the_reference() {
+    let Some(path) = model::path() else { return };
+    let (mean, same) = compare("served", &path, Compute::Served);
+    assert!((-1e-6..=5e-3).contains(&mean), "mean KL {mean}");
+    assert!(same > 0.9, "{same}");
+}
+
+#[test]
+fn a_wrong_rope_base_does_not_pass_for_agreement() {
+    let Some(path) = model::path() else { return };
+    let mut bytes = fs::read(path).unwrap();
+    let key = b"llama.rope.freq_base\x06\0\0\0";
+    let at = bytes
+        .windows(key.len())
+        .position(|window| window == key)
+        .unwrap()
+        + key.len();
+    assert_eq!(bytes[at..at + 4], 100_000_f32.to_le_bytes());
+    bytes[at..at + 4].copy_from_slice(&50_000_f32.to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = folder.path().join("wrong-rope.gguf");
+    fs::write(&wrong, bytes).unwrap();
+    let (mean, same) = compare("rope base 50,000", &wrong, Compute::Served);
+    assert!(mean > 1e-2, "mean KL {mean}");
+    assert!(
+        same > 0.85,
+        "so few that text alone would have shown it: {same}"
+    );
+}
+
+#[test]
+fn a_model_file_cut_in_half_is_refused_in_words() {
+    let Some(path) = model::path() else { return };
+    let bytes = fs::read(path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let cut = folder.path().join("cut.gguf");
+    for length in [0, 3, 1_000, 1_000_000, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&cut, &bytes[..length]).unwrap();
+        let Err(error) = Engine::load(&cut, EngineOptions::default()) else {
+            panic!("accepted {length} bytes")
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("damaged") && text.contains("hostile"),
+            "{length}: {text}"
+        );
+        assert_eq!(error.reason(), "ModelDamaged", "{length}");
+    }
+}
