@@ -57,7 +57,7 @@ fn find(text: &str, windows: &mut Vec<(usize, usize)>) {
             return;
         };
         let next = at + found.len_utf8();
-        if change(found) != Change::Keep {
+        if matters(change(found), bytes, at, next) {
             let from = text.floor_char_boundary(at.saturating_sub(AROUND));
             let to = text.ceil_char_boundary((next + AROUND).min(text.len()));
             match windows.last_mut() {
@@ -66,6 +66,26 @@ fn find(text: &str, windows: &mut Vec<(usize, usize)>) {
             }
         }
         at = next;
+    }
+}
+
+/// Dashes, blanks and points of ordinary typography join or part nothing unless digits or other
+/// folded characters stand beside them.
+fn matters(change: Change, bytes: &[u8], at: usize, next: usize) -> bool {
+    const BESIDE: usize = 4;
+    match change {
+        Change::Keep => false,
+        Change::Into(b'-' | b'.') => {
+            let before = bytes.get(at.saturating_sub(BESIDE)..at).unwrap_or_default();
+            let behind = bytes
+                .get(next..bytes.len().min(next + BESIDE))
+                .unwrap_or_default();
+            before
+                .iter()
+                .chain(behind)
+                .any(|byte| byte.is_ascii_digit() || *byte >= 0x80)
+        }
+        Change::Drop | Change::Into(_) => true,
     }
 }
 
@@ -193,7 +213,7 @@ mod tests {
         let mut corpus = Corpus::new(1 << 20);
         corpus.push("/x", text, Voice::User, None);
         let folded = fold(&corpus)?;
-        let read = String::from_utf8(folded.text.clone()).expect("text");
+        let read = String::from_utf8(folded.text).expect("text");
         Some((corpus, read.trim_end_matches('\u{1}').to_owned()))
     }
 

@@ -1,4 +1,9 @@
 //! The contract of `classify`: the formula of the level, needs, latency, and what facts never hold.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail loudly"
+)]
 
 use mesh_classify::{Inputs, classify, classify_text, text_request};
 use mesh_core::{Facts, LatencyClass, PrivacyLevel, TaskType, ToolNeed};

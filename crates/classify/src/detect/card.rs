@@ -41,7 +41,8 @@ pub(crate) const CONTEXT: &[&str] = &[
 /// Bytes around a number in which a word counts.
 const NEAR: usize = 64;
 const LONGEST: usize = 19;
-const SHORTEST: usize = 12;
+/// More groups than any usual way to write a card has.
+const FEW_GROUPS: usize = 6;
 
 /// Looks for cards in a chain of digit groups.
 pub(crate) fn check(chain: &Chain<'_>, out: &mut Matches) {
@@ -64,16 +65,23 @@ fn starting_at<'a>(chain: &Chain<'a>, first: usize) -> Option<&'a [Group]> {
     let mut length = 0;
     let groups = chain.groups.get(first..)?;
     for (index, group) in groups.iter().enumerate() {
+        // Long rows of small numbers are looked at only where a card is likely.
+        if index == FEW_GROUPS
+            && first > 0
+            && !near_word(chain, groups.get(..LONGEST).unwrap_or(groups))
+        {
+            return None;
+        }
         let room = digits.get_mut(length..length + group.len())?;
         room.copy_from_slice(chain.text.get(group.start..group.end)?);
         length += group.len();
         let number = digits.get(..length)?;
-        if length < SHORTEST || !luhn(number) {
-            continue;
-        }
         let (Some(trust), Some(card)) = (issuer(number), groups.get(..=index)) else {
             continue;
         };
+        if !luhn(number) {
+            continue;
+        }
         if before(chain.text, group_start(card)) == Some(b'+') && length <= 15 {
             continue; // an international phone number
         }

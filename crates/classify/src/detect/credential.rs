@@ -41,6 +41,7 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIEN
 pub(crate) fn pem(text: &[u8], hit: &Hit, out: &mut Matches) {
     const LABEL: usize = 48;
     const BODY: usize = 20;
+    const DASHES: usize = 5;
     let Some(rest) = text.get(hit.end..) else {
         return;
     };
@@ -52,16 +53,16 @@ pub(crate) fn pem(text: &[u8], hit: &Hit, out: &mut Matches) {
         return;
     }
     let body = rest.get(dashes..).unwrap_or_default();
-    let mut run = 0;
-    let mut end = 0;
+    let (mut run, mut end, mut border) = (0, 0, 0);
     // Headers such as `Proc-Type:` may stand before the body: its first long line decides.
-    for (at, byte) in body.iter().take(512).enumerate() {
-        run = match byte {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'/' | b'=' => run + 1,
-            _ => 0,
-        };
+    for (at, byte) in body.iter().enumerate().skip(DASHES).take(256) {
+        let encoded = byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+        run = if encoded { run + 1 } else { 0 };
+        border = if *byte == b'-' { border + 1 } else { 0 };
         if run >= BODY {
             end = at + 1;
+        }
+        if end > 0 || border >= DASHES {
             break;
         }
     }
@@ -69,7 +70,11 @@ pub(crate) fn pem(text: &[u8], hit: &Hit, out: &mut Matches) {
         // The next five dashes are the end, or the begin of another key.
         let close = body
             .get(end..)
-            .and_then(|rest| rest.windows(5).take(8192).position(|word| word == b"-----"))
+            .and_then(|rest| {
+                rest.windows(DASHES)
+                    .take(8192)
+                    .position(|word| word == b"-----")
+            })
             .map_or(end, |step| end + step);
         out.add(&PRIVATE_KEY, hit.start, hit.end + dashes + close);
     }

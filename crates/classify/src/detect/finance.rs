@@ -195,12 +195,10 @@ fn sum(bytes: &[u8]) -> bool {
     bytes
         .split(|byte| !(byte.is_ascii_digit() || matches!(byte, b'.' | b',' | b'\'')))
         .any(|run| {
-            let digits = run.iter().copied().filter(u8::is_ascii_digit);
-            let digits: Vec<u8> = digits.collect();
-            let grouped = run.get(..4) != digits.get(..4);
-            let year = digits.len() == 4
-                && !grouped
-                && (digits.starts_with(b"19") || digits.starts_with(b"20"));
-            digits.len() >= 3 && !year
+            let digits = run.iter().filter(|byte| byte.is_ascii_digit()).count();
+            let century = run.starts_with(b"19") || run.starts_with(b"20");
+            let plain = run.iter().take(4).all(u8::is_ascii_digit);
+            let year = digits == 4 && century && plain;
+            digits >= 3 && !year
         })
 }

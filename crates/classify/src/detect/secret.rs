@@ -110,27 +110,31 @@ pub(crate) fn placeholder(value: &[u8]) -> bool {
     hollow || EMPTY.contains(&core) || lower.starts_with(b"$") || distinct(value) < 4
 }
 
+/// Bytes of a value that decide.
+const LOOKED_AT: usize = 64;
+/// Bytes of a value that a finding covers at most.
+const LONGEST: usize = 1024;
+
 /// Looks behind the name of a secret.
 pub(crate) fn check(text: &[u8], hit: &Hit, out: &mut Matches) {
     let Some((start, said)) = value_start(text, hit.end) else {
         return;
     };
     let quote = super::before(text, start).filter(|byte| matches!(byte, b'"' | b'\'' | b'`'));
-    let length = text.get(start..).map_or(0, |rest| {
-        rest.iter()
-            .take(256)
-            .take_while(|byte| match quote {
-                Some(quote) => **byte != quote && byte.is_ascii_graphic(),
-                None => {
-                    byte.is_ascii_graphic()
-                        && !matches!(byte, b'"' | b'\'' | b'`' | b',' | b';' | b'&' | b'\\')
-                }
-            })
-            .count()
-    });
-    let Some(value) = text.get(start..start + length) else {
-        return;
+    let inside = |byte: &u8| match quote {
+        Some(quote) => *byte != quote && byte.is_ascii_graphic(),
+        None => {
+            byte.is_ascii_graphic()
+                && !matches!(byte, b'"' | b'\'' | b'`' | b',' | b';' | b'&' | b'\\')
+        }
     };
+    let rest = text.get(start..).unwrap_or_default();
+    let length = rest
+        .iter()
+        .take(LOOKED_AT)
+        .take_while(|byte| inside(byte))
+        .count();
+    let value = rest.get(..length).unwrap_or_default();
     let value = if quote.is_none() {
         trimmed(value)
     } else {
@@ -140,7 +144,8 @@ pub(crate) fn check(text: &[u8], hit: &Hit, out: &mut Matches) {
     let password = name
         .first()
         .is_some_and(|first| matches!(first.to_ascii_lowercase(), b'p' | b'k' | b'm' | b'c'));
-    if !convincing(value, password, said) || placeholder(value) {
+    let code = quote.is_none() && looks_like_code(value);
+    if code || !convincing(value, password, said) || placeholder(value) {
         return;
     }
     let rule = if aws(text, hit, value) {
@@ -148,7 +153,15 @@ pub(crate) fn check(text: &[u8], hit: &Hit, out: &mut Matches) {
     } else {
         &ASSIGNED
     };
-    out.add(rule, start, start + value.len());
+    let longer = if length == LOOKED_AT {
+        rest.iter()
+            .take(LONGEST)
+            .take_while(|byte| inside(byte))
+            .count()
+    } else {
+        value.len()
+    };
+    out.add(rule, start, start + longer);
 }
 
 /// A sentence may end behind the value.
@@ -168,7 +181,13 @@ fn aws(text: &[u8], hit: &Hit, value: &[u8]) -> bool {
     value.len() == 40 && value.iter().all(base64) && near.windows(3).any(|word| word == b"aws")
 }
 
-/// Enough different characters, of more than one kind, and no code.
+fn looks_like_code(value: &[u8]) -> bool {
+    value.iter().any(|byte| matches!(byte, b'(' | b'[' | b'{'))
+        || value.starts_with(b"/")
+        || value.starts_with(b"--")
+}
+
+/// Enough different characters of more than one kind.
 fn convincing(value: &[u8], password: bool, said: bool) -> bool {
     let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
     let letters = value
@@ -180,11 +199,8 @@ fn convincing(value: &[u8], password: bool, said: bool) -> bool {
     let lower = value.iter().any(u8::is_ascii_lowercase);
     let mixed =
         (digits > 0 && letters > 0) || (marks > 0 && letters > 0 && !said) || (upper && lower);
-    let code = value.iter().any(|byte| matches!(byte, b'(' | b'[' | b'{'))
-        || value.starts_with(b"/")
-        || value.starts_with(b"--");
     let path = value.split(|byte| *byte == b'.').count() > 2 && digits == 0;
-    if code || path || !mixed {
+    if path || !mixed {
         return false;
     }
     if password {

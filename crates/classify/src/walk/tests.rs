@@ -44,6 +44,7 @@ fn card_at(facts: &mesh_core::Facts, place: &str) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of places")]
 fn every_part_of_every_message_is_read() {
     for (message, place) in [
         (
@@ -252,9 +253,9 @@ fn escapes_inside_strings_are_decoded_and_read() {
         "/messages/0/content~json",
     );
 
-    let mut deep = CARD.to_owned();
+    let mut deep = format!("{CARD}\"");
     for _ in 0..8 {
-        deep = serde_json::to_string(&format!("{deep}\"")).expect("json");
+        deep = serde_json::to_string(&deep).expect("json");
     }
     let found = facts_of(json!({"role": "user", "content": deep}));
     assert!(!found.scan.complete && found.level == PrivacyLevel::Restricted);
