@@ -162,7 +162,7 @@ impl Rows {
             return String::new();
         };
         let what = match later.uses {
-            Uses::Any => String::from("*Later.*"),
+            Uses::Any | Uses::Presence => String::from("*Later.*"),
             Uses::AllBut(good) => format!("*Later: everything but {}.*", good.join(", ")),
         };
         if later.instead.is_empty() {

@@ -2,7 +2,7 @@
 //! and the reference pages mark them.
 
 use crate::kind::Kind;
-use crate::tree::Node;
+use crate::tree::{Content, Node};
 
 /// A field, or some values of a field, whose behavior comes later.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +20,10 @@ pub(crate) struct Later {
 /// Which uses of a field are refused.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Uses {
-    /// Any.
+    /// Any that says something: an empty list or mapping does not.
     Any,
+    /// Any: `{}` says everything.
+    Presence,
     /// Every value but these.
     AllBut(&'static [&'static str]),
 }
@@ -31,6 +33,15 @@ const fn any(kind: Kind, path: &'static str, instead: &'static str) -> Later {
         kind,
         path,
         uses: Uses::Any,
+        instead,
+    }
+}
+
+const fn presence(kind: Kind, path: &'static str, instead: &'static str) -> Later {
+    Later {
+        kind,
+        path,
+        uses: Uses::Presence,
         instead,
     }
 }
@@ -59,7 +70,7 @@ const SOURCES: &str = "use file, http or huggingFace";
 pub(crate) const LATER: &[Later] = &[
     but(CACHE, "spec.type", &["Model"], ""),
     any(CACHE, "spec.base", ""),
-    any(
+    presence(
         CACHE,
         "spec.sources[].builtin",
         "builtin is for the cluster's images; use file",
@@ -67,7 +78,7 @@ pub(crate) const LATER: &[Later] = &[
     any(CACHE, "spec.sources[].s3", SOURCES),
     any(CACHE, "spec.sources[].oci", SOURCES),
     any(CACHE, "spec.sources[].pvc", "pvc is for clusters; use file"),
-    any(CACHE, "spec.sources[].peers", SOURCES),
+    presence(CACHE, "spec.sources[].peers", SOURCES),
     any(
         CACHE,
         "spec.sources[].huggingFace.files",
@@ -227,7 +238,8 @@ impl Later {
     fn message(&self, path: &str, node: &Node) -> Option<String> {
         let value = match self.uses {
             Uses::Any if empty(node) => return None,
-            Uses::Any => String::new(),
+            Uses::Presence if node.null() => return None,
+            Uses::Any | Uses::Presence => String::new(),
             Uses::AllBut(good) => match node.written() {
                 Some(text) if node.null() || good.contains(&text.as_str()) => return None,
                 Some(text) => format!(": {}", crate::problem::shown(&text)),
@@ -243,9 +255,11 @@ impl Later {
     }
 }
 
-/// Null and empty lists say nothing. An empty mapping does: `peers: {}`.
+/// Null, empty lists and empty mappings say nothing.
 fn empty(node: &Node) -> bool {
-    node.null() || matches!(&node.content, crate::tree::Content::List(items) if items.is_empty())
+    let mapping = matches!(node.content, Content::Map(_));
+    let list = matches!(node.content, Content::List(_));
+    node.null() || (mapping && node.entries().is_empty()) || (list && node.items().is_empty())
 }
 
 /// All nodes at `pattern`, with their paths.

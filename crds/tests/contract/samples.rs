@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mesh_core::{Place, PrivacyLevel, SovereigntyClass};
-use mesh_crds::{ConvertInput, Converted, Document, SourceSpec, parse, to_snapshot};
+use mesh_crds::{ConvertInput, Converted, Document, ProblemKind, SourceSpec, parse, to_snapshot};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples/standalone")
@@ -102,4 +102,17 @@ fn the_cloud_example_is_complete_and_not_loaded_by_its_name() {
         .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
         .collect();
     assert_eq!(loaded.len(), 2, "{loaded:?}");
+}
+
+/// The examples of the contract, with everything that any release will do.
+const CONTRACT: &str = include_str!("whole.yaml");
+
+#[test]
+fn the_whole_contract_has_a_schema_and_what_comes_later_is_refused_by_name() {
+    let problems = parse("whole.yaml", CONTRACT).problems;
+    for problem in &problems {
+        assert_eq!(problem.kind, ProblemKind::NotSupportedYet, "{problem}");
+    }
+    let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(shown.join("\n"));
 }
