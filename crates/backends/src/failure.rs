@@ -87,12 +87,11 @@ pub(crate) async fn refused(response: Response, scrubber: &Scrubber) -> AttemptE
             fault(status, &said, scrubber)
         }
         // Older llama.cpp calls a prompt that is too long a failure of its own.
-        500 => match wording::context(&UpstreamError::read(&error_body(response).await)) {
-            true => AttemptError::Unsupported {
+        500 if wording::context(&UpstreamError::read(&error_body(response).await)) => {
+            AttemptError::Unsupported {
                 code: wording::CONTEXT,
-            },
-            false => AttemptError::Status { status },
-        },
+            }
+        }
         _ => AttemptError::Status { status },
     }
 }

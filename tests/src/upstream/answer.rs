@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// An answer, piece by piece.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four parts of a stream that can be left out one by one"
+)]
 pub struct Answer {
     pub(super) pieces: Vec<Piece>,
     /// Before the first piece, after the headers.
@@ -187,7 +191,8 @@ impl Answer {
     /// Reports an error within the 200 after `count` pieces.
     #[must_use]
     pub fn error_after(self, count: usize, error: Value) -> Self {
-        self.end_after(count, End::Error(json!({ "error": error })))
+        let event = Map::from_iter([(String::from("error"), error)]);
+        self.end_after(count, End::Error(Value::Object(event)))
     }
 
     fn end_after(mut self, count: usize, end: End) -> Self {

@@ -184,14 +184,15 @@ impl Chunks<'_> {
             let text = delta.get("content").cloned().unwrap_or_else(|| json!(""));
             json!({"index": 0, "text": text, "logprobs": null, "finish_reason": finish})
         };
-        let chunk = self.chunk(json!([choice]));
+        let chunk = self.chunk(&json!([choice]));
         self.data(delay, &chunk.to_string());
     }
 
-    fn chunk(&self, choices: Value) -> Value {
-        let object = match self.chat {
-            true => "chat.completion.chunk",
-            false => "text_completion",
+    fn chunk(&self, choices: &Value) -> Value {
+        let object = if self.chat {
+            "chat.completion.chunk"
+        } else {
+            "text_completion"
         };
         json!({"id": "scripted-1", "object": object, "created": 1, "model": self.model, "choices": choices})
     }
@@ -218,7 +219,7 @@ impl Chunks<'_> {
             self.push(Duration::ZERO, &json!({}), Some(finish));
         }
         if include_usage && answer.usage {
-            let mut chunk = self.chunk(json!([]));
+            let mut chunk = self.chunk(&json!([]));
             chunk["usage"] = usage(answer);
             self.data(Duration::ZERO, &chunk.to_string());
         }

@@ -1,4 +1,9 @@
 //! Promises of the clients against scripted model servers.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a broken arrangement of a test should end it"
+)]
 
 mod body;
 mod egress;
