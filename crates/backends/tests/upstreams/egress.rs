@@ -254,9 +254,9 @@ async fn connections_are_used_again() {
     assert_eq!((upstream.count(), upstream.connections()), (5, 1));
 }
 
-const ROLE: &str = "MESH_TEST_PROXY_CHILD";
+const ROLE: &str = "MESH_TEST_CHILD_SENDS_TO";
 
-/// Runs alone it does nothing; the test below starts it as a process of its own, with proxies.
+/// Alone it does nothing; the tests below start it as a process with an environment of its own.
 #[tokio::test]
 async fn child_that_sends_one_request() {
     let Ok(url) = std::env::var(ROLE) else {
@@ -267,31 +267,45 @@ async fn child_that_sends_one_request() {
     assert_eq!(failed, None);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn proxies_of_the_environment_are_ignored() {
-    let upstream = ScriptedUpstream::start().await.expect("an upstream");
-    let proxy = ScriptedUpstream::start().await.expect("a recorder");
-    proxy.set(Behavior::status(502));
-    let address = format!("http://{}", proxy.address());
+/// Sends one request to `upstream` from a process with these environment variables.
+async fn send_from_child(upstream: &ScriptedUpstream, environment: &[(&str, &str)]) {
     let mut child = Command::new(std::env::current_exe().expect("this test"));
-    child.args(["--exact", "egress::child_that_sends_one_request"]);
-    child.env(ROLE, upstream.url());
-    for name in [
-        "HTTP_PROXY",
-        "http_proxy",
-        "HTTPS_PROXY",
-        "https_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-    ] {
-        child.env(name, &address);
-    }
-    child.env_remove("NO_PROXY").env_remove("no_proxy");
+    child
+        .args(["--exact", "egress::child_that_sends_one_request"])
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
+        .env(ROLE, upstream.url())
+        .envs(environment.iter().copied());
     let output = tokio::task::spawn_blocking(move || child.output())
         .await
         .expect("a thread")
         .expect("a process");
     assert!(output.status.success(), "{output:?}");
     assert!(upstream.saw(CANARY), "the request arrived");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_of_the_environment_are_ignored() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let proxy = ScriptedUpstream::start().await.expect("a recorder");
+    proxy.set(Behavior::status(502));
+    let address = format!("http://{}", proxy.address());
+    let names = [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ];
+    send_from_child(&upstream, &names.map(|name| (name, address.as_str()))).await;
     assert_eq!(proxy.connections(), 0, "and the proxy heard nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_without_certificate_authorities_still_speaks_plain_http() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let empty = tempfile::NamedTempFile::new().expect("a file");
+    let path = empty.path().to_str().expect("text");
+    send_from_child(&upstream, &[("SSL_CERT_FILE", path)]).await;
 }
