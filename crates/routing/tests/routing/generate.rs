@@ -24,11 +24,16 @@ use crate::world::{
 };
 
 pub(crate) fn level() -> BoxedStrategy<PrivacyLevel> {
-    select(&PrivacyLevel::ALL).boxed()
+    // Mostly low: above, the class alone refuses nearly everything, and no other rule is tried.
+    prop_oneof![2 => Just(PrivacyLevel::Public), 3 => select(&PrivacyLevel::ALL)].boxed()
 }
 
 fn class() -> BoxedStrategy<SovereigntyClass> {
-    select(&SovereigntyClass::ALL).boxed()
+    prop_oneof![
+        2 => Just(SovereigntyClass::CloudRetained),
+        1 => select(&SovereigntyClass::ALL)
+    ]
+    .boxed()
 }
 
 fn jurisdictions() -> BoxedStrategy<JurisdictionSet> {
@@ -183,7 +188,7 @@ pub(crate) fn backend(name: &'static str) -> BoxedStrategy<Backend> {
                     BackendId::foreign(namespace, name)
                 };
                 backend.models = models;
-                backend.max_privacy = max_privacy.max(PrivacyLevel::Internal);
+                backend.max_privacy = PrivacyLevel::ALL[3 - usize::from(max_privacy.rank())];
                 backend.available_to = available_to;
                 backend
             },
@@ -309,7 +314,7 @@ pub(crate) fn policy(name: &'static str) -> BoxedStrategy<Policy> {
     (
         (namespace(), selector(), any::<bool>()),
         of(ownership()),
-        of(level()),
+        prop_oneof![4 => Just(Some(PrivacyLevel::Public)), 1 => of(level())],
         constraints(),
         preferences(),
         of(select(vec![PrivacyWeight::Hard, PrivacyWeight::Weighted])),
