@@ -3,8 +3,8 @@
 //!
 //! Level 1 of the workspace: no I/O, no async, no clock and no randomness. Time is an argument
 //! everywhere. Read in this order: [`policy`] (what the policies say together), [`class`] (who owns
-//! the hardware, from evidence), [`constraint`] (the security core: who may serve), [`score`],
-//! [`decide`], [`plan`], [`health`].
+//! the hardware, from evidence), [`constraint`] (the security core: who may serve), [`mod@score`],
+//! [`mod@decide`], [`plan`], [`health`].
 //!
 //! ```text
 //! Snapshot + Caller ──join──► EffectivePolicy
