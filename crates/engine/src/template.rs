@@ -269,6 +269,10 @@ fn python_method(
 }
 
 /// JSON as Python's `json.dumps` writes it, which is what models were trained on: no HTML escapes, spaces behind separators.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the engine hands options over by value"
+)]
 fn to_json(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     let invalid =
         || minijinja::Error::new(ErrorKind::InvalidOperation, "not a value that JSON has");

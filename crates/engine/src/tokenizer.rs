@@ -121,7 +121,7 @@ impl Tokenizer {
             .unwrap_or("default");
         let Some(split) = Split::named(pre) else {
             return Err(Error::Unsupported {
-                name: format!("gpt2 with pre-tokenizer {:.64}", pre),
+                name: format!("gpt2 with pre-tokenizer {pre:.64}"),
             });
         };
         let tokens = header.strings("tokenizer.ggml.tokens")?;

@@ -108,13 +108,13 @@ fn inner_boundaries(token: &str) -> impl Iterator<Item = usize> {
 }
 
 fn insert(content: &str, places: &BTreeSet<usize>, marker: char) -> String {
-    let mut marked = String::with_capacity(content.len() + places.len() * marker.len_utf8());
+    let mut result = String::with_capacity(content.len() + places.len() * marker.len_utf8());
     let mut start = 0;
     for &place in places {
-        marked.push_str(&content[start..place]);
-        marked.push(marker);
+        result.push_str(&content[start..place]);
+        result.push(marker);
         start = place;
     }
-    marked.push_str(&content[start..]);
-    marked
+    result.push_str(&content[start..]);
+    result
 }

@@ -280,7 +280,7 @@ proptest! {
         let template = ChatTemplate::new(TEMPLATES[0], "", "").unwrap();
         let turns: Vec<Turn> = contents.iter().map(|content| Turn::new(Role::User, content.as_str())).collect();
         let ids = tokenizer.encode_chat(&template, &turns).unwrap();
-        let expected: String = contents.iter().map(|content| format!("<|start|>user\n{content}<|end|>\n")).collect();
+        let expected: String = contents.iter().flat_map(|content| ["<|start|>user\n", content.as_str(), "<|end|>\n"]).collect();
         prop_assert_eq!(String::from_utf8(bytes(&tokenizer, &ids)).unwrap(), expected);
     }
 }
