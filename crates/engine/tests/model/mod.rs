@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// The file of SmolLM2-135M-Instruct (Q4_1): `MESH_TEST_MODEL`, else the cache of `cargo xtask`. `None`, with the reason
 /// printed, where it is absent on a laptop; with `CI=true` absence is a failure.
-pub fn path() -> Option<PathBuf> {
+pub(crate) fn path() -> Option<PathBuf> {
     let cache = ".cache/inference-mesh/models/SmolLM2-135M-Instruct.Q4_1.gguf";
     let path = match env::var_os("MESH_TEST_MODEL") {
         Some(path) => PathBuf::from(path),
@@ -27,7 +27,7 @@ pub fn path() -> Option<PathBuf> {
 }
 
 /// A file beside the tests.
-pub fn golden(name: &str) -> Vec<u8> {
+pub(crate) fn golden(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(name);
