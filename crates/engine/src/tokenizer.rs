@@ -350,7 +350,7 @@ fn special_id(
 
 /// The printable stand-in of each byte (GPT-2's `bytes_to_unicode`): printable Latin-1 stands for itself, the other bytes
 /// follow from U+0100 in order.
-fn stand_ins() -> [char; 256] {
+pub(crate) fn stand_ins() -> [char; 256] {
     let mut next = 0x100_u32;
     std::array::from_fn(|byte| {
         #[expect(
