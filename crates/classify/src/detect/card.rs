@@ -3,13 +3,13 @@
 //!
 //! Limits, on purpose: thirteen digits that are a valid EAN-13 (a bar code) or look like a phone
 //! number, unusual groupings, and the broad Maestro ranges need a word like "card" nearby; digits
-//! after `0.` are a fraction. Test card numbers are valid numbers and are found.
+//! after `0.` or `0x` are no card numbers unless such a word is near. Test card numbers are valid numbers and are found.
 
 use mesh_core::PrivacyLevel;
 
 use super::digits::{Chain, Group};
 use super::lexicon::{Sense, any};
-use super::{Matches, Rule, before};
+use super::{Matches, Rule, before, wordy};
 
 static CARD: Rule = Rule {
     id: "card/luhn",
@@ -41,6 +41,7 @@ pub(crate) const CONTEXT: &[&str] = &[
 /// Bytes around a number in which a word counts.
 const NEAR: usize = 64;
 const LONGEST: usize = 19;
+const SHORTEST: usize = 12;
 /// More groups than any usual way to write a card has.
 const FEW_GROUPS: usize = 6;
 
@@ -76,19 +77,20 @@ fn starting_at<'a>(chain: &Chain<'a>, first: usize) -> Option<&'a [Group]> {
         room.copy_from_slice(chain.text.get(group.start..group.end)?);
         length += group.len();
         let number = digits.get(..length)?;
+        if length < SHORTEST || !luhn(number) {
+            continue;
+        }
         let (Some(trust), Some(card)) = (issuer(number), groups.get(..=index)) else {
             continue;
         };
-        if !luhn(number) {
-            continue;
-        }
         if before(chain.text, group_start(card)) == Some(b'+') && length <= 15 {
             continue; // an international phone number
         }
         let whole = first == 0 && index + 1 == groups.len();
         let alone = trust == Trust::Alone
             && grouped_as_usual(card, whole, number)
-            && !fraction(chain.text, card);
+            && !fraction(chain.text, card)
+            && !constant(chain.text, card);
         if alone || near_word(chain, card) {
             return Some(card);
         }
@@ -136,6 +138,20 @@ fn fraction(text: &[u8], card: &[Group]) -> bool {
     let point = before(text, start) == Some(b'.');
     let whole_part = start.checked_sub(1).and_then(|point| before(text, point));
     card.len() == 1 && point && whole_part.is_some_and(|byte| byte.is_ascii_digit())
+}
+
+/// True for digits inside `0x3d39880000000000`.
+fn constant(text: &[u8], card: &[Group]) -> bool {
+    const LONGEST_CONSTANT: usize = 32;
+    let lead = text.get(..group_start(card)).unwrap_or_default();
+    let word = lead
+        .iter()
+        .rev()
+        .take(LONGEST_CONSTANT)
+        .take_while(|byte| wordy(**byte))
+        .count();
+    let word = lead.get(lead.len() - word..).unwrap_or_default();
+    word.starts_with(b"0x") || word.starts_with(b"0X")
 }
 
 /// The check digit of ISO/IEC 7812-1, Annex B.

@@ -8,7 +8,7 @@ use mesh_core::PrivacyLevel;
 
 use super::digits::Chain;
 use super::lexicon::{Sense, any};
-use super::{Matches, Rule, before};
+use super::{Matches, Rule, before, wordy};
 
 /// One address.
 pub(crate) static EMAIL: Rule = Rule {
@@ -120,7 +120,12 @@ pub(crate) fn phone(chain: &Chain<'_>, digits: usize, out: &mut Matches) {
         return;
     };
     let text = chain.text;
-    let plus = before(text, first.start) == Some(b'+');
+    let plus = before(text, first.start) == Some(b'+')
+        && !first
+            .start
+            .checked_sub(1)
+            .and_then(|sign| before(text, sign))
+            .is_some_and(wordy);
     let international = plus && digits >= 8 && text.get(first.start) != Some(&b'0');
     let lengths = (
         chain.groups.len(),

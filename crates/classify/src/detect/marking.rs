@@ -79,7 +79,6 @@ static MARKINGS: [Marking; 5] = [
             "tlp:green",
             "tlp: green",
             "internal use only",
-            "for internal use",
             "nur für den internen gebrauch",
             "nur zur internen verwendung",
             "usage interne",

@@ -144,8 +144,8 @@ pub(crate) fn check(text: &[u8], hit: &Hit, out: &mut Matches) {
     let password = name
         .first()
         .is_some_and(|first| matches!(first.to_ascii_lowercase(), b'p' | b'k' | b'm' | b'c'));
-    let code = quote.is_none() && looks_like_code(value);
-    if code || !convincing(value, password, said) || placeholder(value) {
+    let code = || quote.is_none() && looks_like_code(value);
+    if !convincing(value, password, said) || code() || placeholder(value) {
         return;
     }
     let rule = if aws(text, hit, value) {
@@ -184,30 +184,56 @@ fn aws(text: &[u8], hit: &Hit, value: &[u8]) -> bool {
 fn looks_like_code(value: &[u8]) -> bool {
     value.iter().any(|byte| matches!(byte, b'(' | b'[' | b'{'))
         || value.starts_with(b"/")
+        || value.starts_with(b"http")
         || value.starts_with(b"--")
+}
+
+/// What a value is made of.
+#[derive(Default)]
+struct Make {
+    digits: usize,
+    upper: usize,
+    lower: usize,
+    marks: usize,
+    points: usize,
+}
+
+impl Make {
+    fn of(value: &[u8]) -> Self {
+        let mut make = Self::default();
+        for byte in value {
+            match byte {
+                b'0'..=b'9' => make.digits += 1,
+                b'A'..=b'Z' => make.upper += 1,
+                b'a'..=b'z' => make.lower += 1,
+                b'.' => make.points += 1,
+                _ => make.marks += 1,
+            }
+        }
+        make
+    }
 }
 
 /// Enough different characters of more than one kind.
 fn convincing(value: &[u8], password: bool, said: bool) -> bool {
-    let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
-    let letters = value
-        .iter()
-        .filter(|byte| byte.is_ascii_alphabetic())
-        .count();
-    let marks = value.len() - digits - letters;
-    let upper = value.iter().skip(1).any(u8::is_ascii_uppercase);
-    let lower = value.iter().any(u8::is_ascii_lowercase);
+    let make = Make::of(value);
+    let letters = make.upper + make.lower > 0;
+    let marks = make.marks + make.points > 0;
+    // A capital at the begin only is a word.
+    let begins = value.first().is_some_and(u8::is_ascii_uppercase);
+    let upper = make.upper > usize::from(begins);
     let mixed =
-        (digits > 0 && letters > 0) || (marks > 0 && letters > 0 && !said) || (upper && lower);
-    let path = value.split(|byte| *byte == b'.').count() > 2 && digits == 0;
+        (make.digits > 0 && letters) || (marks && letters && !said) || (upper && make.lower > 0);
+    let path = make.points > 1 && make.digits == 0;
     if path || !mixed {
         return false;
     }
     if password {
-        return value.len() >= 6 && distinct(value) >= 5 && (digits > 0 || (marks > 0 && upper));
+        let strong = make.digits > 0 || (marks && upper);
+        return strong && value.len() >= 6 && distinct(value) >= 5;
     }
     // Keys and tokens are long and random; a long identifier in code is not.
-    value.len() >= 16 && distinct(value) >= 10 && digits >= 2
+    make.digits >= 2 && value.len() >= 16 && distinct(value) >= 10
 }
 
 /// Words between a name and a value in a sentence.
