@@ -129,9 +129,7 @@ impl Mesh {
         args.extend(ports.map(OsStr::new));
         args.extend_from_slice(more);
         let (mut child, output) = spawn(binary, &args)?;
-        let text = output.wait(START, |text| {
-            address(text, API).is_some() && address(text, ADMIN).is_some()
-        });
+        let text = output.wait(START, settled);
         let (Some(api), Some(admin)) = (address(&text, API), address(&text, ADMIN)) else {
             end(&mut child);
             bail!("mesh up did not print `{API}http://…` and `{ADMIN}http://…`; it wrote:\n{text}");
