@@ -20,9 +20,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for count in threads {
         let report = runtime.block_on(bench(&path, count))?;
         let default = if count.is_none() { " (default)" } else { "" };
-        println!("engine, {} threads{default}, {}", report.threads, report.instructions);
+        println!(
+            "engine, {} threads{default}, {}",
+            report.threads, report.instructions
+        );
         for figure in report.figures {
-            println!("  {:<24} {:>8.1} tokens/s  {:>8.3} s", figure.name, figure.rate, figure.took.as_secs_f64());
+            println!(
+                "  {:<24} {:>8.1} tokens/s  {:>8.3} s",
+                figure.name,
+                figure.rate,
+                figure.took.as_secs_f64()
+            );
         }
     }
     Ok(())

@@ -68,7 +68,13 @@ pub struct Report {
 /// Measures the model at `path` with `threads` threads (absent: the engine's default): prefill of 512
 /// and 1,000 tokens; decode of 1 and 4 requests at depths 0 and 1,000.
 pub async fn bench(path: &Path, threads: Option<usize>) -> Result<Report, Failed> {
-    let engine = Engine::load(path, EngineOptions { threads, ..EngineOptions::default() })?;
+    let engine = Engine::load(
+        path,
+        EngineOptions {
+            threads,
+            ..EngineOptions::default()
+        },
+    )?;
     let mut figures = Vec::new();
     for length in [512, 1_000] {
         let mut best = Duration::MAX;
@@ -90,28 +96,52 @@ pub async fn bench(path: &Path, threads: Option<usize>) -> Result<Report, Failed
             }
         }
         let tokens = f64::from(batch) * f64::from(STEPS - 1);
-        figures.push(figure(format!("decode {batch} at depth {depth}"), tokens, best));
+        figures.push(figure(
+            format!("decode {batch} at depth {depth}"),
+            tokens,
+            best,
+        ));
     }
     let info = engine.info();
-    let report = Report { threads: info.threads, instructions: info.instructions, figures };
+    let report = Report {
+        threads: info.threads,
+        instructions: info.instructions,
+        figures,
+    };
     engine.shutdown(Duration::ZERO);
     Ok(report)
 }
 
 fn figure(name: String, tokens: f64, took: Duration) -> Figure {
-    Figure { name, rate: tokens / took.as_secs_f64(), took }
+    Figure {
+        name,
+        rate: tokens / took.as_secs_f64(),
+        took,
+    }
 }
 
 /// Time to the first and to the last token.
-async fn ask(engine: &Engine, length: usize, steps: u32, seed: u32) -> Result<(Duration, Duration), Failed> {
+async fn ask(
+    engine: &Engine,
+    length: usize,
+    steps: u32,
+    seed: u32,
+) -> Result<(Duration, Duration), Failed> {
     let vocab = u32::try_from(engine.tokenizer().vocab_len()).unwrap_or(u32::MAX);
-    let tokens = (0..length as u32).map(|i| (i * 31 + seed * 7_919 + 1_000) % vocab).collect();
+    let tokens = (0..length as u32)
+        .map(|i| (i * 31 + seed * 7_919 + 1_000) % vocab)
+        .collect();
     let mut request = GenerateRequest::new(Prompt::Tokens(tokens), Partition::new("bench", ""));
     request.max_tokens = Some(steps);
     request.logprobs = Some(0); // one event per token
     request.sampling.temperature = Some(0.8);
     request.sampling.seed = Some(u64::from(seed));
-    request.sampling.logit_bias = engine.tokenizer().end_ids().iter().map(|&id| (id, -100.0)).collect();
+    request.sampling.logit_bias = engine
+        .tokenizer()
+        .end_ids()
+        .iter()
+        .map(|&id| (id, -100.0))
+        .collect();
     let began = Instant::now();
     let mut generation = engine.generate(request)?;
     let mut first = None;

@@ -63,7 +63,10 @@ pub struct Partition {
 impl Partition {
     /// The partition of a tenant and a privacy label.
     pub fn new(tenant: impl Into<String>, label: impl Into<String>) -> Self {
-        Self { tenant: tenant.into(), label: label.into() }
+        Self {
+            tenant: tenant.into(),
+            label: label.into(),
+        }
     }
 }
 
@@ -117,8 +120,14 @@ impl Cache {
     /// Takes the longest known prefix of `chain` and reserves blocks up to `total` beyond it, `extra`
     /// more for others of its group. `None`, and nothing taken, where there is no room.
     pub fn admit(&mut self, chain: &[Key], total: usize, extra: usize) -> Option<Vec<u32>> {
-        let hits: Vec<u32> = chain.iter().map_while(|key| self.known.get(key).copied()).collect();
-        let waking = hits.iter().filter(|&&block| self.blocks[block as usize].users == 0).count();
+        let hits: Vec<u32> = chain
+            .iter()
+            .map_while(|key| self.known.get(key).copied())
+            .collect();
+        let waking = hits
+            .iter()
+            .filter(|&&block| self.blocks[block as usize].users == 0)
+            .count();
         let wanted = total.saturating_sub(hits.len()) + extra;
         if waking + wanted > self.available() {
             return None;
@@ -146,7 +155,11 @@ impl Cache {
             Some(block) => block,
             None => self.evict()?,
         };
-        self.blocks[block as usize] = Block { users: 1, key: None, since: 0 };
+        self.blocks[block as usize] = Block {
+            users: 1,
+            key: None,
+            since: 0,
+        };
         Some(block)
     }
 
@@ -209,14 +222,23 @@ mod tests {
 
     #[test]
     fn a_prefix_is_found_again_by_its_own_partition_only() {
-        let (mine, other) = (Partition::new("a", "internal"), Partition::new("a", "public"));
+        let (mine, other) = (
+            Partition::new("a", "internal"),
+            Partition::new("a", "public"),
+        );
         let mut cache = Cache::new(8);
         let table = fill(&mut cache, &Key::chain(&mine, &tokens(3)));
         table.iter().for_each(|&block| cache.release(block));
         assert_eq!(cache.used(), 0);
-        assert_eq!(cache.admit(&Key::chain(&other, &tokens(3)), 3, 0), Some(vec![]));
+        assert_eq!(
+            cache.admit(&Key::chain(&other, &tokens(3)), 3, 0),
+            Some(vec![])
+        );
         cache.unreserve(3);
-        assert_eq!(cache.admit(&Key::chain(&mine, &tokens(4)), 4, 0), Some(table));
+        assert_eq!(
+            cache.admit(&Key::chain(&mine, &tokens(4)), 4, 0),
+            Some(table)
+        );
     }
 
     #[test]
@@ -235,8 +257,16 @@ mod tests {
         }
         assert_eq!(cache.admit(&[], 2, 0), Some(vec![]));
         assert!(cache.take().is_some() && cache.take().is_some());
-        assert_eq!(cache.admit(&Key::chain(&new, &tokens(2)), 2, 0).map(|hits| hits.len()), Some(2));
-        assert_eq!(cache.admit(&Key::chain(&old, &tokens(2)), 0, 0), Some(vec![]));
+        assert_eq!(
+            cache
+                .admit(&Key::chain(&new, &tokens(2)), 2, 0)
+                .map(|hits| hits.len()),
+            Some(2)
+        );
+        assert_eq!(
+            cache.admit(&Key::chain(&old, &tokens(2)), 0, 0),
+            Some(vec![])
+        );
     }
 
     #[test]

@@ -176,7 +176,9 @@ pub struct Engine(Arc<Inner>);
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("info", &self.0.info).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("info", &self.0.info)
+            .finish_non_exhaustive()
     }
 }
 
@@ -207,7 +209,8 @@ impl Engine {
         let tokenizer = Arc::new(Tokenizer::from_gguf(source.header())?);
         let template = ChatTemplate::from_gguf(source.header())?;
         let threads = options.threads.unwrap_or_else(default_threads).max(1);
-        let device = Device::cpu(threads, Isa::detect()).map_err(|error| Error::Threads(Box::new(error)))?;
+        let device =
+            Device::cpu(threads, Isa::detect()).map_err(|error| Error::Threads(Box::new(error)))?;
         let precision = match options.compute {
             Compute::Served => Precision::Coded,
             Compute::F32 => Precision::Float,
@@ -215,7 +218,10 @@ impl Engine {
         let model = Llama::load(&mut source, device, precision)?;
         let config = model.config();
         if tokenizer.vocab_len() > config.vocab {
-            return Err(Error::Vocabulary { tokens: tokenizer.vocab_len(), rows: config.vocab });
+            return Err(Error::Vocabulary {
+                tokens: tokenizer.vocab_len(),
+                rows: config.vocab,
+            });
         }
         let blocks = blocks(&model, &options)?;
         let settings = Settings {
@@ -233,7 +239,12 @@ impl Engine {
             architecture: "llama".to_owned(),
             context_tokens: window,
             vocab: config.vocab,
-            parameters: source.header().tensors().iter().map(|tensor| tensor.shape().iter().product::<u64>()).sum(),
+            parameters: source
+                .header()
+                .tensors()
+                .iter()
+                .map(|tensor| tensor.shape().iter().product::<u64>())
+                .sum(),
             fingerprint: source.fingerprint(options.compute)?,
             threads: model.device().threads(),
             instructions: model.device().name(),
@@ -249,7 +260,18 @@ impl Engine {
         };
         let thread = Mutex::new(Some(thread));
         let blocks = blocks as usize;
-        let inner = Inner { shared, info, tokenizer, template, shares, block_bytes, blocks, max_batch, context, thread };
+        let inner = Inner {
+            shared,
+            info,
+            tokenizer,
+            template,
+            shares,
+            block_bytes,
+            blocks,
+            max_batch,
+            context,
+            thread,
+        };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -269,17 +291,35 @@ impl Engine {
         check(&request)?;
         let inner = &*self.0;
         if request.n as usize > inner.max_batch {
-            return Err(Refused::Invalid { field: "n", bound: "at most the engine's batch size" });
+            return Err(Refused::Invalid {
+                field: "n",
+                bound: "at most the engine's batch size",
+            });
         }
-        let room = if request.sole { inner.shares.1 } else { inner.shares.0 };
+        let room = if request.sole {
+            inner.shares.1
+        } else {
+            inner.shares.0
+        };
         let window = inner.context.min(room * TOKENS);
         // A request for no token at all may fill the window.
         let limit = window + usize::from(request.max_tokens == Some(0));
-        let encoded = prompt::encode(&request.prompt, &inner.tokenizer, &inner.template, limit, request.overflow)?;
+        let encoded = prompt::encode(
+            &request.prompt,
+            &inner.tokenizer,
+            &inner.template,
+            limit,
+            request.overflow,
+        )?;
         let length = encoded.tokens.len();
-        let wanted = request.max_tokens.map_or(DEFAULT_TOKENS, |tokens| tokens as usize);
+        let wanted = request
+            .max_tokens
+            .map_or(DEFAULT_TOKENS, |tokens| tokens as usize);
         let max_tokens = fitting_tokens(length, wanted.min(window - length), request.n, room)
-            .ok_or(Refused::ContextLength { prompt_tokens: length, window: window / request.n as usize })?;
+            .ok_or(Refused::ContextLength {
+                prompt_tokens: length,
+                window: window / request.n as usize,
+            })?;
         let (events, receiver) = unbounded_channel();
         let mut chain = Key::chain(&request.partition, &encoded.tokens);
         chain.truncate(shared_blocks(length));
@@ -298,30 +338,51 @@ impl Engine {
             arrived: Instant::now(),
             events,
         };
-        inner.shared.submit(job).map_err(|rejected| match rejected {
-            Rejected::Full { retry_after } => Refused::Busy { retry_after },
-            Rejected::Stopped => Refused::Stopped,
-        })?;
+        inner
+            .shared
+            .submit(job)
+            .map_err(|rejected| match rejected {
+                Rejected::Full { retry_after } => Refused::Busy { retry_after },
+                Rejected::Stopped => Refused::Stopped,
+            })?;
         let prompt_tokens = u32::try_from(length).unwrap_or(u32::MAX);
-        Ok(Generation { prompt_tokens, context_trimmed: encoded.trimmed, events: receiver, done: false })
+        Ok(Generation {
+            prompt_tokens,
+            context_trimmed: encoded.trimmed,
+            events: receiver,
+            done: false,
+        })
     }
 
     /// Tokens of a prompt as the model would read it, whatever its length.
     pub fn count_tokens(&self, prompt: &Prompt) -> Result<usize, Refused> {
         let inner = &*self.0;
-        prompt::encode(prompt, &inner.tokenizer, &inner.template, usize::MAX, Overflow::Refuse)
-            .map(|encoded| encoded.tokens.len())
+        prompt::encode(
+            prompt,
+            &inner.tokenizer,
+            &inner.template,
+            usize::MAX,
+            Overflow::Refuse,
+        )
+        .map(|encoded| encoded.tokens.len())
     }
 
     /// All logits, `[token][vocabulary]`, of a text that starts at position 0, computed by the same
     /// forward pass as any prompt. Blocks; for comparison with a reference.
     pub fn evaluate(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Error> {
         let failed = || Error::Evaluate(tokens.len());
-        if tokens.iter().any(|&token| token as usize >= self.0.info.vocab) || tokens.len() > self.0.info.context_tokens {
+        if tokens
+            .iter()
+            .any(|&token| token as usize >= self.0.info.vocab)
+            || tokens.len() > self.0.info.context_tokens
+        {
             return Err(failed());
         }
         let (reply, answer) = mpsc::channel();
-        if !self.0.shared.evaluate(Evaluation { tokens: tokens.to_vec(), reply }) {
+        if !self.0.shared.evaluate(Evaluation {
+            tokens: tokens.to_vec(),
+            reply,
+        }) {
             return Err(failed());
         }
         answer.recv().map_err(|_| failed())
@@ -349,7 +410,12 @@ impl Engine {
     /// Takes nothing new, lets running requests go on for at most `grace`, and waits for the end.
     pub fn shutdown(&self, grace: Duration) {
         self.0.shared.close(Instant::now() + grace);
-        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .0
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             // Its panics are caught and told to the callers; there is nothing left to learn here.
             let _ended = thread.join();
@@ -372,13 +438,22 @@ fn blocks(model: &Llama, options: &EngineOptions) -> Result<u32, Error> {
     let least = if options.protect { 2 } else { 1 };
     match u32::try_from(options.kv_bytes / block).unwrap_or(u32::MAX) {
         blocks if blocks >= least => Ok(blocks),
-        _ => Err(Error::Memory { given: options.kv_bytes, block }),
+        _ => Err(Error::Memory {
+            given: options.kv_bytes,
+            block,
+        }),
     }
 }
 
 fn name(header: &Header, path: &Path) -> String {
-    let stem = || PathBuf::from(path).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    header.str("general.name").map_or_else(|_| stem(), str::to_owned)
+    let stem = || {
+        PathBuf::from(path)
+            .file_stem()
+            .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+    };
+    header
+        .str("general.name")
+        .map_or_else(|_| stem(), str::to_owned)
 }
 
 fn check(request: &GenerateRequest) -> Result<(), Refused> {
@@ -387,10 +462,16 @@ fn check(request: &GenerateRequest) -> Result<(), Refused> {
     if !(1..=CHOICES).contains(&request.n) {
         return invalid("n", "1 to 4");
     }
-    if sampling.temperature.is_some_and(|value| !(0.0..=2.0).contains(&value)) {
+    if sampling
+        .temperature
+        .is_some_and(|value| !(0.0..=2.0).contains(&value))
+    {
         return invalid("temperature", "0 to 2");
     }
-    if sampling.top_p.is_some_and(|value| !(0.0..=1.0).contains(&value)) {
+    if sampling
+        .top_p
+        .is_some_and(|value| !(0.0..=1.0).contains(&value))
+    {
         return invalid("top_p", "0 to 1");
     }
     if !(-2.0..=2.0).contains(&sampling.presence_penalty) {
@@ -399,7 +480,12 @@ fn check(request: &GenerateRequest) -> Result<(), Refused> {
     if !(-2.0..=2.0).contains(&sampling.frequency_penalty) {
         return invalid("frequency_penalty", "-2 to 2");
     }
-    if sampling.logit_bias.len() > 1_024 || sampling.logit_bias.iter().any(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+    if sampling.logit_bias.len() > 1_024
+        || sampling
+            .logit_bias
+            .iter()
+            .any(|(_, bias)| !(-100.0..=100.0).contains(bias))
+    {
         return invalid("logit_bias", "up to 1024 tokens with -100 to 100");
     }
     if request.logprobs.is_some_and(|top| top > ALTERNATIVES) {
@@ -433,3 +519,6 @@ fn fitting_tokens(prompt: usize, wanted: usize, choices: u32, room: usize) -> Op
     }
     Some(low)
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,11 +30,14 @@ mod prompt;
 mod request;
 mod sample;
 mod scheduler;
+#[cfg(test)]
+mod testing;
 
 pub use cache::Partition;
 pub use engine::{Compute, Engine, EngineOptions, Error, ModelInfo, Stats};
 pub use mesh_core::{LatencyClass, Sensitive};
 pub use request::{
-    Alternative, Failure, FinishReason, GenEvent, GenerateRequest, Generation, Overflow, Prompt, Refused, TokenLogprob,
+    Alternative, Failure, FinishReason, GenEvent, GenerateRequest, Generation, Overflow, Prompt,
+    Refused, TokenLogprob,
 };
 pub use sample::Sampling;

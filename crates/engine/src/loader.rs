@@ -144,14 +144,27 @@ impl Source {
         let mut hash = Sha256::new();
         hash.update(format!("{} {compute:?}", env!("CARGO_PKG_VERSION")));
         for tensor in self.header.tensors() {
-            hash.update(format!("{} {:?} {}", tensor.name, tensor.dims, tensor.dtype.code()));
-            self.file.seek(SeekFrom::Start(tensor.offset)).map_err(Error::Read)?;
+            hash.update(format!(
+                "{} {:?} {}",
+                tensor.name,
+                tensor.dims,
+                tensor.dtype.code()
+            ));
+            self.file
+                .seek(SeekFrom::Start(tensor.offset))
+                .map_err(Error::Read)?;
             let mut bytes = Vec::new();
-            (&mut self.file).take(tensor.len.min(SAMPLE)).read_to_end(&mut bytes).map_err(Error::Read)?;
+            (&mut self.file)
+                .take(tensor.len.min(SAMPLE))
+                .read_to_end(&mut bytes)
+                .map_err(Error::Read)?;
             hash.update(&bytes);
         }
         let digest = hash.finalize();
-        let hex = digest.iter().take(8).fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let hex = digest
+            .iter()
+            .take(8)
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         Ok(format!("fp_{hex}"))
     }
 

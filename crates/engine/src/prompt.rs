@@ -27,12 +27,20 @@ pub fn encode(
     overflow: Overflow,
 ) -> Result<Encoded, Refused> {
     let whole = match prompt {
-        Prompt::Messages(messages) => return conversation(messages, tokenizer, template, window, overflow),
+        Prompt::Messages(messages) => {
+            return conversation(messages, tokenizer, template, window, overflow);
+        }
         Prompt::Text(text) => tokenizer.encode_prompt(text),
         Prompt::Tokens(tokens) => tokens.clone(),
     };
-    if whole.iter().any(|&token| token as usize >= tokenizer.vocab_len()) {
-        return Err(Refused::Invalid { field: "prompt", bound: "tokens of the model's vocabulary" });
+    if whole
+        .iter()
+        .any(|&token| token as usize >= tokenizer.vocab_len())
+    {
+        return Err(Refused::Invalid {
+            field: "prompt",
+            bound: "tokens of the model's vocabulary",
+        });
     }
     fitting(whole, tokenizer, window)
 }
@@ -43,9 +51,15 @@ fn fitting(mut tokens: Vec<u32>, tokenizer: &Tokenizer, window: usize) -> Result
         tokens.extend(tokenizer.bos().or(tokenizer.eos()).or(Some(0)));
     }
     if tokens.len() >= window {
-        return Err(Refused::ContextLength { prompt_tokens: tokens.len(), window });
+        return Err(Refused::ContextLength {
+            prompt_tokens: tokens.len(),
+            window,
+        });
     }
-    Ok(Encoded { tokens, trimmed: false })
+    Ok(Encoded {
+        tokens,
+        trimmed: false,
+    })
 }
 
 fn conversation(
@@ -65,7 +79,10 @@ fn conversation(
     let steps = droppable(messages);
     let without = |count: usize| -> Result<Vec<u32>, Refused> {
         let dropped: Vec<usize> = steps[..count].iter().flatten().copied().collect();
-        let kept = messages.iter().enumerate().filter(|(i, _)| !dropped.contains(i));
+        let kept = messages
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !dropped.contains(i));
         encode(&kept.map(|(_, message)| message.clone()).collect::<Vec<_>>())
     };
     // Fewer messages are fewer tokens, so the least number to drop is found by halving.
@@ -79,18 +96,28 @@ fn conversation(
         }
     }
     let encoded = fitting(without(low)?, tokenizer, window)?;
-    Ok(Encoded { trimmed: low > 0, ..encoded })
+    Ok(Encoded {
+        trimmed: low > 0,
+        ..encoded
+    })
 }
 
 /// Groups of messages that may be dropped together, in the order of dropping.
 fn droppable(messages: &[Value]) -> Vec<Vec<usize>> {
-    let role = |i: usize| messages[i].get("role").and_then(Value::as_str).unwrap_or_default();
+    let role = |i: usize| {
+        messages[i]
+            .get("role")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     let stays = |i: usize| matches!(role(i), "system" | "developer");
     let turns: Vec<usize> = (0..messages.len()).filter(|&i| !stays(i)).collect();
     let last = turns.iter().rposition(|&i| role(i) == "user");
     let (before, after) = turns.split_at(last.unwrap_or(0));
     let mut groups = grouped(before, |i| role(i) == "user");
-    let mut steps = grouped(&after[usize::from(last.is_some())..], |i| role(i) == "assistant");
+    let mut steps = grouped(&after[usize::from(last.is_some())..], |i| {
+        role(i) == "assistant"
+    });
     steps.pop();
     groups.append(&mut steps);
     groups
@@ -120,7 +147,10 @@ mod tests {
             't' => "tool",
             _ => "assistant",
         };
-        roles.chars().map(|role| json!({"role": name(role), "content": "x"})).collect()
+        roles
+            .chars()
+            .map(|role| json!({"role": name(role), "content": "x"}))
+            .collect()
     }
 
     #[test]
@@ -130,7 +160,10 @@ mod tests {
 
     #[test]
     fn a_tool_call_goes_with_its_results_or_not_at_all() {
-        assert_eq!(droppable(&conversation("suattauatatt")), [vec![1, 2, 3, 4, 5], vec![7, 8]]);
+        assert_eq!(
+            droppable(&conversation("suattauatatt")),
+            [vec![1, 2, 3, 4, 5], vec![7, 8]]
+        );
     }
 
     #[test]

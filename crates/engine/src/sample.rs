@@ -75,7 +75,9 @@ pub struct Sampler {
 impl Sampler {
     /// The sampler of choice number `choice`, with the engine's temperature and top-p where absent.
     pub fn new(sampling: &Sampling, choice: u32, temperature: f32, top_p: f32) -> Self {
-        let seed = sampling.seed.unwrap_or_else(|| RandomState::new().hash_one(choice));
+        let seed = sampling
+            .seed
+            .unwrap_or_else(|| RandomState::new().hash_one(choice));
         // The second number of the seed's own stream: neighboring seeds and choices do not overlap.
         let mut random = Random(Random(seed).next() ^ Random(u64::from(choice)).next());
         random.next();
@@ -130,12 +132,17 @@ impl Sampler {
         }
         let top = logits.get(best as usize).copied().unwrap_or(0.0);
         let inverse = 1.0 / self.temperature;
-        let weights = logits.iter().zip(0u32..).map(|(logit, token)| (((logit - top) * inverse).exp(), token));
+        let weights = logits
+            .iter()
+            .zip(0u32..)
+            .map(|(logit, token)| (((logit - top) * inverse).exp(), token));
         self.candidates.clear();
         // What is not a number has no weight.
-        self.candidates.extend(weights.filter(|(weight, _)| *weight > 0.0));
+        self.candidates
+            .extend(weights.filter(|(weight, _)| *weight > 0.0));
         if self.top_k > 0 && self.top_k < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(self.top_k - 1, heavier);
+            self.candidates
+                .select_nth_unstable_by(self.top_k - 1, heavier);
             self.candidates.truncate(self.top_k);
         }
         if self.top_p < 1.0 {
@@ -143,7 +150,11 @@ impl Sampler {
         }
         // In the order of ids or of weight, never in the order a partial sort happened to leave.
         self.candidates.sort_unstable_by(heavier);
-        let total: f64 = self.candidates.iter().map(|(weight, _)| f64::from(*weight)).sum();
+        let total: f64 = self
+            .candidates
+            .iter()
+            .map(|(weight, _)| f64::from(*weight))
+            .sum();
         let mut left = self.random.unit() * total;
         for (weight, token) in &self.candidates {
             left -= f64::from(*weight);
@@ -156,7 +167,11 @@ impl Sampler {
 
     /// Keeps the heaviest candidates up to the mass of top-p, at least one.
     fn nucleus(&mut self) {
-        let total: f64 = self.candidates.iter().map(|(weight, _)| f64::from(*weight)).sum();
+        let total: f64 = self
+            .candidates
+            .iter()
+            .map(|(weight, _)| f64::from(*weight))
+            .sum();
         let wanted = total * f64::from(self.top_p.max(0.0));
         let mut size = 128;
         loop {
@@ -197,7 +212,10 @@ fn largest(logits: &[f32]) -> u32 {
 /// Log probability of `token` and the `top` most probable ones, of the model's own distribution.
 pub fn logprobs(logits: &[f32], token: u32, top: usize) -> (f32, Vec<Scored>) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+    let sum: f64 = logits
+        .iter()
+        .map(|logit| f64::from(logit - largest).exp())
+        .sum();
     let norm = largest + sum.ln() as f32;
     let mut order: Vec<(f32, u32)> = logits.iter().copied().zip(0u32..).collect();
     if top > 0 && top < order.len() {
@@ -205,8 +223,19 @@ pub fn logprobs(logits: &[f32], token: u32, top: usize) -> (f32, Vec<Scored>) {
     }
     order.truncate(top);
     order.sort_unstable_by(heavier);
-    let chosen = logits.get(token as usize).map_or(f32::NEG_INFINITY, |logit| logit - norm);
-    (chosen, order.into_iter().map(|(logit, token)| Scored { token, logprob: logit - norm }).collect())
+    let chosen = logits
+        .get(token as usize)
+        .map_or(f32::NEG_INFINITY, |logit| logit - norm);
+    (
+        chosen,
+        order
+            .into_iter()
+            .map(|(logit, token)| Scored {
+                token,
+                logprob: logit - norm,
+            })
+            .collect(),
+    )
 }
 
 /// Longest period that counts as a loop.
@@ -225,7 +254,11 @@ pub struct Loops {
 
 impl Default for Loops {
     fn default() -> Self {
-        Self { last: [0; PERIOD], count: 0, runs: [0; PERIOD] }
+        Self {
+            last: [0; PERIOD],
+            count: 0,
+            runs: [0; PERIOD],
+        }
     }
 }
 

@@ -8,8 +8,8 @@
 use super::Batch;
 use crate::gguf::Header;
 use crate::kernel::{
-    Angles, Columns, Detail, Device, Inputs, KvStore, MAX_HEAD, Matrix, Panels, Precision, Rows, Shape,
-    Write,
+    Angles, Columns, Detail, Device, Inputs, KvStore, MAX_HEAD, Matrix, Panels, Precision, Rows,
+    Shape, Write,
 };
 use crate::loader::{Error, Source};
 
@@ -337,7 +337,13 @@ impl Llama {
             }
             let head = head.as_ref().unwrap_or(embedding);
             for (chunk, rows) in batch.sample.chunks(LOGIT_ROWS).enumerate() {
-                device.norm(&memory.stream, Some(rows), (norm, config.epsilon), DETAIL, &mut memory.inputs);
+                device.norm(
+                    &memory.stream,
+                    Some(rows),
+                    (norm, config.epsilon),
+                    DETAIL,
+                    &mut memory.inputs,
+                );
                 device.product(
                     &memory.inputs,
                     head,
@@ -375,7 +381,13 @@ impl Layer {
             angles,
             ..
         } = memory;
-        device.norm(stream, None, (&self.attention_norm, config.epsilon), DETAIL, inputs);
+        device.norm(
+            stream,
+            None,
+            (&self.attention_norm, config.epsilon),
+            DETAIL,
+            inputs,
+        );
         device.product(inputs, &self.attention, Write::Set, panels, fused);
         if let Some(bias) = &self.attention_bias {
             device.bias(bias, fused);
@@ -391,9 +403,21 @@ impl Layer {
         if let Some(bias) = &self.output_bias {
             device.bias(bias, stream);
         }
-        device.norm(stream, None, (&self.feed_norm, config.epsilon), DETAIL, inputs);
+        device.norm(
+            stream,
+            None,
+            (&self.feed_norm, config.epsilon),
+            DETAIL,
+            inputs,
+        );
         device.product(inputs, &self.feed, Write::Set, panels, fused);
-        device.gate(fused, self.feed.part(1).0, config.feed_forward, DETAIL, inputs);
+        device.gate(
+            fused,
+            self.feed.part(1).0,
+            config.feed_forward,
+            DETAIL,
+            inputs,
+        );
         device.product(inputs, &self.down, Write::Add, panels, stream);
     }
 }

@@ -142,7 +142,11 @@ impl Device {
         detail: Detail,
         out: &mut Inputs,
     ) {
-        out.reset(select.map_or(rows.len(), <[usize]>::len), rows.width(), detail);
+        out.reset(
+            select.map_or(rows.len(), <[usize]>::len),
+            rows.width(),
+            detail,
+        );
         let (isa, _) = self.parts();
         self.fill(out, |i, scratch| {
             let row = select.map_or(i, |select| select[i]);

@@ -101,7 +101,11 @@ impl Inputs {
             Precision::Float => self.float.resize(rows * width, 0.0),
             Precision::Coded => {
                 self.codes.resize(rows * self.blocks, [0; BLOCK]);
-                let low = if detail == Detail::Fine { rows * self.blocks } else { 0 };
+                let low = if detail == Detail::Fine {
+                    rows * self.blocks
+                } else {
+                    0
+                };
                 self.low.resize(low, [0; BLOCK]);
                 self.scales.resize(rows * self.blocks, [0.0; 2]);
             }
@@ -143,7 +147,9 @@ impl Inputs {
                 self.codes
                     .chunks_exact_mut(self.blocks)
                     .zip(self.scales.chunks_exact_mut(self.blocks))
-                    .map(|(codes, scales)| InputRow::Coded(codes, low.next().unwrap_or(&mut []), scales))
+                    .map(|(codes, scales)| {
+                        InputRow::Coded(codes, low.next().unwrap_or(&mut []), scales)
+                    })
                     .collect()
             }
         }
@@ -153,7 +159,11 @@ impl Inputs {
 /// Where one row of inputs goes.
 pub(super) enum InputRow<'a> {
     Float(&'a mut [f32]),
-    Coded(&'a mut [[i8; BLOCK]], &'a mut [[i8; BLOCK]], &'a mut [[f32; 2]]),
+    Coded(
+        &'a mut [[i8; BLOCK]],
+        &'a mut [[i8; BLOCK]],
+        &'a mut [[f32; 2]],
+    ),
 }
 
 const LANES: usize = 16;
@@ -203,7 +213,12 @@ vectorized! {
 }
 
 #[inline(always)]
-fn code_body(row: &[f32], codes: &mut [[i8; BLOCK]], low: &mut [[i8; BLOCK]], scales: &mut [[f32; 2]]) {
+fn code_body(
+    row: &[f32],
+    codes: &mut [[i8; BLOCK]],
+    low: &mut [[i8; BLOCK]],
+    scales: &mut [[f32; 2]],
+) {
     let (full, rest) = row.as_chunks::<BLOCK>();
     for block in 0..full.len() {
         scales[block] = match low.get_mut(block) {

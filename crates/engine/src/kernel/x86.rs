@@ -47,7 +47,11 @@ fn after(inputs: Coded<'_>, rows: usize) -> Coded<'_> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn tiles_512<const SIZE: usize, const FINE: bool>(lines: &[Line], inputs: Coded<'_>, out: &mut [[f32; PANEL]]) {
+fn tiles_512<const SIZE: usize, const FINE: bool>(
+    lines: &[Line],
+    inputs: Coded<'_>,
+    out: &mut [[f32; PANEL]],
+) {
     if out.len() == TILE {
         return rows_512::<TILE, SIZE, FINE>(lines, inputs, out);
     }
@@ -101,7 +105,12 @@ fn weights<const SIZE: usize>(record: &[Line; SIZE]) -> [__m512i; 8] {
 fn dot_512(weights: &[__m512i; 8], codes: &[i8; BLOCK]) -> __m512i {
     let mut dot = _mm512_setzero_si512();
     for i in 0..8 {
-        let four = [codes[4 * i] as u8, codes[4 * i + 1] as u8, codes[4 * i + 2] as u8, codes[4 * i + 3] as u8];
+        let four = [
+            codes[4 * i] as u8,
+            codes[4 * i + 1] as u8,
+            codes[4 * i + 2] as u8,
+            codes[4 * i + 3] as u8,
+        ];
         dot = _mm512_dpbusd_epi32(dot, weights[i], _mm512_set1_epi32(i32::from_le_bytes(four)));
     }
     dot
@@ -120,7 +129,11 @@ fn rows_512<const ROWS: usize, const SIZE: usize, const FINE: bool>(
     let (blocks, count) = (inputs.blocks, records.len());
     let codes = &inputs.codes[..ROWS * blocks];
     let scales = &inputs.scales[..ROWS * blocks];
-    let low = if FINE { &inputs.low[..ROWS * blocks] } else { codes };
+    let low = if FINE {
+        &inputs.low[..ROWS * blocks]
+    } else {
+        codes
+    };
     if count > blocks || out.len() < ROWS {
         return;
     }

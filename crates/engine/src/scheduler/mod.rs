@@ -41,15 +41,26 @@ pub(crate) struct Settings {
 impl Settings {
     /// Blocks that a request may use.
     pub const fn share(&self, sole: bool) -> usize {
-        if self.protect && !sole { self.blocks as usize / 2 } else { self.blocks as usize }
+        if self.protect && !sole {
+            self.blocks as usize / 2
+        } else {
+            self.blocks as usize
+        }
     }
 }
 
 /// Blocks that all choices of a request need together: those of the first, and those of each other
 /// one beyond the full blocks of the prompt that it shares.
-pub(crate) const fn blocks_needed(prompt: usize, max_tokens: usize, choices: u32) -> (usize, usize) {
+pub(crate) const fn blocks_needed(
+    prompt: usize,
+    max_tokens: usize,
+    choices: u32,
+) -> (usize, usize) {
     let total = (prompt + max_tokens).div_ceil(TOKENS);
-    (total, (total - shared_blocks(prompt)) * (choices as usize - 1))
+    (
+        total,
+        (total - shared_blocks(prompt)) * (choices as usize - 1),
+    )
 }
 
 /// Full blocks of a prompt that can be reused: at least its last token is computed for its logits.
@@ -58,7 +69,12 @@ pub(crate) const fn shared_blocks(prompt: usize) -> usize {
 }
 
 /// Serves until closed; whatever happens, everybody who waits is told.
-pub(crate) fn serve(shared: &Arc<Shared>, model: Llama, tokenizer: Arc<Tokenizer>, settings: Settings) {
+pub(crate) fn serve(
+    shared: &Arc<Shared>,
+    model: Llama,
+    tokenizer: Arc<Tokenizer>,
+    settings: Settings,
+) {
     let mut scheduler = Scheduler::new(Arc::clone(shared), model, tokenizer, settings);
     if catch_unwind(AssertUnwindSafe(|| scheduler.run())).is_err() {
         tracing::error!("engine thread failed; requests are refused until restart");
@@ -89,11 +105,27 @@ enum Wanted {
 }
 
 impl Scheduler {
-    fn new(shared: Arc<Shared>, model: Llama, tokenizer: Arc<Tokenizer>, settings: Settings) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        model: Llama,
+        tokenizer: Arc<Tokenizer>,
+        settings: Settings,
+    ) -> Self {
         let kv = model.cache(settings.blocks as usize);
         let cache = Cache::new(settings.blocks);
         let load = Load::UNKNOWN;
-        Self { shared, model, tokenizer, settings, kv, cache, running: Vec::new(), ordinary: 0, batch: Batch::default(), load }
+        Self {
+            shared,
+            model,
+            tokenizer,
+            settings,
+            kv,
+            cache,
+            running: Vec::new(),
+            ordinary: 0,
+            batch: Batch::default(),
+            load,
+        }
     }
 
     fn run(&mut self) {
@@ -109,6 +141,7 @@ impl Scheduler {
             }
             self.leave();
             self.admit();
+            self.publish();
             self.step();
             self.publish();
         }
@@ -116,7 +149,11 @@ impl Scheduler {
 
     fn stop(&mut self) {
         for sequence in self.running.drain(..) {
-            let _gone = sequence.group.job.events.send(GenEvent::Failed(Failure::Stopped));
+            let _gone = sequence
+                .group
+                .job
+                .events
+                .send(GenEvent::Failed(Failure::Stopped));
         }
     }
 
@@ -126,7 +163,12 @@ impl Scheduler {
     }
 
     fn end_where(&mut self, ended: impl Fn(&Sequence) -> bool) {
-        let Self { running, cache, ordinary, .. } = self;
+        let Self {
+            running,
+            cache,
+            ordinary,
+            ..
+        } = self;
         running.retain(|sequence| {
             let gone = ended(sequence);
             if gone {
@@ -140,9 +182,19 @@ impl Scheduler {
     }
 
     fn admit(&mut self) {
-        let Self { shared, running, cache, settings, ordinary, .. } = self;
+        let Self {
+            shared,
+            running,
+            cache,
+            settings,
+            ordinary,
+            ..
+        } = self;
         shared.admit(settings.max_wait, |job| {
-            let batch = running.iter().map(|sequence| 1 + sequence.forks as usize).sum::<usize>();
+            let batch = running
+                .iter()
+                .map(|sequence| 1 + sequence.forks as usize)
+                .sum::<usize>();
             if batch + job.choices as usize > settings.max_batch {
                 return Some(job);
             }
@@ -151,7 +203,11 @@ impl Scheduler {
             if !job.sole && *ordinary + total + forks > room {
                 return Some(job);
             }
-            let chain = if job.scores_prompt() { &[][..] } else { &job.chain[..] };
+            let chain = if job.scores_prompt() {
+                &[][..]
+            } else {
+                &job.chain[..]
+            };
             let Some(table) = cache.admit(chain, total, forks) else {
                 return Some(job);
             };
@@ -168,10 +224,19 @@ impl Scheduler {
             return;
         }
         let began = Instant::now();
-        let Self { model, kv, batch, running, tokenizer, .. } = self;
+        let Self {
+            model,
+            kv,
+            batch,
+            running,
+            tokenizer,
+            ..
+        } = self;
         let tokenizer: &Tokenizer = tokenizer;
         model.forward(batch, kv, &mut |i, logits| match wanted[i] {
-            Wanted::Score { sequence, position } => running[sequence].score_prompt(position, logits, tokenizer),
+            Wanted::Score { sequence, position } => {
+                running[sequence].score_prompt(position, logits, tokenizer)
+            }
             Wanted::Next { sequence } => running[sequence].choose(logits, tokenizer),
         });
         self.measure(began.elapsed());
@@ -180,7 +245,12 @@ impl Scheduler {
 
     /// Fills the batch: first who generates, then prompts in order of admission.
     fn plan(&mut self) -> Vec<Wanted> {
-        let Self { batch, running, cache, .. } = self;
+        let Self {
+            batch,
+            running,
+            cache,
+            ..
+        } = self;
         batch.tokens.clear();
         batch.spans.clear();
         batch.sample.clear();
@@ -189,16 +259,27 @@ impl Scheduler {
         let mut budget = if busy { SHARED_ROWS } else { ALONE_ROWS };
         for (index, sequence) in running.iter_mut().enumerate() {
             let generating = sequence.generating();
-            let rows = if generating { sequence.pending() } else { sequence.pending().min(budget) };
+            let rows = if generating {
+                sequence.pending()
+            } else {
+                sequence.pending().min(budget)
+            };
             let end = sequence.computed + rows;
             if rows == 0 || !sequence.cover(end, cache) {
                 continue;
             }
             budget -= if generating { 0 } else { rows };
-            let first = batch.push(&sequence.tokens[sequence.computed..end], sequence.computed, &sequence.table);
+            let first = batch.push(
+                &sequence.tokens[sequence.computed..end],
+                sequence.computed,
+                &sequence.table,
+            );
             if sequence.group.job.scores_prompt() && sequence.choice == 0 {
                 for position in sequence.computed + 1..sequence.prompt().min(end + 1) {
-                    wanted.push(Wanted::Score { sequence: index, position });
+                    wanted.push(Wanted::Score {
+                        sequence: index,
+                        position,
+                    });
                     batch.sample.push(first + position - 1 - sequence.computed);
                 }
             }
@@ -213,14 +294,22 @@ impl Scheduler {
 
     fn measure(&mut self, took: Duration) {
         let rows = self.batch.tokens.len();
-        let steps = self.running.iter().filter(|sequence| sequence.chosen.is_some()).count();
+        let steps = self
+            .running
+            .iter()
+            .filter(|sequence| sequence.chosen.is_some())
+            .count();
         let blend = |old: f64, new: f64| 0.9f64.mul_add(old, 0.1 * new);
         if rows > steps {
             self.load.prompt = blend(self.load.prompt, took.as_secs_f64() / rows as f64);
         } else {
             self.load.step = blend(self.load.step, took.as_secs_f64());
         }
-        self.load.running = self.running.iter().map(|sequence| self.load.prompt * sequence.pending() as f64).sum::<f64>()
+        self.load.running = self
+            .running
+            .iter()
+            .map(|sequence| self.load.prompt * sequence.pending() as f64)
+            .sum::<f64>()
             + self.load.step * self.running.iter().map(Sequence::left).max().unwrap_or(0) as f64;
         self.shared.measured(self.load);
     }
@@ -232,16 +321,22 @@ impl Scheduler {
         let mut ended = Vec::new();
         for sequence in &mut self.running {
             sequence.publish(&mut self.cache);
-            if sequence.computed == sequence.prompt() && sequence.tokens.len() == sequence.prompt() {
+            if sequence.computed == sequence.prompt() && sequence.tokens.len() == sequence.prompt()
+            {
                 sequence.echo(&self.tokenizer);
                 started.extend(fork(sequence, &mut self.cache, self.settings.defaults));
                 if sequence.left() == 0 {
-                    let end = End { reason: FinishReason::Length, repetition: false };
+                    let end = End {
+                        reason: FinishReason::Length,
+                        repetition: false,
+                    };
                     ended.push((Arc::as_ptr(&sequence.group), sequence.choice));
                     sequence.finish(end);
                 }
             }
-            gauges.generation_tokens.fetch_add(u64::from(sequence.chosen.is_some()), Ordering::Relaxed);
+            gauges
+                .generation_tokens
+                .fetch_add(u64::from(sequence.chosen.is_some()), Ordering::Relaxed);
             if let Some(end) = sequence.advance(&self.tokenizer) {
                 ended.push((Arc::as_ptr(&sequence.group), sequence.choice));
                 sequence.finish(end);
@@ -254,7 +349,9 @@ impl Scheduler {
     fn publish(&self) {
         let gauges = &self.shared.gauges;
         gauges.running.store(self.running.len(), Ordering::Relaxed);
-        gauges.blocks_used.store(self.cache.used(), Ordering::Relaxed);
+        gauges
+            .blocks_used
+            .store(self.cache.used(), Ordering::Relaxed);
     }
 
     /// All logits of a text, computed like any other prompt. Nothing where there is no room.
@@ -269,7 +366,9 @@ impl Scheduler {
             let mut batch = Batch::default();
             batch.push(tokens, chunk * ALONE_ROWS, &table);
             batch.sample = (0..tokens.len()).collect();
-            self.model.forward(&batch, &mut self.kv, &mut |_, logits| all.push(logits.to_vec()));
+            self.model.forward(&batch, &mut self.kv, &mut |_, logits| {
+                all.push(logits.to_vec())
+            });
         }
         for block in table {
             self.cache.release(block);
@@ -279,10 +378,23 @@ impl Scheduler {
     }
 }
 
-fn start(job: Job, table: Vec<u32>, total: usize, forks: usize, defaults: (f32, f32), shared: &Shared) -> Sequence {
+fn start(
+    job: Job,
+    table: Vec<u32>,
+    total: usize,
+    forks: usize,
+    defaults: (f32, f32),
+    shared: &Shared,
+) -> Sequence {
     let cached = table.len() * TOKENS;
-    shared.gauges.prompt_tokens.fetch_add(job.prompt.len() as u64, Ordering::Relaxed);
-    shared.gauges.prefix_hit_tokens.fetch_add(cached as u64, Ordering::Relaxed);
+    shared
+        .gauges
+        .prompt_tokens
+        .fetch_add(job.prompt.len() as u64, Ordering::Relaxed);
+    shared
+        .gauges
+        .prefix_hit_tokens
+        .fetch_add(cached as u64, Ordering::Relaxed);
     let others = job.choices - 1;
     let group = Arc::new(Group {
         open: AtomicU32::new(job.choices),
@@ -305,7 +417,13 @@ fn fork(first: &mut Sequence, cache: &mut Cache, defaults: (f32, f32)) -> Vec<Se
         .map(|choice| {
             let table = first.table[..shared].to_vec();
             table.iter().for_each(|&block| cache.share(block));
-            let mut sequence = Sequence::new(Arc::clone(&first.group), choice, table, shared + first.fork_blocks, defaults);
+            let mut sequence = Sequence::new(
+                Arc::clone(&first.group),
+                choice,
+                table,
+                shared + first.fork_blocks,
+                defaults,
+            );
             sequence.own = first.fork_blocks;
             sequence
         })

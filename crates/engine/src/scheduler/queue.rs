@@ -68,7 +68,11 @@ pub(crate) struct Load {
 
 impl Load {
     /// Before the first measurement: a slow machine.
-    pub const UNKNOWN: Self = Self { prompt: 0.01, step: 0.05, running: 0.0 };
+    pub const UNKNOWN: Self = Self {
+        prompt: 0.01,
+        step: 0.05,
+        running: 0.0,
+    };
 
     /// Seconds for a prompt and the steps of its answer.
     pub fn seconds(&self, prompt: usize, steps: usize) -> f64 {
@@ -130,7 +134,12 @@ impl Shared {
             #[cfg(test)]
             fail: false,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), gauges: Gauges::default(), max_queue }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            gauges: Gauges::default(),
+            max_queue,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,11 +155,17 @@ impl Shared {
         }
         state.waiting.retain(|job| !job.events.is_closed());
         if state.waiting.len() >= self.max_queue {
-            return Err(Rejected::Full { retry_after: state.retry_after() });
+            return Err(Rejected::Full {
+                retry_after: state.retry_after(),
+            });
         }
-        let place = state.waiting.partition_point(|other| other.rank() <= job.rank());
+        let place = state
+            .waiting
+            .partition_point(|other| other.rank() <= job.rank());
         state.waiting.insert(place, job);
-        self.gauges.waiting.store(state.waiting.len(), Ordering::Relaxed);
+        self.gauges
+            .waiting
+            .store(state.waiting.len(), Ordering::Relaxed);
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -171,7 +186,9 @@ impl Shared {
     /// Takes nothing new from now on, and ends what still runs at `deadline`.
     pub fn close(&self, deadline: Instant) {
         let mut state = self.lock();
-        let deadline = state.closing.map_or(deadline, |earlier| earlier.min(deadline));
+        let deadline = state
+            .closing
+            .map_or(deadline, |earlier| earlier.min(deadline));
         state.closing = Some(deadline);
         drop(state);
         self.changed.notify_one();
@@ -196,8 +213,15 @@ impl Shared {
     /// Engine side: orders since the last step. Sleeps while there is nothing at all to do.
     pub fn orders(&self, idle: bool) -> Orders {
         let mut state = self.lock();
-        while idle && state.waiting.is_empty() && state.evaluations.is_empty() && state.closing.is_none() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        while idle
+            && state.waiting.is_empty()
+            && state.evaluations.is_empty()
+            && state.closing.is_none()
+        {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if state.closing.is_some() {
             for job in state.waiting.drain(..) {
@@ -207,7 +231,10 @@ impl Shared {
         }
         #[cfg(test)]
         assert!(!state.fail, "asked to fail");
-        Orders { closing: state.closing, evaluations: std::mem::take(&mut state.evaluations) }
+        Orders {
+            closing: state.closing,
+            evaluations: std::mem::take(&mut state.evaluations),
+        }
     }
 
     /// Engine side: fails those who waited longer than `longest`, then hands the first jobs to `admit`
@@ -218,7 +245,9 @@ impl Shared {
         state.waiting.retain(|job| {
             let late = job.arrived.elapsed() >= longest;
             if late {
-                let _gone = job.events.send(GenEvent::Failed(Failure::Busy { retry_after }));
+                let _gone = job
+                    .events
+                    .send(GenEvent::Failed(Failure::Busy { retry_after }));
             }
             !late && !job.events.is_closed()
         });
@@ -229,7 +258,9 @@ impl Shared {
                 break;
             }
         }
-        self.gauges.waiting.store(state.waiting.len(), Ordering::Relaxed);
+        self.gauges
+            .waiting
+            .store(state.waiting.len(), Ordering::Relaxed);
     }
 
     /// Engine side: what was measured.
@@ -247,7 +278,14 @@ impl Shared {
 impl State {
     /// When the work before a new request is likely done: whole seconds, 1 to 120.
     fn retry_after(&self) -> Duration {
-        let waiting: f64 = self.waiting.iter().map(|job| self.load.seconds(job.prompt.len(), job.tokens() - job.prompt.len())).sum();
+        let waiting: f64 = self
+            .waiting
+            .iter()
+            .map(|job| {
+                self.load
+                    .seconds(job.prompt.len(), job.tokens() - job.prompt.len())
+            })
+            .sum();
         Duration::from_secs((self.load.running + waiting).ceil().clamp(1.0, 120.0) as u64)
     }
 }

@@ -59,11 +59,19 @@ pub(super) struct Sequence {
 
 impl Sequence {
     /// A choice that needs `total` blocks, of which it has `table` already and the rest reserved.
-    pub fn new(group: Arc<Group>, choice: u32, table: Vec<u32>, total: usize, defaults: (f32, f32)) -> Self {
+    pub fn new(
+        group: Arc<Group>,
+        choice: u32,
+        table: Vec<u32>,
+        total: usize,
+        defaults: (f32, f32),
+    ) -> Self {
         let job = &group.job;
         let reserved = total - table.len();
         let named = table.len();
-        let key = named.checked_sub(1).map_or(job.root, |last| job.chain[last]);
+        let key = named
+            .checked_sub(1)
+            .map_or(job.root, |last| job.chain[last]);
         Self {
             choice,
             tokens: job.prompt.clone(),
@@ -144,7 +152,11 @@ impl Sequence {
     /// Chooses the next token.
     pub fn choose(&mut self, logits: &[f32], tokenizer: &Tokenizer) {
         let token = self.sampler.choose(logits);
-        let score = self.group.job.logprobs.map(|top| scored(token, logits, top, tokenizer));
+        let score = self
+            .group
+            .job
+            .logprobs
+            .map(|top| scored(token, logits, top, tokenizer));
         self.chosen = Some((token, score));
     }
 
@@ -162,15 +174,27 @@ impl Sequence {
         let scores = self.group.scores.get_or_init(|| scores);
         let prompt = &self.group.job.prompt;
         let mut text = Detokenizer::new();
-        let mut whole: String = prompt.iter().map(|&token| text.push(tokenizer.token_bytes(token))).collect();
+        let mut whole: String = prompt
+            .iter()
+            .map(|&token| text.push(tokenizer.token_bytes(token)))
+            .collect();
         whole.push_str(&text.finish());
         let mut list = Vec::new();
         if let Some(&first) = prompt.first().filter(|_| self.group.job.logprobs.is_some()) {
             let bytes = Sensitive::new(tokenizer.token_bytes(first).to_vec());
-            list.push(TokenLogprob { token: first, bytes, logprob: None, top: Vec::new() });
+            list.push(TokenLogprob {
+                token: first,
+                bytes,
+                logprob: None,
+                top: Vec::new(),
+            });
             list.extend_from_slice(scores);
         }
-        let event = GenEvent::Text { choice: self.choice, text: Sensitive::new(whole), logprobs: list };
+        let event = GenEvent::Text {
+            choice: self.choice,
+            text: Sensitive::new(whole),
+            logprobs: list,
+        };
         // Whoever no longer listens is noticed before the next step.
         let _gone = self.group.job.events.send(event);
     }
@@ -182,17 +206,30 @@ impl Sequence {
         let events = &self.group.job.events;
         if tokenizer.end_ids().contains(&token) {
             self.output.flush(events);
-            return Some(End { reason: FinishReason::Stop, repetition: false });
+            return Some(End {
+                reason: FinishReason::Stop,
+                repetition: false,
+            });
         }
         self.tokens.push(token);
-        let bytes = if tokenizer.is_special(token) { &[] } else { tokenizer.token_bytes(token) };
+        let bytes = if tokenizer.is_special(token) {
+            &[]
+        } else {
+            tokenizer.token_bytes(token)
+        };
         if self.output.push(bytes, score, events) {
-            return Some(End { reason: FinishReason::Stop, repetition: false });
+            return Some(End {
+                reason: FinishReason::Stop,
+                repetition: false,
+            });
         }
         let repetition = self.loops.push(token);
         if repetition || self.left() == 0 {
             self.output.flush(events);
-            return Some(End { reason: FinishReason::Length, repetition });
+            return Some(End {
+                reason: FinishReason::Length,
+                repetition,
+            });
         }
         None
     }
@@ -201,11 +238,19 @@ impl Sequence {
     pub fn finish(&self, end: End) {
         let (group, choice) = (&self.group, self.choice);
         let events = &group.job.events;
-        let _gone = events.send(GenEvent::Finish { choice, reason: end.reason, repetition: end.repetition });
+        let _gone = events.send(GenEvent::Finish {
+            choice,
+            reason: end.reason,
+            repetition: end.repetition,
+        });
         if group.open.fetch_sub(1, Ordering::Relaxed) == 1 {
             let prompt = u32::try_from(self.prompt()).unwrap_or(u32::MAX);
             let completion = group.completion.load(Ordering::Relaxed);
-            let _gone = events.send(GenEvent::Usage { prompt, completion, cached: group.cached });
+            let _gone = events.send(GenEvent::Usage {
+                prompt,
+                completion,
+                cached: group.cached,
+            });
         }
     }
 }
@@ -213,7 +258,11 @@ impl Sequence {
 fn scored(token: u32, logits: &[f32], top: usize, tokenizer: &Tokenizer) -> TokenLogprob {
     let bytes = |token| Sensitive::new(tokenizer.token_bytes(token).to_vec());
     let (logprob, top) = logprobs(logits, token, top);
-    let alternative = |Scored { token, logprob }| Alternative { token, bytes: bytes(token), logprob };
+    let alternative = |Scored { token, logprob }| Alternative {
+        token,
+        bytes: bytes(token),
+        logprob,
+    };
     TokenLogprob {
         token,
         bytes: bytes(token),
@@ -278,7 +327,11 @@ impl Output {
         }
         if !text.is_empty() || !logprobs.is_empty() {
             // Whoever no longer listens is noticed before the next step.
-            let _gone = events.send(GenEvent::Text { choice: self.choice, text: Sensitive::new(text), logprobs });
+            let _gone = events.send(GenEvent::Text {
+                choice: self.choice,
+                text: Sensitive::new(text),
+                logprobs,
+            });
         }
     }
 }

@@ -1,0 +1,170 @@
+//! A tiny Llama with seeded random weights in a GGUF file, for tests.
+
+use std::path::PathBuf;
+
+use candle_core::quantized::gguf_file::{self, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+/// Shape of the tiny model; tests change what they are about.
+#[derive(Clone)]
+pub(crate) struct Tiny {
+    pub layers: u32,
+    pub hidden: usize,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub feed_forward: usize,
+    pub context: u32,
+    pub kind: GgmlDType,
+    /// Metadata that replaces or adds.
+    pub extra: Vec<(String, Value)>,
+    /// Tensors left out.
+    pub without: Vec<String>,
+}
+
+impl Default for Tiny {
+    fn default() -> Self {
+        Self {
+            layers: 2,
+            hidden: 64,
+            heads: 4,
+            kv_heads: 2,
+            feed_forward: 96,
+            context: 512,
+            kind: GgmlDType::Q4_1,
+            extra: Vec::new(),
+            without: Vec::new(),
+        }
+    }
+}
+
+/// A model file that goes away with the value.
+pub(crate) struct File {
+    pub path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Tiny {
+    /// Writes the file.
+    pub fn write(&self) -> File {
+        let (tokens, types) = vocabulary();
+        let mut random = SmallRng::seed_from_u64(11);
+        let mut tensor = |rows: usize, columns: usize, kind| {
+            let data: Vec<f32> = (0..rows * columns)
+                .map(|_| random.random_range(-0.3f32..0.3))
+                .collect();
+            let shape = if rows == 1 {
+                vec![columns]
+            } else {
+                vec![rows, columns]
+            };
+            QTensor::quantize(&Tensor::from_vec(data, shape, &Device::Cpu).unwrap(), kind).unwrap()
+        };
+        let width = self.hidden / self.heads as usize * self.kv_heads as usize;
+        let mut tensors = vec![
+            (
+                "token_embd.weight".to_owned(),
+                tensor(tokens.len(), self.hidden, GgmlDType::Q8_0),
+            ),
+            (
+                "output_norm.weight".to_owned(),
+                tensor(1, self.hidden, GgmlDType::F32),
+            ),
+        ];
+        for layer in 0..self.layers {
+            for (name, rows, columns) in [
+                ("attn_norm", 1, self.hidden),
+                ("attn_q", self.hidden, self.hidden),
+                ("attn_k", width, self.hidden),
+                ("attn_v", width, self.hidden),
+                ("attn_output", self.hidden, self.hidden),
+                ("ffn_norm", 1, self.hidden),
+                ("ffn_gate", self.feed_forward, self.hidden),
+                ("ffn_up", self.feed_forward, self.hidden),
+                ("ffn_down", self.hidden, self.feed_forward),
+            ] {
+                let kind = if rows == 1 { GgmlDType::F32 } else { self.kind };
+                tensors.push((
+                    format!("blk.{layer}.{name}.weight"),
+                    tensor(rows, columns, kind),
+                ));
+            }
+        }
+        tensors.retain(|(name, _)| !self.without.contains(name));
+        let metadata = self.metadata(tokens, types);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tiny.gguf");
+        let metadata: Vec<_> = metadata
+            .iter()
+            .map(|(key, value)| (key.as_str(), value))
+            .collect();
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor))
+            .collect();
+        gguf_file::write(
+            &mut std::fs::File::create(&path).unwrap(),
+            &metadata,
+            &tensors,
+        )
+        .unwrap();
+        File {
+            path,
+            _directory: directory,
+        }
+    }
+
+    fn metadata(&self, tokens: Vec<String>, types: Vec<i32>) -> Vec<(String, Value)> {
+        let strings =
+            |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
+        let mut metadata: Vec<(String, Value)> = [
+            ("general.architecture", Value::String("llama".into())),
+            ("general.name", Value::String("tiny".into())),
+            ("llama.block_count", Value::U32(self.layers)),
+            ("llama.embedding_length", Value::U32(self.hidden as u32)),
+            ("llama.attention.head_count", Value::U32(self.heads)),
+            ("llama.attention.head_count_kv", Value::U32(self.kv_heads)),
+            (
+                "llama.feed_forward_length",
+                Value::U32(self.feed_forward as u32),
+            ),
+            ("llama.context_length", Value::U32(self.context)),
+            ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+            ("tokenizer.ggml.model", Value::String("gpt2".into())),
+            ("tokenizer.ggml.pre", Value::String("smollm".into())),
+            ("tokenizer.ggml.tokens", strings(tokens)),
+            ("tokenizer.ggml.merges", strings(vec!["a b".into()])),
+            (
+                "tokenizer.ggml.token_type",
+                Value::Array(types.into_iter().map(Value::I32).collect()),
+            ),
+            ("tokenizer.ggml.bos_token_id", Value::U32(0)),
+            ("tokenizer.ggml.eos_token_id", Value::U32(1)),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        for (key, value) in &self.extra {
+            metadata.retain(|(other, _)| other != key);
+            metadata.push((key.clone(), value.clone()));
+        }
+        metadata
+    }
+}
+
+/// Two control tokens, all bytes, and one merge.
+fn vocabulary() -> (Vec<String>, Vec<i32>) {
+    let mut tokens = vec!["<|im_start|>".to_owned(), "<|im_end|>".to_owned()];
+    let mut beyond = 256..;
+    tokens.extend((0..=255u8).map(|byte| {
+        // Byte-level vocabularies write bytes that do not print as characters from 256 on.
+        let code = match byte {
+            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => u32::from(byte),
+            _ => beyond.next().unwrap(),
+        };
+        char::from_u32(code).unwrap().to_string()
+    }));
+    tokens.push("ab".to_owned());
+    let types = [vec![3; 2], vec![1; 257]].concat();
+    (tokens, types)
+}
