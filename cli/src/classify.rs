@@ -1,7 +1,7 @@
 //! `mesh classify`: what the classifier finds in a text. The text stays in this process and is not
 //! printed.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;

@@ -31,7 +31,7 @@ pub(crate) fn result<T: Serialize>(
 /// A table without frames, columns under their headings.
 pub(crate) fn table<const N: usize>(headings: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(headings.map(str::to_uppercase));
     table
 }
