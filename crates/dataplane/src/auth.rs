@@ -260,7 +260,7 @@ mod tests {
     fn a_broken_key_file_names_the_line_and_never_its_content() {
         for (text, error) in [
             (String::from("# nobody\n"), Error::Empty),
-            (format!("\nalice"), Error::Form { line: 2 }),
+            (String::from("\nalice"), Error::Form { line: 2 }),
             (format!("alice {HASH} admin"), Error::Form { line: 1 }),
             (format!("al/ice {HASH}"), Error::Name { line: 1 }),
             (format!("alice {}", &HASH[1..]), Error::Hash { line: 1 }),

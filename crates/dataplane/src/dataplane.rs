@@ -230,8 +230,8 @@ impl Dataplane {
             return self.shared.decider.decide(question);
         }
         let decider = self.shared.decider.clone();
-        let decided = self.blocking(move || decider.decide(question)).await;
-        decided.unwrap_or(Err(Error::Internal))
+        let answer = self.blocking(move || decider.decide(question)).await;
+        answer.unwrap_or(Err(Error::Internal))
     }
 
     /// Runs `work` outside the threads that serve connections; an error if it panics.

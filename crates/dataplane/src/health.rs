@@ -260,3 +260,95 @@ impl HealthView for View<'_> {
         self.at.time_to_first_token(id, model)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use mesh_backends::{AttemptError, Backends, ClientOptions, ConnectCause};
+    use mesh_core::BackendId;
+    use mesh_routing::health::{Event, Permit};
+
+    use super::{AttemptKind, Health, NoLeave, Start, event_of};
+
+    fn health() -> Health {
+        let backends = Backends::new(ClientOptions::default()).expect("clients");
+        Health::new(Arc::new(backends))
+    }
+
+    fn cloud() -> BackendId {
+        BackendId::home("default", "cloud")
+    }
+
+    fn start(health: &Health, attempt: AttemptKind, others_left: bool) -> Result<Permit, NoLeave> {
+        let start = Start {
+            attempt,
+            others_left,
+            last_resort: false,
+        };
+        health.start(&cloud(), "big", start)
+    }
+
+    fn break_it(health: &Health) {
+        for _ in 0..5 {
+            let permit = start(health, AttemptKind::First, false).expect("leave");
+            health.note(&cloud(), "big", permit, Event::Failure);
+        }
+        assert!(start(health, AttemptKind::First, false).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_was_away_and_is_back_gets_one_trial_before_its_time() {
+        let health = health();
+        break_it(&health);
+        health.probed(&cloud(), false);
+        health.probed(&cloud(), true);
+        let trial = start(&health, AttemptKind::First, false).expect("one trial");
+        assert!(
+            start(&health, AttemptKind::First, false).is_err(),
+            "only one"
+        );
+        health.note(&cloud(), "big", trial, Event::Success);
+        assert!(start(&health, AttemptKind::First, false).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_could_be_reached_all_along_waits_its_time() {
+        let health = health();
+        break_it(&health);
+        health.probed(&cloud(), true);
+        assert!(start(&health, AttemptKind::First, false).is_err());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(start(&health, AttemptKind::First, false).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_spent_retry_budget_skips_a_backend_only_while_others_are_left() {
+        let health = health();
+        let mut refused = 0;
+        for _ in 0..200 {
+            match start(&health, AttemptKind::Failover, true) {
+                Ok(_) => {}
+                Err(reason) => {
+                    assert_eq!(reason, NoLeave::RetryBudget);
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!(refused, 100);
+        assert!(start(&health, AttemptKind::Failover, false).is_ok());
+    }
+
+    #[test]
+    fn what_an_upstream_says_of_the_request_says_nothing_of_its_health() {
+        let refused = AttemptError::Connect(ConnectCause::Refused);
+        assert_eq!(event_of(&refused, false), Event::Failure);
+        assert_eq!(event_of(&AttemptError::Cut, true), Event::Interrupted);
+        let code = "context_length_exceeded";
+        let unsupported = AttemptError::Unsupported { code };
+        assert_eq!(event_of(&unsupported, false), Event::Neutral);
+        let rejected = AttemptError::Rejected { status: 401 };
+        assert_eq!(event_of(&rejected, false), Event::Marked(401));
+    }
+}

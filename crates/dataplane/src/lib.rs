@@ -29,10 +29,11 @@ mod metrics;
 mod probe;
 mod respond;
 mod snapshots;
+pub mod source;
 mod stack;
 
 pub use auth::ApiKeys;
-pub use dataplane::{Config, Dataplane, Parts};
+pub use dataplane::{Config, ConfigError, Dataplane, Parts};
 pub use decide::{Decider, Job, Question};
 pub use hints::Hints;
 pub use metrics::Metrics;

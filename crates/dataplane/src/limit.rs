@@ -8,7 +8,7 @@ use std::time::Duration;
 use mesh_core::{Backend, BackendId};
 use tokio::time::Instant;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// Counts what runs and what was sent, per backend. Backends without limits are not counted.
 #[derive(Debug, Clone, Default)]

@@ -21,8 +21,8 @@ pub(crate) async fn run(plane: Dataplane) {
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            changed = changes.changed() => {
-                if changed.is_err() {
+            swapped = changes.changed() => {
+                if swapped.is_err() {
                     return;
                 }
                 plane.health().retain(&plane.snapshots().current());

@@ -15,13 +15,19 @@ async fn a_stream_has_one_id_one_created_a_role_first_and_usage_only_for_those_w
     for asked in [false, true] {
         body["stream_options"] = json!({"include_usage": asked});
         let reply = world.chat(body.clone()).await;
-        assert_eq!(reply.header("content-type"), "text/event-stream; charset=utf-8");
+        assert_eq!(
+            reply.header("content-type"),
+            "text/event-stream; charset=utf-8"
+        );
         let chunks = reply.chunks();
         let first = chunks.first().expect("chunks");
         assert_eq!(first["choices"][0]["delta"]["role"], "assistant");
         for chunk in &chunks {
             assert_eq!(chunk["object"], "chat.completion.chunk");
-            assert_eq!((&chunk["id"], &chunk["created"]), (&first["id"], &first["created"]));
+            assert_eq!(
+                (&chunk["id"], &chunk["created"]),
+                (&first["id"], &first["created"])
+            );
             assert_eq!(chunk["model"], "big");
             assert_eq!(chunk.get("usage").is_some(), asked);
         }
@@ -50,7 +56,11 @@ async fn a_whole_answer_has_message_usage_and_the_mesh_object() {
     let reply = world.chat(ask("hello")).await;
     let body = reply.json();
     assert_eq!(body["object"], "chat.completion");
-    assert!(body["id"].as_str().is_some_and(|id| id.starts_with("chatcmpl-")));
+    assert!(
+        body["id"]
+            .as_str()
+            .is_some_and(|id| id.starts_with("chatcmpl-"))
+    );
     let choice = &body["choices"][0];
     assert_eq!(choice["finish_reason"], "tool_calls");
     assert_eq!(choice["message"]["content"], Value::Null);
@@ -66,7 +76,10 @@ async fn a_whole_answer_has_message_usage_and_the_mesh_object() {
 async fn legacy_completions_have_their_own_form() {
     let world = world().floor().start();
     let mut body = json!({"model": "smollm2", "prompt": "Once"});
-    let whole = world.post("/v1/completions", body.clone(), &[]).await.json();
+    let whole = world
+        .post("/v1/completions", body.clone(), &[])
+        .await
+        .json();
     assert_eq!(whole["object"], "text_completion");
     assert_eq!(whole["choices"][0]["text"], FLOOR_SAYS);
     assert_eq!(whole["system_fingerprint"], "fp_floor");
@@ -102,7 +115,10 @@ async fn models_are_listed_by_the_names_a_caller_may_use_and_found_by_them() {
     assert_eq!(names, ["auto", "local", "large", "org/large-2", "smollm2"]);
     for name in names {
         let one = world.get(&format!("/v1/models/{name}")).await;
-        assert_eq!((one.status, &one.json()["id"]), (StatusCode::OK, &json!(name)));
+        assert_eq!(
+            (one.status, &one.json()["id"]),
+            (StatusCode::OK, &json!(name))
+        );
     }
     let unknown = world.get("/v1/models/org/none").await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);

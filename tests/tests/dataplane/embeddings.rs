@@ -24,7 +24,10 @@ fn embeds(dimensions: u32) -> impl FnOnce(&mut Backend) {
 #[tokio::test]
 async fn vectors_come_as_numbers_or_base64_whichever_was_asked_for() {
     let cloud = ScriptedUpstream::start().await.expect("a cloud");
-    let world = world().cloud_with("cloud", &cloud, 0.9, embeds(4)).floor().start();
+    let world = world()
+        .cloud_with("cloud", &cloud, 0.9, embeds(4))
+        .floor()
+        .start();
     let mut body = json!({"model": "embed", "input": ["one", "two"]});
     let plain = world.post("/v1/embeddings", body.clone(), &[]).await;
     assert_eq!(plain.status, StatusCode::OK, "{:?}", plain.body);
@@ -33,7 +36,10 @@ async fn vectors_come_as_numbers_or_base64_whichever_was_asked_for() {
     assert_eq!(answer["model"], "embed");
     for index in 0..2 {
         assert_eq!(answer["data"][index]["index"], index);
-        assert_eq!(answer["data"][index]["embedding"].as_array().map(Vec::len), Some(4));
+        assert_eq!(
+            answer["data"][index]["embedding"].as_array().map(Vec::len),
+            Some(4)
+        );
     }
     assert_eq!(answer["mesh"]["backend"], "cloud");
     body["encoding_format"] = json!("base64");
@@ -47,7 +53,10 @@ async fn vectors_come_as_numbers_or_base64_whichever_was_asked_for() {
 async fn without_a_backend_for_vectors_there_is_no_floor_to_fall_back_to() {
     let cloud = ScriptedUpstream::start().await.expect("a cloud");
     cloud.set(Behavior::status(500));
-    let world = world().cloud_with("cloud", &cloud, 0.9, embeds(4)).floor().start();
+    let world = world()
+        .cloud_with("cloud", &cloud, 0.9, embeds(4))
+        .floor()
+        .start();
     let body = json!({"model": "embed", "input": "one"});
     let reply = world.post("/v1/embeddings", body, &[]).await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);

@@ -1,13 +1,19 @@
 //! What is explained is what is served: one code path, tested over random requests.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
+use mesh_core::Caller;
+use mesh_dataplane::clock::system_clock;
+use mesh_dataplane::{Decider, Hints, Question};
+use mesh_protocol::Surface;
 use mesh_testkit::upstream::ScriptedUpstream;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::world::{ask, world};
+use crate::world::{World, ask, world};
 
 const TEXTS: &[&str] = &[
     "hello",
@@ -27,11 +33,17 @@ fn random_request(random: &mut StdRng) -> (&'static str, Value, Vec<(&'static st
         let role = pick(random, &["system", "user", "assistant"]);
         messages.push(json!({"role": role, "content": pick(random, TEXTS)}));
     }
-    let model = pick(random, &["auto", "local", "big", "small", "smollm2", "nobody"]);
+    let model = pick(
+        random,
+        &["auto", "local", "big", "small", "smollm2", "nobody"],
+    );
     let (path, mut body) = if random.random_bool(0.8) {
         ("chat", json!({"model": model, "messages": messages}))
     } else {
-        ("completions", json!({"model": model, "prompt": pick(random, TEXTS)}))
+        (
+            "completions",
+            json!({"model": model, "prompt": pick(random, TEXTS)}),
+        )
     };
     if random.random_bool(0.3) {
         body["stream"] = json!(true);
@@ -59,6 +71,42 @@ fn random_request(random: &mut StdRng) -> (&'static str, Value, Vec<(&'static st
     (path, body, headers)
 }
 
+/// Explains and serves one request; gives who served, empty if nobody.
+async fn compare(
+    world: &World,
+    (surface, body, headers): (&str, Value, Vec<(&str, &str)>),
+) -> String {
+    let path = format!("/mesh/v1/explain?surface={surface}");
+    let explained = world.post(&path, body.clone(), &headers).await;
+    assert_eq!(explained.status, StatusCode::OK, "{body}");
+    let decision = explained.json();
+    assert_eq!(decision["decision"], explained.header("mesh-decision"));
+
+    let path = match surface {
+        "chat" => "/v1/chat/completions",
+        _ => "/v1/completions",
+    };
+    let served = world.post(path, body.clone(), &headers).await;
+    let first = &decision["plan"][0];
+    if served.status == StatusCode::OK {
+        for (field, header) in [
+            (&first["backend"], "mesh-backend"),
+            (&first["model"], "mesh-model"),
+            (&first["class"], "mesh-sovereignty-class"),
+            (&decision["privacy"], "mesh-privacy"),
+        ] {
+            assert_eq!(field, served.header(header), "{header}: {body}");
+        }
+    } else {
+        assert!(first.is_null(), "{body} {decision}");
+        let verdict = decision["verdict"].as_object();
+        let verdict = verdict.and_then(|verdict| verdict.keys().next());
+        let reason = verdict.expect("a reason").as_str();
+        assert_eq!(served.header("mesh-reason"), reason, "{body}");
+    }
+    served.header("mesh-backend").to_owned()
+}
+
 #[tokio::test]
 async fn explain_and_the_served_decision_always_agree() {
     let (one, two) = (
@@ -73,38 +121,50 @@ async fn explain_and_the_served_decision_always_agree() {
         .floor()
         .start();
     let mut random = StdRng::seed_from_u64(3);
-    let mut served_by = std::collections::BTreeSet::new();
-    for round in 0..300 {
-        let (surface, body, headers) = random_request(&mut random);
-        let path = format!("/mesh/v1/explain?surface={surface}");
-        let asked_before = (one.count(), two.count(), world.floor.calls());
-        let explained = world.post(&path, body.clone(), &headers).await;
-        assert_eq!(asked_before, (one.count(), two.count(), world.floor.calls()));
-        assert_eq!(explained.status, StatusCode::OK, "{round}: {body}");
-        let decision = explained.json();
-        assert_eq!(decision["decision"], explained.header("mesh-decision"));
-
-        let path = match surface {
-            "chat" => "/v1/chat/completions",
-            _ => "/v1/completions",
-        };
-        let served = world.post(path, body.clone(), &headers).await;
-        let first = &decision["plan"][0];
-        if served.status == StatusCode::OK {
-            assert_eq!(first["backend"], served.header("mesh-backend"), "{round}: {body}");
-            assert_eq!(first["model"], served.header("mesh-model"), "{round}: {body}");
-            assert_eq!(decision["privacy"], served.header("mesh-privacy"), "{round}: {body}");
-            assert_eq!(first["class"], served.header("mesh-sovereignty-class"), "{round}");
-        } else {
-            assert!(first.is_null(), "{round}: {body} {decision}");
-            let verdict = decision["verdict"].as_object().and_then(|verdict| verdict.keys().next());
-            let verdict = verdict.expect("a reason").clone();
-            assert_eq!(served.header("mesh-reason"), verdict, "{round}: {body}");
-        }
-        served_by.insert(served.header("mesh-backend").to_owned());
+    let mut served_by = BTreeSet::new();
+    for _ in 0..300 {
+        served_by.insert(compare(&world, random_request(&mut random)).await);
     }
     let all = ["", "floor", "one", "two"].map(str::to_owned);
-    assert_eq!(served_by, std::collections::BTreeSet::from(all), "all kinds were met");
+    assert_eq!(served_by, BTreeSet::from(all), "all kinds were met");
+    let count = |name: &str| {
+        let line = format!(
+            "mesh_gateway_attempts_total{{backend=\"{name}\",sovereignty_class=\"cloud_domestic\",outcome=\"ok\"}}"
+        );
+        world.metric(&line).expect("a count")
+    };
+    let asked = u32::try_from(one.count() + two.count()).expect("a small number");
+    assert!(
+        (count("one") + count("two") - f64::from(asked)).abs() < 0.5,
+        "explaining sends nothing"
+    );
+}
+
+/// What is decided from files says so, and agrees with the mesh that runs.
+#[tokio::test]
+async fn what_is_decided_from_files_agrees_and_says_that_health_is_assumed() {
+    let cloud = ScriptedUpstream::start().await.expect("a cloud");
+    let world = world().cloud("one", &cloud, 0.9).floor().start();
+    let decider = Decider::from_files(world.store.clone(), 64, system_clock());
+    for text in TEXTS {
+        let body = ask(text);
+        let job = decider
+            .decide(Question {
+                surface: Surface::Chat,
+                body: body.to_string().into(),
+                hints: Hints::default(),
+                caller: Caller::local("default"),
+            })
+            .expect("a decision");
+        let decision = serde_json::to_value(&job.decided.decision).expect("JSON");
+        let explained = world.post("/mesh/v1/explain", body, &[]).await.json();
+        for field in ["privacy", "plan", "verdict", "facts", "policies", "task"] {
+            assert_eq!(decision[field], explained[field], "{field}: {text}");
+        }
+        assert_eq!(decision["health_assumed"], true);
+        assert!(explained.get("health_assumed").is_none());
+    }
+    assert_eq!(cloud.connections(), 0);
 }
 
 #[tokio::test]
@@ -116,9 +176,16 @@ async fn explain_tells_who_spoke_and_never_the_text() {
     let decision = reply.json();
     assert_eq!(decision["privacy"], "restricted");
     assert_eq!(decision["policies"][0]["name"], "default");
-    assert!(decision["facts"].as_array().is_some_and(|facts| !facts.is_empty()));
+    assert!(
+        decision["facts"]
+            .as_array()
+            .is_some_and(|facts| !facts.is_empty())
+    );
     let shown = String::from_utf8_lossy(&reply.body).into_owned();
-    assert!(!shown.contains("canaryword") && !shown.contains("4111"), "{shown}");
+    assert!(
+        !shown.contains("canaryword") && !shown.contains("4111"),
+        "{shown}"
+    );
     assert_eq!((cloud.connections(), world.floor.calls()), (0, 0));
 }
 

@@ -45,17 +45,23 @@ async fn a_killed_cloud_reroutes_and_all_killed_leave_the_floor() {
         .cloud("second", &second, 0.5)
         .floor()
         .start();
-    first.kill();
+    first.kill().await;
     let reply = world.chat(ask("hello")).await;
-    assert_eq!((reply.header("mesh-backend"), reply.text().as_str()), ("second", "second"));
+    assert_eq!(
+        (reply.header("mesh-backend"), reply.text().as_str()),
+        ("second", "second")
+    );
     assert_eq!(reply.header("mesh-degraded"), "");
     let reply = world.chat(ask_streaming("hello")).await;
     assert_eq!(reply.header("mesh-backend"), "second");
     assert!(reply.done() && world.floor.calls() == 0);
 
-    second.kill();
+    second.kill().await;
     let reply = world.chat(ask("hello")).await;
-    assert_eq!((reply.header("mesh-backend"), reply.text().as_str()), ("floor", FLOOR_SAYS));
+    assert_eq!(
+        (reply.header("mesh-backend"), reply.text().as_str()),
+        ("floor", FLOOR_SAYS)
+    );
     assert_eq!(reply.header("mesh-degraded"), "floor_only");
     assert_eq!(reply.json()["mesh"]["degraded"], json!(["floor_only"]));
     let reply = world.chat(ask_streaming("hello")).await;
@@ -89,10 +95,16 @@ fn faults() -> Vec<(&'static str, Behavior)> {
         ("garbage", Behavior::garbage()),
         ("wrong type", Behavior::wrong_type()),
         ("hang", Behavior::HangBeforeHeaders),
-        ("hang after headers", Answer::tokens(3).hang_before_first_token().into()),
+        (
+            "hang after headers",
+            Answer::tokens(3).hang_before_first_token().into(),
+        ),
         ("cut before a token", Answer::tokens(3).cut_after(0).into()),
         ("quiet end", Answer::tokens(3).end_quietly_after(0).into()),
-        ("error event", Answer::tokens(3).error_after(0, error).into()),
+        (
+            "error event",
+            Answer::tokens(3).error_after(0, error).into(),
+        ),
     ]
 }
 
@@ -115,7 +127,10 @@ async fn every_fault_before_the_first_token_is_silent_in_both_forms() {
             assert_eq!(reply.header("mesh-backend"), "well", "{name}");
             assert_eq!(reply.header("mesh-degraded"), "", "{name}");
             assert_eq!((broken.count(), well.count()), (1, 1), "{name}");
-            assert!(!String::from_utf8_lossy(&reply.body).contains("boom"), "{name}");
+            assert!(
+                !String::from_utf8_lossy(&reply.body).contains("boom"),
+                "{name}"
+            );
             let failovers = "mesh_gateway_failovers_total{phase=\"before_first_token\"}";
             assert_eq!(world.metric(failovers), Some(1.0), "{name}");
         }
@@ -143,7 +158,10 @@ async fn a_whole_answer_that_is_cut_in_the_middle_comes_from_the_next_backend() 
             })
             .start();
         let reply = world.chat(ask("hello")).await;
-        assert_eq!((reply.header("mesh-backend"), reply.text().as_str()), ("well", "well"));
+        assert_eq!(
+            (reply.header("mesh-backend"), reply.text().as_str()),
+            ("well", "well")
+        );
         let failovers = "mesh_gateway_failovers_total{phase=\"mid_answer\"}";
         assert_eq!(world.metric(failovers), Some(1.0));
     }
@@ -184,14 +202,20 @@ async fn when_nobody_can_answer_every_reason_is_named() {
     assert_eq!(reply.header("mesh-decision").len(), 26);
     let error = reply.json();
     let message = error["error"]["message"].as_str().expect("a message");
-    assert!(message.contains("dead") && message.contains("limited"), "{message}");
-    assert!(!message.contains("scripted"), "the upstream's words stay out: {message}");
+    assert!(
+        message.contains("dead") && message.contains("limited"),
+        "{message}"
+    );
+    assert!(
+        !message.contains("scripted"),
+        "the upstream's words stay out: {message}"
+    );
 }
 
 #[tokio::test]
 async fn a_busy_floor_says_when_to_come_back() {
     let dead = cloud("never").await;
-    dead.kill();
+    dead.kill().await;
     for world in [
         world().floor().start(),
         world().cloud("dead", &dead, 0.9).floor().start(),
@@ -212,7 +236,10 @@ async fn what_shows_while_serving_is_said_in_the_final_chunk_and_the_body() {
     let reply = world.chat(ask("hello")).await;
     let degraded: Value = json!(["context_trimmed", "floor_repetition"]);
     assert_eq!(reply.json()["mesh"]["degraded"], degraded);
-    assert_eq!(reply.header("mesh-degraded"), "context_trimmed, floor_repetition");
+    assert_eq!(
+        reply.header("mesh-degraded"),
+        "context_trimmed, floor_repetition"
+    );
     let reply = world.chat(ask_streaming("hello")).await;
     // The header went out with the first token; the loop showed later.
     assert_eq!(reply.header("mesh-degraded"), "context_trimmed");
@@ -250,5 +277,8 @@ async fn a_backend_that_keeps_failing_is_left_alone_after_a_few_calls() {
         assert_eq!(reply.header("mesh-backend"), "well");
     }
     assert!(broken.count() <= 6, "{} calls", broken.count());
-    assert_eq!(world.metric("mesh_gateway_backend_up{backend=\"broken\"}"), Some(0.0));
+    assert_eq!(
+        world.metric("mesh_gateway_backend_up{backend=\"broken\"}"),
+        Some(0.0)
+    );
 }

@@ -53,17 +53,26 @@ async fn foreign_hosts_and_pages_are_refused_on_every_path() {
             } else {
                 request.header("host", "localhost:8080")
             };
-            let reply = world.send(request.body(Body::empty()).expect("a request")).await;
+            let reply = world
+                .send(request.body(Body::empty()).expect("a request"))
+                .await;
             assert_refused(&reply, StatusCode::FORBIDDEN, "foreign_origin");
             assert_eq!(reply.header("x-should-retry"), "false");
         }
     }
     let reply = world
-        .send(chat_request().header("origin", "null").body(hello()).expect("a request"))
+        .send(
+            chat_request()
+                .header("origin", "null")
+                .body(hello())
+                .expect("a request"),
+        )
         .await;
     assert_refused(&reply, StatusCode::FORBIDDEN, "foreign_origin");
     let listed = Request::get("/v1/models").header("host", "mesh.example");
-    let reply = world.send(listed.body(Body::empty()).expect("a request")).await;
+    let reply = world
+        .send(listed.body(Body::empty()).expect("a request"))
+        .await;
     assert_eq!(reply.status, StatusCode::OK);
     assert_eq!((cloud.count(), world.floor.calls()), (0, 0));
 }
@@ -73,14 +82,23 @@ async fn bodies_that_are_no_json_too_large_or_too_deep_are_refused() {
     let (world, cloud) = guarded().await;
     let untyped = Request::post("/v1/chat/completions").header("host", "localhost");
     let reply = world.send(untyped.body(hello()).expect("a request")).await;
-    assert_refused(&reply, StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
+    assert_refused(
+        &reply,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+    );
 
-    let large = json!({"model": "auto", "messages": [{"role": "user", "content": "x".repeat(3000)}]});
+    let large =
+        json!({"model": "auto", "messages": [{"role": "user", "content": "x".repeat(3000)}]});
     let reply = world.chat(large.clone()).await;
     assert_refused(&reply, StatusCode::PAYLOAD_TOO_LARGE, "request_too_large");
     let chunked = futures::stream::iter([Ok::<_, std::io::Error>(large.to_string())]);
     let reply = world
-        .send(chat_request().body(Body::from_stream(chunked)).expect("a request"))
+        .send(
+            chat_request()
+                .body(Body::from_stream(chunked))
+                .expect("a request"),
+        )
         .await;
     assert_refused(&reply, StatusCode::PAYLOAD_TOO_LARGE, "request_too_large");
 
@@ -175,7 +193,9 @@ async fn headers_that_are_not_understood_are_refused() {
         assert_eq!(reply.json()["error"]["param"], name);
     }
     let twice = [("mesh-privacy", "public"), ("mesh-privacy", "public")];
-    let reply = world.post("/v1/chat/completions", ask("hello"), &twice).await;
+    let reply = world
+        .post("/v1/chat/completions", ask("hello"), &twice)
+        .await;
     assert_refused(&reply, StatusCode::BAD_REQUEST, "invalid_request");
     assert_eq!((cloud.count(), world.floor.calls()), (0, 0));
 }

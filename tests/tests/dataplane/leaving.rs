@@ -38,7 +38,10 @@ async fn send(address: std::net::SocketAddr, body: &Value) -> TcpStream {
 async fn who_leaves_before_the_first_token_cancels_the_upstream_call() {
     for (body, fault) in [
         (ask("hello"), Behavior::HangBeforeHeaders),
-        (ask_streaming("hello"), Answer::tokens(3).hang_before_first_token().into()),
+        (
+            ask_streaming("hello"),
+            Answer::tokens(3).hang_before_first_token().into(),
+        ),
     ] {
         let cloud = ScriptedUpstream::start().await.expect("a cloud");
         cloud.set(fault);
@@ -48,10 +51,17 @@ async fn who_leaves_before_the_first_token_cancels_the_upstream_call() {
         cloud.asked(1).await;
         drop(stream);
         cloud.disconnected(1).await;
-        assert_eq!(world.floor.calls(), 0, "nobody else is asked for someone who left");
+        assert_eq!(
+            world.floor.calls(),
+            0,
+            "nobody else is asked for someone who left"
+        );
         let canceled = "mesh_gateway_attempts_total{backend=\"cloud\",sovereignty_class=\"cloud_domestic\",outcome=\"canceled\"}";
         eventually(|| world.metric(canceled) == Some(1.0)).await;
-        assert_eq!(world.metric("mesh_gateway_backend_up{backend=\"cloud\"}"), Some(1.0));
+        assert_eq!(
+            world.metric("mesh_gateway_backend_up{backend=\"cloud\"}"),
+            Some(1.0)
+        );
     }
 }
 
@@ -70,7 +80,8 @@ async fn who_leaves_in_the_middle_of_a_stream_cancels_the_upstream_call() {
     }
     drop(stream);
     cloud.disconnected(1).await;
-    let canceled = "mesh_gateway_request_duration_seconds_count{surface=\"chat\",outcome=\"canceled\"}";
+    let canceled =
+        "mesh_gateway_request_duration_seconds_count{surface=\"chat\",outcome=\"canceled\"}";
     eventually(|| world.metric(canceled) == Some(1.0)).await;
 }
 
@@ -108,9 +119,9 @@ fn patient(builder: crate::world::Builder) -> World {
     builder
         .policy(|policy| {
             let failover = policy.failover.as_mut().expect("failover");
-            failover.deadline = Duration::from_secs(600);
-            failover.time_to_first_token = Duration::from_secs(600);
-            failover.between_tokens = Duration::from_secs(600);
+            failover.deadline = Duration::from_mins(10);
+            failover.time_to_first_token = Duration::from_mins(10);
+            failover.between_tokens = Duration::from_mins(10);
         })
         .start()
 }

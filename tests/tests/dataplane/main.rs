@@ -8,7 +8,6 @@
 )]
 
 mod answers_are_openai;
-mod canary;
 mod embeddings;
 mod explain;
 mod failover;

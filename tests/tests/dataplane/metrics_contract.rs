@@ -17,7 +17,9 @@ fn promised() -> Shapes {
     let rows = PAGE.lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let labels = cells[3].split(',').map(|label| label.trim().trim_matches('`'));
+        let labels = cells[3]
+            .split(',')
+            .map(|label| label.trim().trim_matches('`'));
         let labels = labels.filter(|label| !label.is_empty()).map(str::to_owned);
         let name = cells[1].trim_matches('`').to_owned();
         (name, (cells[2].to_owned(), labels.collect()))
@@ -32,10 +34,20 @@ fn rendered(text: &str) -> Shapes {
         let mut words = line.split_whitespace().skip(2);
         let (name, kind) = (words.next().expect("a name"), words.next().expect("a type"));
         let name = name.strip_prefix(PREFIX).expect("our prefix").to_owned();
-        let shown = if kind == "counter" { format!("{name}_total") } else { name.clone() };
+        let shown = if kind == "counter" {
+            format!("{name}_total")
+        } else {
+            name.clone()
+        };
         let sample = text.lines().find(|line| {
-            let rest = line.strip_prefix(PREFIX).and_then(|line| line.strip_prefix(&name));
-            rest.is_some_and(|rest| ["{", " ", "_total", "_count"].iter().any(|next| rest.starts_with(next)))
+            let rest = line
+                .strip_prefix(PREFIX)
+                .and_then(|line| line.strip_prefix(&name));
+            rest.is_some_and(|rest| {
+                ["{", " ", "_total", "_count"]
+                    .iter()
+                    .any(|next| rest.starts_with(next))
+            })
         });
         let sample = sample.unwrap_or_else(|| panic!("{name} was never counted"));
         shapes.insert(shown, (kind.to_owned(), labels(sample)));
@@ -75,7 +87,7 @@ async fn busy() -> (World, [ScriptedUpstream; 2]) {
     world.chat(ask("hello")).await;
     world.chat(ask_streaming("hello")).await;
     world.chat(ask("card 4111 1111 1111 1111")).await;
-    priced.kill();
+    priced.kill().await;
     world.chat(ask("hello")).await;
     (world, [broken, priced])
 }
@@ -92,15 +104,26 @@ async fn tokens_cost_and_degradation_are_counted_once() {
     let text = world.metrics();
     let value = |line: &str| {
         let line = format!("{PREFIX}{line}");
-        world.metric(&line).unwrap_or_else(|| panic!("{line} in\n{text}"))
+        world
+            .metric(&line)
+            .unwrap_or_else(|| panic!("{line} in\n{text}"))
     };
-    let input = value("tokens_total{backend=\"priced\",sovereignty_class=\"cloud_domestic\",privacy_level=\"public\",direction=\"input\"}");
-    let output = value("tokens_total{backend=\"priced\",sovereignty_class=\"cloud_domestic\",privacy_level=\"public\",direction=\"output\"}");
+    let input = value(
+        "tokens_total{backend=\"priced\",sovereignty_class=\"cloud_domestic\",privacy_level=\"public\",direction=\"input\"}",
+    );
+    let output = value(
+        "tokens_total{backend=\"priced\",sovereignty_class=\"cloud_domestic\",privacy_level=\"public\",direction=\"output\"}",
+    );
     let cost = value("cost_total{backend=\"priced\",currency=\"EUR\"}");
     assert!(input > 0.0 && output > 0.0);
     assert!((cost - (input + 2.0 * output)).abs() < 1e-6, "{cost}");
     assert!((value("degraded_requests_total{reason=\"floor_only\"}") - 1.0).abs() < 1e-9);
-    assert!((value("decisions_total{privacy_level=\"restricted\",task=\"chat\"}") - 1.0).abs() < 1e-9);
-    assert!((value("request_duration_seconds_count{surface=\"chat\",outcome=\"ok\"}") - 4.0).abs() < 1e-9);
+    assert!(
+        (value("decisions_total{privacy_level=\"restricted\",task=\"chat\"}") - 1.0).abs() < 1e-9
+    );
+    assert!(
+        (value("request_duration_seconds_count{surface=\"chat\",outcome=\"ok\"}") - 4.0).abs()
+            < 1e-9
+    );
     assert!((value("floor_ready") - 1.0).abs() < 1e-9);
 }

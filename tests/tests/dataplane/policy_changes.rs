@@ -35,7 +35,7 @@ async fn a_policy_swapped_between_two_attempts_refuses_the_second() {
             let minimum = &mut policy.constraints.minimum_class;
             minimum.insert(PrivacyLevel::Public, SovereigntyClass::OwnHardware);
         });
-        first.kill();
+        first.kill().await;
     };
     let (reply, ()) = tokio::join!(world.chat(ask("hello")), change);
     assert_eq!(reply.header("mesh-backend"), "floor");
@@ -55,13 +55,18 @@ async fn a_level_that_rose_meanwhile_counts() {
         .start();
     let change = async {
         first.asked(1).await;
-        swap(&world, |policy| policy.default_privacy = Some(PrivacyLevel::Restricted));
-        first.kill();
+        swap(&world, |policy| {
+            policy.default_privacy = Some(PrivacyLevel::Restricted);
+        });
+        first.kill().await;
     };
     let (reply, ()) = tokio::join!(world.chat(ask("hello")), change);
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
     let body = String::from_utf8_lossy(&reply.body).into_owned();
-    assert!(body.contains("second: refused by policy (minimum_class)"), "{body}");
+    assert!(
+        body.contains("second: refused by policy (minimum_class)"),
+        "{body}"
+    );
     assert_eq!(second.connections(), 0);
 }
 
@@ -69,11 +74,22 @@ async fn a_level_that_rose_meanwhile_counts() {
 async fn a_new_snapshot_serves_the_next_request_and_a_rejected_one_changes_nothing() {
     let cloud = ScriptedUpstream::start().await.expect("a cloud");
     let world = world().cloud("cloud", &cloud, 0.9).floor().start();
-    assert_eq!(world.chat(ask("hello")).await.header("mesh-backend"), "cloud");
+    assert_eq!(
+        world.chat(ask("hello")).await.header("mesh-backend"),
+        "cloud"
+    );
     world.store.reject();
-    assert_eq!(world.chat(ask("hello")).await.header("mesh-backend"), "cloud");
-    assert_eq!(world.metric("mesh_gateway_snapshots_rejected_total"), Some(1.0));
-    swap(&world, |policy| policy.default_privacy = Some(PrivacyLevel::Confidential));
+    assert_eq!(
+        world.chat(ask("hello")).await.header("mesh-backend"),
+        "cloud"
+    );
+    assert_eq!(
+        world.metric("mesh_gateway_snapshots_rejected_total"),
+        Some(1.0)
+    );
+    swap(&world, |policy| {
+        policy.default_privacy = Some(PrivacyLevel::Confidential);
+    });
     let reply = world.chat(ask("hello")).await;
     assert_eq!(reply.header("mesh-backend"), "floor");
     assert_eq!(reply.header("mesh-degraded"), "", "served as planned");

@@ -32,13 +32,34 @@ fn everywhere() -> Vec<(&'static str, Value)> {
     let mut bodies = vec![
         ("user", ask(&text)),
         ("system", with(json!({"role": "system", "content": text}))),
-        ("developer", with(json!({"role": "developer", "content": text}))),
-        ("assistant", with(json!({"role": "assistant", "content": text}))),
-        ("part", with(json!({"role": "user", "content": [{"type": "text", "text": text}]}))),
-        ("tool arguments", with(json!({"role": "assistant", "content": null, "tool_calls": [call]}))),
-        ("tool result", with(json!({"role": "tool", "tool_call_id": "c1", "content": text}))),
-        ("name", with(json!({"role": "user", "name": text, "content": "hi"}))),
-        ("unknown field of a message", with(json!({"role": "user", "content": "hi", "zeta": {"deep": [text]}}))),
+        (
+            "developer",
+            with(json!({"role": "developer", "content": text})),
+        ),
+        (
+            "assistant",
+            with(json!({"role": "assistant", "content": text})),
+        ),
+        (
+            "part",
+            with(json!({"role": "user", "content": [{"type": "text", "text": text}]})),
+        ),
+        (
+            "tool arguments",
+            with(json!({"role": "assistant", "content": null, "tool_calls": [call]})),
+        ),
+        (
+            "tool result",
+            with(json!({"role": "tool", "tool_call_id": "c1", "content": text})),
+        ),
+        (
+            "name",
+            with(json!({"role": "user", "name": text, "content": "hi"})),
+        ),
+        (
+            "unknown field of a message",
+            with(json!({"role": "user", "content": "hi", "zeta": {"deep": [text]}})),
+        ),
     ];
     for (name, field, value) in [
         ("tools", "tools", json!([tool])),
@@ -47,8 +68,16 @@ fn everywhere() -> Vec<(&'static str, Value)> {
         ("stop", "stop", json!([text])),
         ("unknown field", "zeta", json!({"deep": [text]})),
         ("a key", "metadata", json!({ text.clone(): "x" })),
-        ("response format", "response_format", json!({"type": "text", "note": text})),
-        ("prediction", "prediction", json!({"type": "content", "content": text})),
+        (
+            "response format",
+            "response_format",
+            json!({"type": "text", "note": text}),
+        ),
+        (
+            "prediction",
+            "prediction",
+            json!({"type": "content", "content": text}),
+        ),
     ] {
         let mut body = ask("hello");
         body[field] = value;
@@ -61,8 +90,15 @@ fn assert_home(name: &str, reply: &Reply, world: &World, clouds: &[ScriptedUpstr
     assert_eq!(reply.status, StatusCode::OK, "{name}: {:?}", reply.body);
     assert_eq!(reply.header("mesh-backend"), "floor", "{name}");
     assert_eq!(reply.header("mesh-privacy"), "restricted", "{name}");
-    assert_eq!(reply.header("mesh-sovereignty-class"), "OwnHardware", "{name}");
-    assert!(!reply.header("mesh-degraded").contains("floor_only"), "{name}: as planned");
+    assert_eq!(
+        reply.header("mesh-sovereignty-class"),
+        "OwnHardware",
+        "{name}"
+    );
+    assert!(
+        !reply.header("mesh-degraded").contains("floor_only"),
+        "{name}: as planned"
+    );
     assert!(world.floor.calls() > 0);
     for cloud in clouds {
         assert_eq!((cloud.count(), cloud.connections()), (0, 0), "{name}");
@@ -122,7 +158,12 @@ async fn without_a_floor_a_secret_is_refused_by_name_of_the_constraint() {
     assert_eq!(reply.header("mesh-decision").len(), 26);
     let error = &reply.json()["error"];
     assert_eq!(error["constraints"], json!(["minimum_class"]));
-    assert!(!error["message"].as_str().expect("a message").contains("4111"));
+    assert!(
+        !error["message"]
+            .as_str()
+            .expect("a message")
+            .contains("4111")
+    );
     assert_eq!(cloud.connections(), 0);
     let refusals = "mesh_gateway_refusals_total{constraint=\"minimum_class\"}";
     assert_eq!(world.metric(refusals), Some(1.0));
@@ -146,10 +187,12 @@ async fn a_cloud_whose_claims_have_expired_is_refused_for_internal_data_and_not_
     let reply = world.post(path, ask("hello"), &internal).await;
     assert_eq!(reply.header("mesh-backend"), "floor");
     assert_eq!(cloud.connections(), 0);
-    let explained = world.post("/mesh/v1/explain", ask("hello"), &internal).await;
+    let explained = world
+        .post("/mesh/v1/explain", ask("hello"), &internal)
+        .await;
     let candidates = explained.json()["candidates"].clone();
-    let refused = candidates.as_array().expect("a list").iter();
-    let refused = refused.filter(|one| one["backend"] == "old").next();
+    let mut listed = candidates.as_array().expect("a list").iter();
+    let refused = listed.find(|one| one["backend"] == "old");
     let refused = refused.expect("the cloud");
     assert_eq!(refused["refusal"]["constraint"], "minimum_class");
     assert_eq!(refused["class"], "CloudRetained");

@@ -30,33 +30,33 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 /// Builds a [`World`].
-pub struct Builder {
-    pub config: Config,
-    pub policy: Policy,
+pub(crate) struct Builder {
+    pub(crate) config: Config,
+    pub(crate) policy: Policy,
     backends: Vec<Arc<Backend>>,
     floor: Option<Arc<PlayedFloor>>,
 }
 
 /// The data plane with everything around it.
-pub struct World {
-    pub plane: Dataplane,
-    pub store: SnapshotStore,
-    pub registry: Registry,
-    pub floor: Arc<PlayedFloor>,
+pub(crate) struct World {
+    pub(crate) plane: Dataplane,
+    pub(crate) store: SnapshotStore,
+    pub(crate) registry: Registry,
+    pub(crate) floor: Arc<PlayedFloor>,
     router: Router,
     stop: CancellationToken,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 /// A world without anything declared: public by default, with the usual minimum classes.
-pub fn world() -> Builder {
+pub(crate) fn world() -> Builder {
     Builder {
         config: Config::default(),
         policy: policy(),
@@ -66,7 +66,7 @@ pub fn world() -> Builder {
 }
 
 /// A cloud at home that keeps nothing.
-pub fn claims() -> Claims {
+pub(crate) fn claims() -> Claims {
     Claims {
         seat: places(&["DE"]),
         data_centers: places(&["DE"]),
@@ -78,7 +78,7 @@ pub fn claims() -> Claims {
     }
 }
 
-pub fn places(codes: &[&str]) -> JurisdictionSet {
+pub(crate) fn places(codes: &[&str]) -> JurisdictionSet {
     JurisdictionSet(
         codes
             .iter()
@@ -89,12 +89,12 @@ pub fn places(codes: &[&str]) -> JurisdictionSet {
 
 impl Builder {
     /// A cloud at home, of this quality.
-    pub fn cloud(self, name: &str, upstream: &ScriptedUpstream, quality: f64) -> Self {
+    pub(crate) fn cloud(self, name: &str, upstream: &ScriptedUpstream, quality: f64) -> Self {
         self.cloud_with(name, upstream, quality, |_| {})
     }
 
     /// A cloud, changed by `change`.
-    pub fn cloud_with(
+    pub(crate) fn cloud_with(
         mut self,
         name: &str,
         upstream: &ScriptedUpstream,
@@ -116,7 +116,7 @@ impl Builder {
     }
 
     /// A floor that is played, named by the policy.
-    pub fn floor(mut self) -> Self {
+    pub(crate) fn floor(mut self) -> Self {
         let place = Place::InProcess {
             model_cache: String::from("smollm2"),
             kv_bytes: None,
@@ -137,25 +137,25 @@ impl Builder {
     }
 
     /// Changes the policy.
-    pub fn policy(mut self, change: impl FnOnce(&mut Policy)) -> Self {
+    pub(crate) fn policy(mut self, change: impl FnOnce(&mut Policy)) -> Self {
         change(&mut self.policy);
         self
     }
 
     /// Changes the settings.
-    pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
     }
 
     /// Only callers with one of these keys.
-    pub fn keys(self, file: &str) -> Self {
+    pub(crate) fn keys(self, file: &str) -> Self {
         let keys = ApiKeys::parse(file).expect("a key file");
         self.config(|config| config.api_keys = Some(keys))
     }
 
     /// Starts it.
-    pub fn start(self) -> World {
+    pub(crate) fn start(self) -> World {
         let backends = Backends::new(ClientOptions::default()).expect("clients");
         let floor = self.floor.clone().unwrap_or_default();
         if self.floor.is_some() {
@@ -196,12 +196,12 @@ impl Drop for World {
 
 impl World {
     /// Asks for a chat completion.
-    pub async fn chat(&self, body: Value) -> Reply {
+    pub(crate) async fn chat(&self, body: Value) -> Reply {
         self.post("/v1/chat/completions", body, &[]).await
     }
 
     /// Posts JSON with further headers.
-    pub async fn post(&self, path: &str, body: Value, headers: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn post(&self, path: &str, body: Value, headers: &[(&str, &str)]) -> Reply {
         let mut request = Request::post(path)
             .header("host", "localhost")
             .header("content-type", "application/json");
@@ -213,14 +213,14 @@ impl World {
     }
 
     /// Gets a path.
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         let request = Request::get(path).header("host", "localhost");
         self.send(request.body(Body::empty()).expect("a request"))
             .await
     }
 
     /// Sends any request and reads the answer to its end.
-    pub async fn send(&self, request: Request<Body>) -> Reply {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         let response = self.open(request).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
@@ -232,20 +232,20 @@ impl World {
     }
 
     /// Sends any request; the body is still to be read.
-    pub async fn open(&self, request: Request<Body>) -> http::Response<Body> {
+    pub(crate) async fn open(&self, request: Request<Body>) -> http::Response<Body> {
         let router = self.router.clone();
         router.oneshot(request).await.expect("an answer")
     }
 
     /// What a scrape shows.
-    pub fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("metrics");
         text
     }
 
     /// One line of the metrics ends with this value.
-    pub fn metric(&self, line: &str) -> Option<f64> {
+    pub(crate) fn metric(&self, line: &str) -> Option<f64> {
         let text = self.metrics();
         let found = text.lines().find_map(|found| found.strip_prefix(line))?;
         found.trim().parse().ok()
@@ -254,26 +254,25 @@ impl World {
 
 impl Reply {
     /// A header's text, empty if absent.
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value.map_or("", |value| value.to_str().expect("text"))
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
-            panic!("{error}: {}", String::from_utf8_lossy(&self.body))
-        })
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 
     /// Text of the first choice of a whole answer.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let content = &self.json()["choices"][0]["message"]["content"];
         content.as_str().expect("a text").to_owned()
     }
 
     /// The data of every frame of a stream.
-    pub fn frames(&self) -> Vec<String> {
+    pub(crate) fn frames(&self) -> Vec<String> {
         let text = std::str::from_utf8(&self.body).expect("UTF-8");
         text.split_terminator("\n\n")
             .map(|frame| frame.strip_prefix("data: ").expect("data").to_owned())
@@ -281,7 +280,7 @@ impl Reply {
     }
 
     /// The chunks of a stream, without `[DONE]`.
-    pub fn chunks(&self) -> Vec<Value> {
+    pub(crate) fn chunks(&self) -> Vec<Value> {
         let frames = self.frames();
         let chunks = frames.iter().filter(|frame| *frame != "[DONE]");
         chunks
@@ -290,7 +289,7 @@ impl Reply {
     }
 
     /// All text of the first choice of a stream.
-    pub fn streamed_text(&self) -> String {
+    pub(crate) fn streamed_text(&self) -> String {
         let chunks = self.chunks();
         chunks
             .iter()
@@ -299,24 +298,24 @@ impl Reply {
     }
 
     /// True if the stream says that it is complete.
-    pub fn done(&self) -> bool {
+    pub(crate) fn done(&self) -> bool {
         self.frames().last().is_some_and(|frame| frame == "[DONE]")
     }
 }
 
 /// A chat request with one message.
-pub fn ask(text: &str) -> Value {
+pub(crate) fn ask(text: &str) -> Value {
     json!({"model": "auto", "messages": [{"role": "user", "content": text}]})
 }
 
 /// The same, as a stream.
-pub fn ask_streaming(text: &str) -> Value {
+pub(crate) fn ask_streaming(text: &str) -> Value {
     let mut body = ask(text);
     body["stream"] = json!(true);
     body
 }
 
-pub fn snapshot(backends: Vec<Arc<Backend>>, policy: Policy) -> Snapshot {
+pub(crate) fn snapshot(backends: Vec<Arc<Backend>>, policy: Policy) -> Snapshot {
     let mut snapshot = Snapshot::empty("default", Timestamp::now());
     snapshot.generation = 1;
     snapshot.backends = backends;
@@ -409,7 +408,7 @@ fn endpoint(url: &str) -> Endpoint {
 
 /// What a played floor does.
 #[derive(Debug, Clone, Default)]
-pub enum Play {
+pub(crate) enum Play {
     /// Answers with a few words.
     #[default]
     Answer,
@@ -423,7 +422,7 @@ pub enum Play {
 
 /// A floor without a model. Its answer tells nothing of what it was asked.
 #[derive(Default)]
-pub struct PlayedFloor {
+pub(crate) struct PlayedFloor {
     play: Mutex<Play>,
     calls: AtomicUsize,
     running: Arc<AtomicUsize>,
@@ -431,25 +430,25 @@ pub struct PlayedFloor {
 }
 
 /// What the floor says.
-pub const FLOOR_SAYS: &str = "the floor answers";
+pub(crate) const FLOOR_SAYS: &str = "the floor answers";
 
 impl PlayedFloor {
-    pub fn set(&self, play: Play) {
+    pub(crate) fn set(&self, play: Play) {
         *self.play.lock().expect("a lock") = play;
     }
 
     /// How often it was asked.
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 
     /// Answers that are neither ended nor dropped.
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.running.load(Ordering::SeqCst)
     }
 
     /// True if `text` was in a request.
-    pub fn saw(&self, text: &str) -> bool {
+    pub(crate) fn saw(&self, text: &str) -> bool {
         let seen = self.seen.lock().expect("a lock");
         seen.iter().any(|body| body.contains(text))
     }
@@ -480,16 +479,16 @@ impl LocalModel for PlayedFloor {
         self.running.fetch_add(1, Ordering::SeqCst);
         let running = Running(Arc::clone(&self.running));
         let looping = matches!(play, Play::Loop);
-        let events = stream::iter(words(looping)).map(move |event| {
+        let events = match play {
+            Play::Hang => stream::pending().boxed(),
+            Play::Answer | Play::Loop | Play::Busy => stream::iter(words(looping)).boxed(),
+        };
+        let events = events.map(move |event| {
             let _held = &running;
             Ok(event)
         });
-        let events = match play {
-            Play::Hang => events.take(0).chain(stream::pending()).boxed(),
-            Play::Answer | Play::Loop | Play::Busy => events.boxed(),
-        };
         let started = Started {
-            events,
+            events: events.boxed(),
             context_trimmed: looping,
             system_fingerprint: Some(String::from("fp_floor")),
             headers: Vec::new(),

@@ -131,7 +131,8 @@ impl Drop for Flight {
 
 /// By the declared price per million tokens.
 fn cost(price: &Price, usage: &Usage) -> f64 {
-    let million = |tokens: u64| u32::try_from(tokens).map_or(f64::from(u32::MAX), f64::from) / 1e6;
+    // What does not fit 32 bits is no count of tokens.
+    let million = |tokens: u64| f64::from(u32::try_from(tokens).unwrap_or(0)) / 1e6;
     million(usage.prompt_tokens) * price.input_per_million
         + million(usage.completion_tokens) * price.output_per_million
 }

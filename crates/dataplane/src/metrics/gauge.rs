@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use mesh_core::{Backend, Place};
+use mesh_core::{Backend, Jurisdiction, Place};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -70,23 +70,40 @@ impl Collector for Gauges {
         )?;
 
         let floor = i64::from(self.health.floor_missing(&snapshot).is_none());
-        let gauge = ConstGauge::new(floor);
-        let help = "Whether a floor is declared and can answer";
-        let encoded = encoder.encode_descriptor("floor_ready", help, None, gauge.metric_type())?;
-        gauge.encode(encoded)?;
-
+        single(
+            &mut encoder,
+            (
+                "floor_ready",
+                "Whether a floor is declared and can answer",
+                None,
+            ),
+            floor,
+        )?;
         let age = now.duration_since(snapshot.created).as_secs_f64();
-        let gauge = ConstGauge::new(age);
-        let help = "Time since the snapshot was made";
-        let encoded = encoder.encode_descriptor("snapshot_age", help, unit, gauge.metric_type())?;
-        gauge.encode(encoded)?;
-
+        single(
+            &mut encoder,
+            ("snapshot_age", "Time since the snapshot was made", unit),
+            age,
+        )?;
         let counter = ConstCounter::new(self.snapshots.rejected());
         let help = "Snapshots that were not accepted";
-        let encoded =
+        let metric =
             encoder.encode_descriptor("snapshots_rejected", help, None, counter.metric_type())?;
-        counter.encode(encoded)
+        counter.encode(metric)
     }
+}
+
+/// One gauge without labels.
+fn single<V>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, unit): (&str, &str, Option<&Unit>),
+    value: V,
+) -> fmt::Result
+where
+    ConstGauge<V>: EncodeMetric,
+{
+    let encoder = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    ConstGauge::new(value).encode(encoder)
 }
 
 /// One gauge with a value per label set.
@@ -127,7 +144,7 @@ fn info(backend: &Backend) -> BackendInfoLabels {
     let jurisdiction = seats.map_or_else(
         || UNKNOWN.to_owned(),
         |seats| {
-            let codes: Vec<&str> = seats.0.iter().map(|place| place.as_str()).collect();
+            let codes: Vec<&str> = seats.0.iter().map(Jurisdiction::as_str).collect();
             codes.join("+")
         },
     );

@@ -136,17 +136,10 @@ pub enum Error {
     },
 }
 
-/// The shape of an error on the wire.
-struct Shape {
-    status: StatusCode,
-    kind: &'static str,
-    reason: Reason,
-    /// `x-should-retry`, where the official SDKs would guess wrong.
-    should_retry: Option<bool>,
-    retry_after: Option<Duration>,
-}
-
 const INVALID: &str = "invalid_request_error";
+const FORBIDDEN: &str = "permission_error";
+const BUSY: &str = "rate_limit_exceeded";
+const SERVER: &str = "server_error";
 const SOON: Duration = Duration::from_secs(1);
 
 impl Error {
@@ -160,92 +153,60 @@ impl Error {
 
     /// The reason, as in the header `mesh-reason`.
     pub fn reason(&self) -> Reason {
-        self.shape().reason
+        self.shape().2
     }
 
-    fn shape(&self) -> Shape {
-        let shape = |status, kind, reason| Shape {
-            status,
-            kind,
-            reason,
-            should_retry: None,
-            retry_after: None,
-        };
-        let bad = |reason| shape(StatusCode::BAD_REQUEST, INVALID, reason);
+    /// The one table: status, OpenAI's type, reason.
+    fn shape(&self) -> (u16, &'static str, Reason) {
         match self {
-            Self::InvalidRequest { .. } => bad(Reason::InvalidRequest),
-            Self::UnsupportedParameter { .. } => bad(Reason::UnsupportedParameter),
-            Self::ContextLengthExceeded { .. } => bad(Reason::ContextLengthExceeded),
-            Self::InvalidApiKey => shape(StatusCode::UNAUTHORIZED, INVALID, Reason::InvalidApiKey),
-            Self::ForeignOrigin { .. } => Shape {
-                should_retry: Some(false),
-                ..shape(
-                    StatusCode::FORBIDDEN,
-                    "permission_error",
-                    Reason::ForeignOrigin,
-                )
-            },
-            Self::PolicyDenied { .. } => Shape {
-                should_retry: Some(false),
-                ..shape(
-                    StatusCode::FORBIDDEN,
-                    "permission_error",
-                    Reason::PolicyDenied,
-                )
-            },
-            Self::ModelNotFound { .. } => {
-                shape(StatusCode::NOT_FOUND, INVALID, Reason::ModelNotFound)
-            }
-            Self::NotFound => shape(StatusCode::NOT_FOUND, INVALID, Reason::NotFound),
-            Self::MethodNotAllowed => shape(
-                StatusCode::METHOD_NOT_ALLOWED,
-                INVALID,
-                Reason::MethodNotAllowed,
-            ),
-            Self::RequestTimeout { .. } => shape(
-                StatusCode::REQUEST_TIMEOUT,
-                "timeout_error",
-                Reason::RequestTimeout,
-            ),
-            Self::RequestTooLarge { .. } => shape(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                INVALID,
-                Reason::RequestTooLarge,
-            ),
-            Self::UnsupportedMediaType => shape(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                INVALID,
-                Reason::UnsupportedMediaType,
-            ),
-            Self::Overloaded => busy(Reason::Overloaded, SOON),
-            Self::FloorBusy { retry_after } => busy(Reason::FloorBusy, *retry_after),
-            Self::NotSupported { .. } => Shape {
-                // The SDKs would try every status from 500 on again.
-                should_retry: Some(false),
-                ..shape(
-                    StatusCode::NOT_IMPLEMENTED,
-                    "server_error",
-                    Reason::NotSupported,
-                )
-            },
-            Self::NoBackend { retry_after, .. } => Shape {
-                retry_after: Some(*retry_after),
-                ..shape(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "service_unavailable_error",
-                    Reason::NoBackend,
-                )
-            },
-            Self::Internal => internal(Reason::Internal),
+            Self::InvalidRequest { .. } => (400, INVALID, Reason::InvalidRequest),
+            Self::UnsupportedParameter { .. } => (400, INVALID, Reason::UnsupportedParameter),
+            Self::ContextLengthExceeded { .. } => (400, INVALID, Reason::ContextLengthExceeded),
+            Self::InvalidApiKey => (401, INVALID, Reason::InvalidApiKey),
+            Self::ForeignOrigin { .. } => (403, FORBIDDEN, Reason::ForeignOrigin),
+            Self::PolicyDenied { .. } => (403, FORBIDDEN, Reason::PolicyDenied),
+            Self::ModelNotFound { .. } => (404, INVALID, Reason::ModelNotFound),
+            Self::NotFound => (404, INVALID, Reason::NotFound),
+            Self::MethodNotAllowed => (405, INVALID, Reason::MethodNotAllowed),
+            Self::RequestTimeout { .. } => (408, "timeout_error", Reason::RequestTimeout),
+            Self::RequestTooLarge { .. } => (413, INVALID, Reason::RequestTooLarge),
+            Self::UnsupportedMediaType => (415, INVALID, Reason::UnsupportedMediaType),
+            Self::Overloaded => (429, BUSY, Reason::Overloaded),
+            Self::FloorBusy { .. } => (429, BUSY, Reason::FloorBusy),
+            Self::Internal => (500, SERVER, Reason::Internal),
             // In-band only: the status has been sent.
-            Self::StreamInterrupted { .. } => internal(Reason::StreamInterrupted),
+            Self::StreamInterrupted { .. } => (500, SERVER, Reason::StreamInterrupted),
+            Self::NotSupported { .. } => (501, SERVER, Reason::NotSupported),
+            Self::NoBackend { .. } => (503, "service_unavailable_error", Reason::NoBackend),
             Self::UpstreamRejected { status, .. } => {
-                let status = StatusCode::from_u16(*status)
-                    .ok()
-                    .filter(StatusCode::is_client_error)
-                    .unwrap_or(StatusCode::BAD_REQUEST);
-                shape(status, INVALID, Reason::UpstreamRejected)
+                let status = if (400..500).contains(status) {
+                    *status
+                } else {
+                    400
+                };
+                (status, INVALID, Reason::UpstreamRejected)
             }
+        }
+    }
+
+    /// `x-should-retry`, where the official SDKs would guess wrong: they try every status from 500
+    /// on again, and a policy does not change its mind.
+    const fn should_retry(&self) -> Option<&'static str> {
+        match self {
+            Self::ForeignOrigin { .. } | Self::PolicyDenied { .. } | Self::NotSupported { .. } => {
+                Some("false")
+            }
+            _ => None,
+        }
+    }
+
+    const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded => Some(SOON),
+            Self::FloorBusy { retry_after } | Self::NoBackend { retry_after, .. } => {
+                Some(*retry_after)
+            }
+            _ => None,
         }
     }
 
@@ -257,13 +218,8 @@ impl Error {
             code.get_or_insert_with(|| Reason::UpstreamRejected.to_string());
             return body;
         }
-        let shape = self.shape();
-        let mut body = ErrorBody::new(
-            self.to_string(),
-            shape.kind,
-            self.param(),
-            shape.reason.as_str(),
-        );
+        let (_, kind, reason) = self.shape();
+        let mut body = ErrorBody::new(self.to_string(), kind, self.param(), reason.as_str());
         if let Self::PolicyDenied { constraints } = self {
             let names = constraints.iter().map(|one| Value::from(one.as_str()));
             let more = &mut body.error.more;
@@ -283,32 +239,27 @@ impl Error {
 
     /// The response, with the decision it belongs to if one was made.
     pub fn respond(&self, decision: Option<&DecisionId>) -> Response {
-        let shape = self.shape();
+        let (status, _, reason) = self.shape();
         let body = serde_json::to_vec(&self.body()).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = shape.status;
+        *response.status_mut() =
+            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        headers.insert(
-            "mesh-reason",
-            HeaderValue::from_static(shape.reason.as_str()),
-        );
+        let word = HeaderValue::from_static;
+        headers.insert(header::CONTENT_TYPE, word("application/json"));
+        headers.insert("mesh-reason", word(reason.as_str()));
         if let Some(decision) = decision {
             decision_header(headers, decision);
         }
-        if let Some(after) = shape.retry_after {
+        if let Some(after) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(after)));
         }
-        if let Some(retry) = shape.should_retry {
-            let word = if retry { "true" } else { "false" };
-            headers.insert("x-should-retry", HeaderValue::from_static(word));
+        if let Some(retry) = self.should_retry() {
+            headers.insert("x-should-retry", word(retry));
         }
         response
             .extensions_mut()
-            .insert(Outcome::of(shape.reason.as_str()));
+            .insert(Outcome::of(reason.as_str()));
         response
     }
 }
@@ -316,26 +267,6 @@ impl Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.respond(None)
-    }
-}
-
-fn busy(reason: Reason, retry_after: Duration) -> Shape {
-    Shape {
-        status: StatusCode::TOO_MANY_REQUESTS,
-        kind: "rate_limit_exceeded",
-        reason,
-        should_retry: None,
-        retry_after: Some(retry_after),
-    }
-}
-
-fn internal(reason: Reason) -> Shape {
-    Shape {
-        status: StatusCode::INTERNAL_SERVER_ERROR,
-        kind: "server_error",
-        reason,
-        should_retry: None,
-        retry_after: None,
     }
 }
 
@@ -377,4 +308,81 @@ fn list(tried: &[Tried]) -> String {
         return String::new();
     }
     format!(" ({})", each.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderValue;
+    use mesh_core::{Constraint, Sensitive};
+    use mesh_protocol::openai::error::ErrorBody;
+
+    use super::Error;
+
+    fn all() -> Vec<Error> {
+        let half = Duration::from_millis(500);
+        let body = ErrorBody::new("bad", "invalid_request_error", None, "invalid_image");
+        vec![
+            Error::invalid("n", "wrong"),
+            Error::UnsupportedParameter {
+                fields: vec![String::from("zeta")],
+            },
+            Error::ContextLengthExceeded { largest: Some(10) },
+            Error::InvalidApiKey,
+            Error::ForeignOrigin { header: "Host" },
+            Error::PolicyDenied {
+                constraints: vec![Constraint::MinimumClass],
+            },
+            Error::ModelNotFound { usable: Vec::new() },
+            Error::NotFound,
+            Error::MethodNotAllowed,
+            Error::RequestTimeout { limit: half },
+            Error::RequestTooLarge { limit: 10 },
+            Error::UnsupportedMediaType,
+            Error::Overloaded,
+            Error::FloorBusy { retry_after: half },
+            Error::NotSupported { what: "x" },
+            Error::NoBackend {
+                message: String::from("none"),
+                tried: Vec::new(),
+                retry_after: Duration::ZERO,
+            },
+            Error::Internal,
+            Error::StreamInterrupted { cause: "x" },
+            Error::UpstreamRejected {
+                status: 422,
+                body: Sensitive::new(Box::new(body)),
+            },
+        ]
+    }
+
+    #[test]
+    fn every_429_and_503_says_when_to_come_back_and_every_403_not_to() {
+        for error in all() {
+            let response = error.respond(None);
+            let (status, headers) = (response.status().as_u16(), response.headers());
+            let after = headers.get("retry-after").map(HeaderValue::as_bytes);
+            let waits = matches!(status, 429 | 503);
+            assert_eq!(after, waits.then_some(b"1".as_slice()), "{error}");
+            let never = headers
+                .get("x-should-retry")
+                .is_some_and(|value| value == "false");
+            assert_eq!(never, matches!(status, 403 | 501), "{error}");
+            let reason = headers.get("mesh-reason").expect("a reason");
+            assert_eq!(reason, error.reason().as_str());
+        }
+    }
+
+    #[test]
+    fn the_code_is_our_reason_unless_an_upstream_said_a_better_one() {
+        for error in all() {
+            let code = error.body().error.code.expect("a code");
+            if let Error::UpstreamRejected { .. } = error {
+                assert_eq!(code, "invalid_image");
+            } else {
+                assert_eq!(code, error.reason().as_str());
+            }
+        }
+    }
 }
