@@ -10,11 +10,12 @@ use futures::StreamExt;
 use futures::future::join_all;
 
 use crate::cache::Partition;
-use crate::engine::{Engine, EngineOptions, Error};
+use crate::engine::Engine;
+use crate::options::{EngineOptions, Error};
 use crate::request::{Failure, GenEvent, GenerateRequest, Prompt, Refused};
 
 /// Runs per figure.
-const RUNS: usize = 3;
+const RUNS: u32 = 3;
 /// Tokens generated per run.
 const STEPS: u32 = 64;
 
@@ -76,23 +77,23 @@ pub async fn bench(path: &Path, threads: Option<usize>) -> Result<Report, Failed
         },
     )?;
     let mut figures = Vec::new();
-    for length in [512, 1_000] {
+    for length in [512u32, 1_000] {
         let mut best = Duration::MAX;
         for run in 0..RUNS {
-            let (first, _) = ask(&engine, length, 1, run as u32).await?;
+            let (first, _) = ask(&engine, length, 1, run).await?;
             best = best.min(first);
         }
-        figures.push(figure(format!("prefill {length}"), length as f64, best));
+        figures.push(figure(format!("prefill {length}"), f64::from(length), best));
     }
     for (batch, depth) in [(1, 0), (4, 0), (1, 1_000), (4, 1_000)] {
         let mut best = Duration::MAX;
         for run in 0..RUNS {
             // The same prompt again: its blocks are known, so all requests start to generate at once.
-            ask(&engine, depth.max(1), 1, run as u32).await?;
-            let asked = (0..batch).map(|_| ask(&engine, depth.max(1), STEPS, run as u32));
+            ask(&engine, depth.max(1), 1, run).await?;
+            let asked = (0..batch).map(|_| ask(&engine, depth.max(1), STEPS, run));
             for result in join_all(asked).await {
                 let (first, last) = result?;
-                best = best.min(last - first);
+                best = best.min(last.saturating_sub(first));
             }
         }
         let tokens = f64::from(batch) * f64::from(STEPS - 1);
@@ -123,12 +124,12 @@ fn figure(name: String, tokens: f64, took: Duration) -> Figure {
 /// Time to the first and to the last token.
 async fn ask(
     engine: &Engine,
-    length: usize,
+    length: u32,
     steps: u32,
     seed: u32,
 ) -> Result<(Duration, Duration), Failed> {
     let vocab = u32::try_from(engine.tokenizer().vocab_len()).unwrap_or(u32::MAX);
-    let tokens = (0..length as u32)
+    let tokens = (0..length)
         .map(|i| (i * 31 + seed * 7_919 + 1_000) % vocab)
         .collect();
     let mut request = GenerateRequest::new(Prompt::Tokens(tokens), Partition::new("bench", ""));

@@ -16,11 +16,11 @@ use crate::kernel::TOKENS;
 
 /// Name of a full block: its tokens, everything before them, and the partition.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key([u8; 32]);
+pub(crate) struct Key([u8; 32]);
 
 impl Key {
     /// The start of every chain of a partition.
-    pub fn root(partition: &Partition) -> Self {
+    pub(crate) fn root(partition: &Partition) -> Self {
         let mut hash = Sha256::new();
         for part in [&partition.tenant, &partition.label] {
             hash.update((part.len() as u64).to_le_bytes());
@@ -31,7 +31,7 @@ impl Key {
 
     /// The block of `tokens` after this one.
     #[must_use]
-    pub fn next(&self, tokens: &[u32]) -> Self {
+    pub(crate) fn next(&self, tokens: &[u32]) -> Self {
         let mut hash = Sha256::new();
         hash.update(self.0);
         for token in tokens {
@@ -41,7 +41,7 @@ impl Key {
     }
 
     /// Names of all full blocks of `tokens`.
-    pub fn chain(partition: &Partition, tokens: &[u32]) -> Vec<Self> {
+    pub(crate) fn chain(partition: &Partition, tokens: &[u32]) -> Vec<Self> {
         let mut key = Self::root(partition);
         let (blocks, _) = tokens.as_chunks::<TOKENS>();
         let mut chain = Vec::with_capacity(blocks.len());
@@ -79,7 +79,7 @@ struct Block {
 }
 
 /// The blocks of one engine.
-pub struct Cache {
+pub(crate) struct Cache {
     blocks: Vec<Block>,
     free: Vec<u32>,
     known: HashMap<Key, u32>,
@@ -91,7 +91,7 @@ pub struct Cache {
 
 impl Cache {
     /// A cache of `blocks` blocks.
-    pub fn new(blocks: u32) -> Self {
+    pub(crate) fn new(blocks: u32) -> Self {
         Self {
             blocks: vec![Block::default(); blocks as usize],
             free: (0..blocks).rev().collect(),
@@ -103,23 +103,23 @@ impl Cache {
     }
 
     /// All blocks.
-    pub const fn total(&self) -> usize {
+    pub(crate) const fn total(&self) -> usize {
         self.blocks.len()
     }
 
     /// Blocks that a request uses or has reserved.
-    pub fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.total() - self.available()
     }
 
     /// Blocks that can be reserved.
-    pub fn available(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         self.free.len() + self.idle.len() - self.reserved
     }
 
     /// Takes the longest known prefix of `chain` and reserves blocks up to `total` beyond it, `extra`
     /// more for others of its group. `None`, and nothing taken, where there is no room.
-    pub fn admit(&mut self, chain: &[Key], total: usize, extra: usize) -> Option<Vec<u32>> {
+    pub(crate) fn admit(&mut self, chain: &[Key], total: usize, extra: usize) -> Option<Vec<u32>> {
         let hits: Vec<u32> = chain
             .iter()
             .map_while(|key| self.known.get(key).copied())
@@ -140,7 +140,7 @@ impl Cache {
     }
 
     /// One more user of a block that is in use or idle.
-    pub fn share(&mut self, block: u32) {
+    pub(crate) fn share(&mut self, block: u32) {
         let state = &mut self.blocks[block as usize];
         if state.users == 0 {
             self.idle.remove(&state.since);
@@ -149,7 +149,7 @@ impl Cache {
     }
 
     /// Turns one reservation into a block. `None` only if nothing was reserved.
-    pub fn take(&mut self) -> Option<u32> {
+    pub(crate) fn take(&mut self) -> Option<u32> {
         self.reserved = self.reserved.checked_sub(1)?;
         let block = match self.free.pop() {
             Some(block) => block,
@@ -172,12 +172,12 @@ impl Cache {
     }
 
     /// Gives back reservations that will not be used.
-    pub const fn unreserve(&mut self, count: usize) {
+    pub(crate) const fn unreserve(&mut self, count: usize) {
         self.reserved = self.reserved.saturating_sub(count);
     }
 
     /// Makes a full block findable. The first of two equal blocks stays the known one.
-    pub fn publish(&mut self, block: u32, key: Key) {
+    pub(crate) fn publish(&mut self, block: u32, key: Key) {
         let state = &mut self.blocks[block as usize];
         if state.key.is_none() && !self.known.contains_key(&key) {
             state.key = Some(key);
@@ -186,7 +186,7 @@ impl Cache {
     }
 
     /// One user less.
-    pub fn release(&mut self, block: u32) {
+    pub(crate) fn release(&mut self, block: u32) {
         let state = &mut self.blocks[block as usize];
         state.users = state.users.saturating_sub(1);
         if state.users > 0 {
@@ -206,8 +206,8 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn tokens(n: u32) -> Vec<u32> {
-        (0..n * TOKENS as u32).collect()
+    fn tokens(blocks: u32) -> Vec<u32> {
+        (0..blocks * 32).collect()
     }
 
     fn fill(cache: &mut Cache, chain: &[Key]) -> Vec<u32> {
@@ -228,7 +228,9 @@ mod tests {
         );
         let mut cache = Cache::new(8);
         let table = fill(&mut cache, &Key::chain(&mine, &tokens(3)));
-        table.iter().for_each(|&block| cache.release(block));
+        for &block in &table {
+            cache.release(block);
+        }
         assert_eq!(cache.used(), 0);
         assert_eq!(
             cache.admit(&Key::chain(&other, &tokens(3)), 3, 0),
@@ -253,7 +255,9 @@ mod tests {
         let (old, new) = (Partition::new("old", ""), Partition::new("new", ""));
         for partition in [&old, &new] {
             let table = fill(&mut cache, &Key::chain(partition, &tokens(2)));
-            table.iter().for_each(|&block| cache.release(block));
+            for &block in &table {
+                cache.release(block);
+            }
         }
         assert_eq!(cache.admit(&[], 2, 0), Some(vec![]));
         assert!(cache.take().is_some() && cache.take().is_some());

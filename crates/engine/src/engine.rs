@@ -6,19 +6,20 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::cache::Key;
 use crate::family::llama::Llama;
 use crate::gguf::Header;
 use crate::kernel::{Device, Isa, Precision, TOKENS};
-use crate::loader::{self, Source};
+use crate::loader::Source;
+use crate::options::{Compute, EngineOptions, Error, ModelInfo, Stats};
 use crate::prompt;
-use crate::request::{GenerateRequest, Generation, Overflow, Prompt, Refused};
+use crate::request::{GenEvent, GenerateRequest, Generation, Overflow, Prompt, Refused};
 use crate::scheduler::queue::{Evaluation, Job, Rejected, Shared};
 use crate::scheduler::{self, Settings, blocks_needed, shared_blocks};
-use crate::template::{self, ChatTemplate};
-use crate::tokenizer::{self, Tokenizer};
+use crate::template::ChatTemplate;
+use crate::tokenizer::Tokenizer;
 
 /// Most tokens of a choice where the request does not say.
 const DEFAULT_TOKENS: usize = 512;
@@ -28,147 +29,6 @@ const CHOICES: u32 = 4;
 const ALTERNATIVES: u8 = 20;
 /// Most stop texts, and their longest length in bytes.
 const STOPS: (usize, usize) = (16, 1_024);
-
-/// How weights and activations are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Compute {
-    /// Codes of 4 or 8 bits, activations in 8 bits per 32 values, cache in f16.
-    #[default]
-    Served,
-    /// Everything in f32: slow, exact, for comparison with a reference.
-    F32,
-}
-
-/// How to run a model.
-#[derive(Debug, Clone)]
-pub struct EngineOptions {
-    /// Threads that compute; absent: what the process may use (CPU quota, affinity) minus one, at
-    /// least one.
-    pub threads: Option<usize>,
-    /// Memory for keys and values.
-    pub kv_bytes: usize,
-    /// How weights are kept.
-    pub compute: Compute,
-    /// Most requests that wait.
-    pub max_queue: usize,
-    /// Most choices that run together.
-    pub max_batch: usize,
-    /// Longest wait before a request fails as busy.
-    pub max_wait: Duration,
-    /// Temperature where a request has none.
-    pub temperature: f32,
-    /// Top-p where a request has none.
-    pub top_p: f32,
-    /// Keep half of the memory for requests that no other backend could answer.
-    pub protect: bool,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            threads: None,
-            kv_bytes: 512 << 20,
-            compute: Compute::Served,
-            max_queue: 64,
-            max_batch: 16,
-            max_wait: Duration::from_secs(30),
-            temperature: 0.2,
-            top_p: 0.9,
-            protect: false,
-        }
-    }
-}
-
-/// Why an engine could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The model file is not usable.
-    #[error(transparent)]
-    Load(#[from] loader::Error),
-    /// The tokenizer in the model file is not usable.
-    #[error("the tokenizer of the model file is not usable: {0}")]
-    Tokenizer(#[from] tokenizer::Error),
-    /// The chat template in the model file is not usable.
-    #[error("the chat template of the model file is not usable: {0}")]
-    Template(#[from] template::Error),
-    /// Tokenizer and weights disagree.
-    #[error("the tokenizer has {tokens} tokens, the weights have {rows}")]
-    Vocabulary {
-        /// Tokens of the tokenizer.
-        tokens: usize,
-        /// Rows of the embedding.
-        rows: usize,
-    },
-    /// The memory for keys and values does not hold a single block.
-    #[error("{given} bytes for keys and values are too few: one block of this model takes {block}")]
-    Memory {
-        /// Bytes allowed.
-        given: usize,
-        /// Bytes of one block.
-        block: usize,
-    },
-    /// The system gave no threads.
-    #[error("could not start the threads of the engine")]
-    Threads(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The engine has stopped, or has no room.
-    #[error("the engine could not evaluate {0} tokens")]
-    Evaluate(usize),
-}
-
-impl Error {
-    /// Stable word for conditions, logs and metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Load(error) => error.reason(),
-            Self::Tokenizer(error) => error.reason(),
-            Self::Template(error) => error.reason(),
-            Self::Vocabulary { .. } => "VocabularyMismatch",
-            Self::Memory { .. } => "CacheTooSmall",
-            Self::Threads(_) => "ThreadsUnavailable",
-            Self::Evaluate(_) => "EvaluationFailed",
-        }
-    }
-}
-
-/// What was loaded.
-#[derive(Debug, Clone)]
-pub struct ModelInfo {
-    /// Name in the file, or the file's name.
-    pub name: String,
-    /// Architecture in the file.
-    pub architecture: String,
-    /// Most tokens of prompt and answer: the model's context or what the cache holds.
-    pub context_tokens: usize,
-    /// Tokens in the vocabulary.
-    pub vocab: usize,
-    /// Weights.
-    pub parameters: u64,
-    /// Changes with the weights and with how they are computed: the `system_fingerprint` of answers.
-    pub fingerprint: String,
-    /// Threads that compute.
-    pub threads: usize,
-    /// Vector instructions in use.
-    pub instructions: &'static str,
-}
-
-/// Numbers of a running engine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Choices being computed.
-    pub running: usize,
-    /// Requests that wait.
-    pub waiting: usize,
-    /// Bytes of keys and values in use or reserved.
-    pub kv_used: usize,
-    /// Bytes for keys and values.
-    pub kv_total: usize,
-    /// Prompt tokens found in the cache, since start.
-    pub prefix_hit_tokens: u64,
-    /// Prompt tokens of admitted requests, since start.
-    pub prompt_tokens: u64,
-    /// Generated tokens, since start.
-    pub generation_tokens: u64,
-}
 
 /// A running engine. Clones are handles to the same one; the last one to go ends it.
 #[derive(Clone)]
@@ -204,9 +64,13 @@ impl Drop for Inner {
 
 impl Engine {
     /// Loads the model and starts its thread. Blocks for as long as reading the file takes.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "options are made for this one call"
+    )]
     pub fn load(path: impl AsRef<Path>, options: EngineOptions) -> Result<Self, Error> {
         let mut source = Source::open(path.as_ref())?;
-        let tokenizer = Arc::new(Tokenizer::from_gguf(source.header())?);
+        let tokenizer = Tokenizer::from_gguf(source.header())?;
         let template = ChatTemplate::from_gguf(source.header())?;
         let threads = options.threads.unwrap_or_else(default_threads).max(1);
         let device =
@@ -216,29 +80,16 @@ impl Engine {
             Compute::F32 => Precision::Float,
         };
         let model = Llama::load(&mut source, device, precision)?;
-        let config = model.config();
-        if tokenizer.vocab_len() > config.vocab {
-            return Err(Error::Vocabulary {
-                tokens: tokenizer.vocab_len(),
-                rows: config.vocab,
-            });
+        let (tokens, rows) = (tokenizer.vocab_len(), model.config().vocab);
+        if tokens > rows {
+            return Err(Error::Vocabulary { tokens, rows });
         }
         let blocks = blocks(&model, &options)?;
-        let settings = Settings {
-            blocks,
-            max_batch: options.max_batch.max(1),
-            protect: options.protect,
-            max_wait: options.max_wait,
-            defaults: (options.temperature, options.top_p),
-        };
-        let shares = (settings.share(false), settings.share(true));
-        let context = config.context;
-        let window = context.min(blocks as usize * TOKENS);
         let info = ModelInfo {
             name: name(source.header(), path.as_ref()),
             architecture: "llama".to_owned(),
-            context_tokens: window,
-            vocab: config.vocab,
+            context_tokens: model.config().context.min(blocks as usize * TOKENS),
+            vocab: rows,
             parameters: source
                 .header()
                 .tensors()
@@ -249,29 +100,44 @@ impl Engine {
             threads: model.device().threads(),
             instructions: model.device().name(),
         };
-        let (block_bytes, max_batch) = (model.block_bytes(), settings.max_batch);
-        let shared = Arc::new(Shared::new(options.max_queue));
-        let thread = {
-            let (shared, tokenizer) = (Arc::clone(&shared), Arc::clone(&tokenizer));
-            std::thread::Builder::new()
-                .name("engine".to_owned())
-                .spawn(move || scheduler::serve(&shared, model, tokenizer, settings))
-                .map_err(|error| Error::Threads(Box::new(error)))?
-        };
-        let thread = Mutex::new(Some(thread));
-        let blocks = blocks as usize;
-        let inner = Inner {
-            shared,
-            info,
-            tokenizer,
-            template,
-            shares,
-            block_bytes,
+        Self::start(model, tokenizer, template, info, (blocks, &options))
+    }
+
+    fn start(
+        model: Llama,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        info: ModelInfo,
+        (blocks, options): (u32, &EngineOptions),
+    ) -> Result<Self, Error> {
+        let settings = Settings {
             blocks,
-            max_batch,
-            context,
-            thread,
+            max_batch: options.max_batch.max(1),
+            protect: options.protect,
+            max_wait: options.max_wait,
+            defaults: (options.temperature, options.top_p),
         };
+        let (shared, tokenizer) = (
+            Arc::new(Shared::new(options.max_queue)),
+            Arc::new(tokenizer),
+        );
+        let mut inner = Inner {
+            shared: Arc::clone(&shared),
+            info,
+            tokenizer: Arc::clone(&tokenizer),
+            template,
+            shares: (settings.share(false), settings.share(true)),
+            block_bytes: model.block_bytes(),
+            blocks: blocks as usize,
+            max_batch: settings.max_batch,
+            context: model.config().context,
+            thread: Mutex::new(None),
+        };
+        let thread = std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || scheduler::serve(&shared, model, tokenizer, settings))
+            .map_err(|error| Error::Threads(Box::new(error)))?;
+        inner.thread = Mutex::new(Some(thread));
         Ok(Self(Arc::new(inner)))
     }
 
@@ -321,23 +187,7 @@ impl Engine {
                 window: window / request.n as usize,
             })?;
         let (events, receiver) = unbounded_channel();
-        let mut chain = Key::chain(&request.partition, &encoded.tokens);
-        chain.truncate(shared_blocks(length));
-        let job = Job {
-            root: Key::root(&request.partition),
-            chain,
-            prompt: encoded.tokens,
-            sampling: request.sampling,
-            max_tokens,
-            stop: request.stop,
-            choices: request.n,
-            echo: request.echo,
-            logprobs: request.logprobs.map(usize::from),
-            latency: request.latency,
-            sole: request.sole,
-            arrived: Instant::now(),
-            events,
-        };
+        let job = job(request, encoded.tokens, max_tokens, events);
         inner
             .shared
             .submit(job)
@@ -345,9 +195,8 @@ impl Engine {
                 Rejected::Full { retry_after } => Refused::Busy { retry_after },
                 Rejected::Stopped => Refused::Stopped,
             })?;
-        let prompt_tokens = u32::try_from(length).unwrap_or(u32::MAX);
         Ok(Generation {
-            prompt_tokens,
+            prompt_tokens: u32::try_from(length).unwrap_or(u32::MAX),
             context_trimmed: encoded.trimmed,
             events: receiver,
             done: false,
@@ -425,6 +274,31 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn fail(&self) {
         self.0.shared.fail();
+    }
+}
+
+fn job(
+    request: GenerateRequest,
+    prompt: Vec<u32>,
+    max_tokens: usize,
+    events: UnboundedSender<GenEvent>,
+) -> Job {
+    let mut chain = Key::chain(&request.partition, &prompt);
+    chain.truncate(shared_blocks(prompt.len()));
+    Job {
+        root: Key::root(&request.partition),
+        chain,
+        prompt,
+        sampling: request.sampling,
+        max_tokens,
+        stop: request.stop,
+        choices: request.n,
+        echo: request.echo,
+        logprobs: request.logprobs.map(usize::from),
+        latency: request.latency,
+        sole: request.sole,
+        arrived: Instant::now(),
+        events,
     }
 }
 

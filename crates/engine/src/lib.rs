@@ -26,6 +26,7 @@ pub mod family;
 pub mod kernel;
 pub mod loader;
 pub mod openai;
+mod options;
 mod prompt;
 mod request;
 mod sample;
@@ -34,8 +35,9 @@ mod scheduler;
 mod testing;
 
 pub use cache::Partition;
-pub use engine::{Compute, Engine, EngineOptions, Error, ModelInfo, Stats};
+pub use engine::Engine;
 pub use mesh_core::{LatencyClass, Sensitive};
+pub use options::{Compute, EngineOptions, Error, ModelInfo, Stats};
 pub use request::{
     Alternative, Failure, FinishReason, GenEvent, GenerateRequest, Generation, Overflow, Prompt,
     Refused, TokenLogprob,

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::engine::Compute;
 use crate::gguf::{self, Header, Tensor};
 use crate::kernel::{self, Matrix, Precision, Type};
+use crate::options::Compute;
 
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -212,3 +212,6 @@ fn unusable(name: &str, source: kernel::Error) -> Error {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests;

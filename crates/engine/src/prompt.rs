@@ -11,7 +11,7 @@ use crate::template::{ChatTemplate, normalize};
 use crate::tokenizer::Tokenizer;
 
 /// Tokens of a prompt.
-pub struct Encoded {
+pub(crate) struct Encoded {
     /// Token ids, at least one.
     pub tokens: Vec<u32>,
     /// Whether turns were dropped.
@@ -19,7 +19,7 @@ pub struct Encoded {
 }
 
 /// Encodes `prompt` so that at least one token of the `window` is left for an answer.
-pub fn encode(
+pub(crate) fn encode(
     prompt: &Prompt,
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
@@ -48,7 +48,7 @@ pub fn encode(
 fn fitting(mut tokens: Vec<u32>, tokenizer: &Tokenizer, window: usize) -> Result<Encoded, Refused> {
     if tokens.is_empty() {
         // A model cannot start from nothing: its first token is what begins or ends a text.
-        tokens.extend(tokenizer.bos().or(tokenizer.eos()).or(Some(0)));
+        tokens.push(tokenizer.bos().or_else(|| tokenizer.eos()).unwrap_or(0));
     }
     if tokens.len() >= window {
         return Err(Refused::ContextLength {

@@ -3,6 +3,11 @@
 //! A temperature of 0 takes the largest logit (the lowest id among equals). Log probabilities are
 //! those of the model itself, before penalties and temperature. The random numbers of a choice come
 //! from its seed and its number alone, so a seed gives the same text alone and in a batch.
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "probabilities and counts need no more than an f32 has"
+)]
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -28,7 +33,7 @@ pub struct Sampling {
 
 /// A token with the logarithm of its probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scored {
+pub(crate) struct Scored {
     /// Id of the token.
     pub token: u32,
     /// Natural logarithm of its probability.
@@ -58,7 +63,7 @@ impl Random {
 
 /// The sampler of one choice.
 #[derive(Debug)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     temperature: f32,
     top_p: f32,
     top_k: usize,
@@ -74,7 +79,7 @@ pub struct Sampler {
 
 impl Sampler {
     /// The sampler of choice number `choice`, with the engine's temperature and top-p where absent.
-    pub fn new(sampling: &Sampling, choice: u32, temperature: f32, top_p: f32) -> Self {
+    pub(crate) fn new(sampling: &Sampling, choice: u32, temperature: f32, top_p: f32) -> Self {
         let seed = sampling
             .seed
             .unwrap_or_else(|| RandomState::new().hash_one(choice));
@@ -96,7 +101,7 @@ impl Sampler {
     }
 
     /// Chooses the next token and remembers it for the penalties.
-    pub fn choose(&mut self, logits: &[f32]) -> u32 {
+    pub(crate) fn choose(&mut self, logits: &[f32]) -> u32 {
         let token = if self.bias.is_empty() && self.presence == 0.0 && self.frequency == 0.0 {
             self.pick(logits)
         } else {
@@ -195,6 +200,10 @@ impl Sampler {
     }
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that sorting asks for"
+)]
 fn heavier(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
@@ -210,7 +219,7 @@ fn largest(logits: &[f32]) -> u32 {
 }
 
 /// Log probability of `token` and the `top` most probable ones, of the model's own distribution.
-pub fn logprobs(logits: &[f32], token: u32, top: usize) -> (f32, Vec<Scored>) {
+pub(crate) fn logprobs(logits: &[f32], token: u32, top: usize) -> (f32, Vec<Scored>) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits
         .iter()
@@ -245,7 +254,7 @@ const STRETCH: usize = 96;
 
 /// Notices when a text repeats itself: a period of up to 32 tokens over at least 96 tokens.
 #[derive(Debug)]
-pub struct Loops {
+pub(crate) struct Loops {
     last: [u32; PERIOD],
     count: usize,
     /// Per period, how many tokens in a row equal the one a period before.
@@ -264,7 +273,7 @@ impl Default for Loops {
 
 impl Loops {
     /// Takes the next token; true once the text loops.
-    pub fn push(&mut self, token: u32) -> bool {
+    pub(crate) fn push(&mut self, token: u32) -> bool {
         let mut looping = false;
         for (i, run) in self.runs.iter_mut().enumerate() {
             let period = i + 1;

@@ -1,4 +1,5 @@
 //! A tiny Llama with seeded random weights in a GGUF file, for tests.
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
 use std::path::PathBuf;
 
@@ -47,8 +48,34 @@ pub(crate) struct File {
 
 impl Tiny {
     /// Writes the file.
-    pub fn write(&self) -> File {
+    pub(crate) fn write(&self) -> File {
         let (tokens, types) = vocabulary();
+        let mut tensors = self.tensors(tokens.len());
+        tensors.retain(|(name, _)| !self.without.contains(name));
+        let metadata = self.metadata(tokens, types);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tiny.gguf");
+        let metadata: Vec<_> = metadata
+            .iter()
+            .map(|(key, value)| (key.as_str(), value))
+            .collect();
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor))
+            .collect();
+        gguf_file::write(
+            &mut std::fs::File::create(&path).unwrap(),
+            &metadata,
+            &tensors,
+        )
+        .unwrap();
+        File {
+            path,
+            _directory: directory,
+        }
+    }
+
+    fn tensors(&self, vocab: usize) -> Vec<(String, QTensor)> {
         let mut random = SmallRng::seed_from_u64(11);
         let mut tensor = |rows: usize, columns: usize, kind| {
             let data: Vec<f32> = (0..rows * columns)
@@ -65,7 +92,7 @@ impl Tiny {
         let mut tensors = vec![
             (
                 "token_embd.weight".to_owned(),
-                tensor(tokens.len(), self.hidden, GgmlDType::Q8_0),
+                tensor(vocab, self.hidden, GgmlDType::Q8_0),
             ),
             (
                 "output_norm.weight".to_owned(),
@@ -91,28 +118,7 @@ impl Tiny {
                 ));
             }
         }
-        tensors.retain(|(name, _)| !self.without.contains(name));
-        let metadata = self.metadata(tokens, types);
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("tiny.gguf");
-        let metadata: Vec<_> = metadata
-            .iter()
-            .map(|(key, value)| (key.as_str(), value))
-            .collect();
-        let tensors: Vec<_> = tensors
-            .iter()
-            .map(|(name, tensor)| (name.as_str(), tensor))
-            .collect();
-        gguf_file::write(
-            &mut std::fs::File::create(&path).unwrap(),
-            &metadata,
-            &tensors,
-        )
-        .unwrap();
-        File {
-            path,
-            _directory: directory,
-        }
+        tensors
     }
 
     fn metadata(&self, tokens: Vec<String>, types: Vec<i32>) -> Vec<(String, Value)> {

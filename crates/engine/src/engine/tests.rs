@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use candle_core::quantized::GgmlDType;
-use candle_core::quantized::gguf_file::Value;
 use futures::StreamExt;
 use futures::executor::block_on;
 use serde_json::json;
 
 use super::*;
 use crate::testing::Tiny;
-use crate::{Failure, FinishReason, GenEvent, LatencyClass, Partition, Sampling, TokenLogprob};
+use crate::{Failure, FinishReason, GenEvent, Partition, Sampling, TokenLogprob};
 
 /// Blocks of 32 tokens that a cache of this many bytes has, for the tiny model in f16.
 fn cache(blocks: usize) -> usize {
@@ -33,7 +32,7 @@ fn engine(options: EngineOptions) -> Engine {
 }
 
 /// An engine with a window that no test fills in time.
-fn patient(options: EngineOptions) -> Engine {
+fn patient(max_batch: usize, max_queue: usize) -> Engine {
     let tiny = Tiny {
         context: 1 << 15,
         ..Tiny::default()
@@ -42,7 +41,9 @@ fn patient(options: EngineOptions) -> Engine {
         tiny.write().path,
         EngineOptions {
             kv_bytes: cache(1_000),
-            ..options
+            max_batch,
+            max_queue,
+            ..options()
         },
     )
     .unwrap()
@@ -204,7 +205,7 @@ fn another_tenant_or_label_never_meets_a_known_prefix() {
 
 #[test]
 fn leaving_frees_the_memory_and_the_next_request_runs() {
-    let engine = patient(options());
+    let engine = patient(16, 64);
     let generation = running(&engine, long());
     assert_eq!(engine.stats().kv_used, cache(941));
     drop(generation);
@@ -218,10 +219,7 @@ fn leaving_frees_the_memory_and_the_next_request_runs() {
 
 #[test]
 fn a_full_queue_is_busy_and_says_when_to_come_back() {
-    let engine = patient(EngineOptions {
-        max_queue: 1,
-        ..options()
-    });
+    let engine = patient(16, 1);
     let _running = running(&engine, long());
     let _waiting = engine.generate(long()).unwrap();
     let refused = engine.generate(request(tokens(10, 3), 5));
@@ -240,41 +238,6 @@ fn who_waits_too_long_is_told_busy() {
     let answer = ask(&engine, request(tokens(10, 2), 5));
     assert!(matches!(answer.failed, Some(Failure::Busy { .. })));
     assert_eq!(answer.texts[0], "");
-}
-
-#[test]
-fn requests_without_an_alternative_go_first_then_by_latency_class() {
-    let engine = patient(EngineOptions {
-        max_batch: 1,
-        ..options()
-    });
-    let first = running(&engine, long());
-    let with = |latency, sole| GenerateRequest {
-        latency,
-        sole,
-        ..request(tokens(10, 9), 4)
-    };
-    let order = [
-        with(LatencyClass::Batch, false),
-        with(LatencyClass::Interactive, false),
-        with(LatencyClass::Standard, false),
-        with(LatencyClass::Batch, true),
-    ];
-    let ended = std::sync::Mutex::new(Vec::new());
-    let waiting = order
-        .map(|request| engine.generate(request).unwrap())
-        .into_iter()
-        .enumerate();
-    let seen = &ended;
-    let watch: Vec<_> = waiting
-        .map(|(i, generation)| async move {
-            answer(generation).await;
-            seen.lock().unwrap().push(i);
-        })
-        .collect();
-    drop(first);
-    block_on(futures::future::join_all(watch));
-    assert_eq!(*ended.lock().unwrap(), [3, 1, 2, 0]);
 }
 
 #[test]
@@ -377,7 +340,10 @@ fn an_echoed_prompt_is_scored_like_an_evaluated_one() {
         assert_eq!(score.logprob, Some(expected));
         assert_eq!(score.top.len(), 2);
     }
-    assert_eq!(answer.usage, Some((ids.len() as u32, 0, 0)));
+    assert_eq!(
+        answer.usage,
+        Some((u32::try_from(ids.len()).unwrap(), 0, 0))
+    );
 }
 
 fn said(role: &str, length: usize) -> serde_json::Value {
@@ -410,10 +376,12 @@ fn old_turns_are_dropped_where_that_is_allowed_and_it_is_said() {
     assert!(engine.count_tokens(&Prompt::Messages(messages)).unwrap() > 512);
 }
 
+type Change = fn(&mut GenerateRequest);
+
 #[test]
 fn fields_out_of_range_are_refused_by_name() {
     let engine = engine(options());
-    let change: [(&str, fn(&mut GenerateRequest)); 7] = [
+    let change: [(&str, Change); 7] = [
         ("n", |r| r.n = 5),
         ("n", |r| r.n = 0),
         ("temperature", |r| r.sampling.temperature = Some(f32::NAN)),
@@ -441,7 +409,7 @@ fn fields_out_of_range_are_refused_by_name() {
 
 #[test]
 fn a_failing_engine_tells_everybody_and_hangs_nobody() {
-    let engine = patient(options());
+    let engine = patient(16, 64);
     let open = running(&engine, long());
     let waiting = engine.generate(long()).unwrap();
     engine.fail();
@@ -459,10 +427,7 @@ fn a_failing_engine_tells_everybody_and_hangs_nobody() {
 
 #[test]
 fn shutdown_lets_running_requests_end_and_refuses_waiting_ones() {
-    let engine = patient(EngineOptions {
-        max_batch: 1,
-        ..options()
-    });
+    let engine = patient(1, 64);
     let open = running(
         &engine,
         GenerateRequest {
@@ -471,7 +436,7 @@ fn shutdown_lets_running_requests_end_and_refuses_waiting_ones() {
         },
     );
     let waiting = engine.generate(request(tokens(10, 2), 100)).unwrap();
-    engine.shutdown(Duration::from_secs(60));
+    engine.shutdown(Duration::from_mins(1));
     assert_eq!(block_on(answer(open)).usage, Some((100, 3_000, 0)));
     assert_eq!(block_on(answer(waiting)).failed, Some(Failure::Stopped));
 }
@@ -507,104 +472,6 @@ fn served_and_f32_logits_agree() {
             .fold(0.0, f32::max);
         assert!(worst < 0.02, "{worst}");
     }
-}
-
-fn refused(tiny: &Tiny) -> Error {
-    Engine::load(tiny.write().path, options()).unwrap_err()
-}
-
-#[test]
-fn files_that_say_the_impossible_are_errors_that_name_it() {
-    let with = |key: &str, value| Tiny {
-        extra: vec![(key.to_owned(), value)],
-        ..Tiny::default()
-    };
-    for (key, value, expected) in [
-        (
-            "general.architecture",
-            Value::String("mamba".into()),
-            "not supported yet: architecture mamba",
-        ),
-        (
-            "llama.expert_count",
-            Value::U32(8),
-            "not supported yet: mixture of experts",
-        ),
-        (
-            "llama.rope.scaling.type",
-            Value::String("yarn".into()),
-            "not supported yet: rope scaling yarn",
-        ),
-        ("llama.block_count", Value::U32(u32::MAX), "block_count"),
-        (
-            "llama.embedding_length",
-            Value::U64(1 << 40),
-            "embedding_length",
-        ),
-        (
-            "llama.embedding_length",
-            Value::U32(128),
-            "token_embd.weight",
-        ),
-        ("llama.attention.head_count", Value::U32(0), "head_count"),
-        (
-            "llama.attention.head_count_kv",
-            Value::U32(3),
-            "head_count_kv",
-        ),
-        (
-            "llama.attention.key_length",
-            Value::U32(1 << 20),
-            "key_length",
-        ),
-        (
-            "llama.rope.dimension_count",
-            Value::U32(7),
-            "dimension_count",
-        ),
-        (
-            "llama.feed_forward_length",
-            Value::U32(64),
-            "ffn_gate.weight",
-        ),
-        ("llama.context_length", Value::U32(0), "context_length"),
-        ("llama.rope.freq_base", Value::F32(f32::NAN), "freq_base"),
-        (
-            "llama.attention.layer_norm_rms_epsilon",
-            Value::F32(-1.0),
-            "epsilon",
-        ),
-    ] {
-        let error = refused(&with(key, value)).to_string();
-        assert!(error.contains(expected), "{key}: {error}");
-    }
-    let missing = refused(&Tiny {
-        without: vec!["blk.1.ffn_down.weight".into()],
-        ..Tiny::default()
-    });
-    assert!(missing.to_string().contains("blk.1.ffn_down.weight"));
-}
-
-#[test]
-fn a_truncated_file_is_an_error_at_every_length() {
-    let file = Tiny::default().write();
-    let bytes = std::fs::read(&file.path).unwrap();
-    for length in (0..bytes.len()).step_by(1_777) {
-        std::fs::write(&file.path, &bytes[..length]).unwrap();
-        assert!(Engine::load(&file.path, options()).is_err(), "{length}");
-    }
-}
-
-#[test]
-fn a_cache_without_room_for_a_block_is_an_error() {
-    let error = Engine::load(
-        Tiny::default().write().path,
-        EngineOptions {
-            kv_bytes: cache(1) - 1,
-            ..options()
-        },
-    );
-    assert!(matches!(error, Err(Error::Memory { block, .. }) if block == cache(1)));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! Reads `rope_freqs.weight` (Llama 3.1 and later), `key_length`, attention biases and a separate
 //! output where the file has them. Refuses other architectures, mixtures of experts and rope scaling
 //! other than linear: computing them as plain Llama would give wrong answers that look right.
+#![expect(clippy::cast_precision_loss, reason = "dimensions are far below 2^52")]
 
 use super::Batch;
 use crate::gguf::Header;
@@ -78,57 +79,16 @@ fn check(key: &str, value: u64, max: u64, bound: &'static str) -> Result<usize, 
 impl Config {
     /// Reads and checks the metadata.
     pub fn new(header: &Header) -> Result<Self, Error> {
-        let architecture = header.str("general.architecture")?;
-        if architecture != "llama" {
-            return Err(Error::NotSupported(format!(
-                "architecture {}",
-                architecture.escape_debug()
-            )));
-        }
-        if header
-            .optional("llama.expert_count", Header::u64)?
-            .unwrap_or(0)
-            > 0
-        {
-            return Err(Error::NotSupported("mixture of experts".to_owned()));
-        }
+        supported(header)?;
         let hidden = bounded(header, "llama.embedding_length", 65_536, "1 to 65536")?;
-        let heads = bounded(header, "llama.attention.head_count", 1_024, "1 to 1024")?;
-        let kv_heads = bounded_or(
-            header,
-            "llama.attention.head_count_kv",
-            heads,
-            heads as u64,
-            "1 to head_count",
-        )?;
-        let key = "llama.attention.key_length";
-        let head = bounded_or(header, key, hidden / heads, MAX_HEAD as u64, "1 to 512")?;
-        let value = bounded_or(
-            header,
-            "llama.attention.value_length",
-            head,
-            MAX_HEAD as u64,
-            "1 to 512",
-        )?;
+        let shape = shape(header, hidden)?;
         let rotated = bounded_or(
             header,
             "llama.rope.dimension_count",
-            head,
-            head as u64,
+            shape.head,
+            shape.head as u64,
             "1 to key_length",
         )?;
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(out_of(
-                "llama.attention.head_count_kv",
-                kv_heads,
-                "a divisor of head_count",
-            ));
-        }
-        if value != head {
-            return Err(Error::NotSupported(
-                "values of another length than keys".to_owned(),
-            ));
-        }
         if !rotated.is_multiple_of(2) {
             return Err(out_of("llama.rope.dimension_count", rotated, "even"));
         }
@@ -139,11 +99,7 @@ impl Config {
             layers: bounded(header, "llama.block_count", 1_024, "1 to 1024")?,
             hidden,
             feed_forward: bounded(header, "llama.feed_forward_length", 1 << 20, "1 to 1048576")?,
-            shape: Shape {
-                heads,
-                kv_heads,
-                head,
-            },
+            shape,
             vocab: check("rows of token_embd.weight", vocab, 1 << 21, "1 to 2097152")?,
             context: bounded(header, "llama.context_length", 1 << 24, "1 to 16777216")?,
             epsilon: positive(
@@ -155,6 +111,61 @@ impl Config {
             rope_divisor,
         })
     }
+}
+
+fn supported(header: &Header) -> Result<(), Error> {
+    let architecture = header.str("general.architecture")?;
+    if architecture != "llama" {
+        return Err(Error::NotSupported(format!(
+            "architecture {}",
+            architecture.escape_debug()
+        )));
+    }
+    if header
+        .optional("llama.expert_count", Header::u64)?
+        .unwrap_or(0)
+        > 0
+    {
+        return Err(Error::NotSupported("mixture of experts".to_owned()));
+    }
+    Ok(())
+}
+
+fn shape(header: &Header, hidden: usize) -> Result<Shape, Error> {
+    let heads = bounded(header, "llama.attention.head_count", 1_024, "1 to 1024")?;
+    let kv_heads = bounded_or(
+        header,
+        "llama.attention.head_count_kv",
+        heads,
+        heads as u64,
+        "1 to head_count",
+    )?;
+    let key = "llama.attention.key_length";
+    let head = bounded_or(header, key, hidden / heads, MAX_HEAD as u64, "1 to 512")?;
+    let value = bounded_or(
+        header,
+        "llama.attention.value_length",
+        head,
+        MAX_HEAD as u64,
+        "1 to 512",
+    )?;
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(out_of(
+            "llama.attention.head_count_kv",
+            kv_heads,
+            "a divisor of head_count",
+        ));
+    }
+    if value != head {
+        return Err(Error::NotSupported(
+            "values of another length than keys".to_owned(),
+        ));
+    }
+    Ok(Shape {
+        heads,
+        kv_heads,
+        head,
+    })
 }
 
 fn out_of(key: &str, value: usize, bound: &'static str) -> Error {

@@ -3,6 +3,12 @@
 //! Keys of a block are kept `[dimension][token]` and values `[token][dimension]`, so that both
 //! products run along registers without sums across lanes. Blocks are aligned to positions, and a
 //! query walks them from the first to its own, so its result depends on nothing else in the batch.
+#![expect(
+    clippy::inline_always,
+    clippy::needless_range_loop,
+    clippy::cast_precision_loss,
+    reason = "kernel bodies must be inlined into each instruction set and keep plain loops, which stay in registers; numbers are small"
+)]
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -203,7 +209,7 @@ pub(super) fn attend(
             }));
         }
     }
-    let work = |task: Task<'_>| run(isa, layer, kv, queries, task);
+    let work = |mut task: Task<'_>| run(isa, layer, kv, queries, &mut task);
     if parallel && tasks.len() > 1 {
         tasks.into_par_iter().for_each(work);
     } else {
@@ -224,7 +230,7 @@ struct Queries {
     sums: Vec<f32>,
 }
 
-fn run(isa: Isa, layer: usize, kv: &KvStore, queries: &Rows, task: Task<'_>) {
+fn run(isa: Isa, layer: usize, kv: &KvStore, queries: &Rows, task: &mut Task<'_>) {
     let (shape, group) = (kv.shape, kv.shape.group());
     let width = task.heads.len() * group * shape.head;
     let rows = task.out.len() / width;

@@ -17,13 +17,13 @@ pub const PANEL: usize = 16;
 /// 64 aligned bytes.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub struct Line(pub [u8; 64]);
+pub(super) struct Line(pub [u8; 64]);
 
 impl Line {
     const ZERO: Self = Self([0; 64]);
 
     /// Half `i` of the 32 that the line holds.
-    pub fn half(&self, i: usize) -> f32 {
+    pub(super) fn half(&self, i: usize) -> f32 {
         f16::from_le_bytes([self.0[2 * i], self.0[2 * i + 1]]).to_f32()
     }
 
@@ -34,7 +34,7 @@ impl Line {
 
 /// 16 output rows.
 #[derive(Debug)]
-pub enum Panel {
+pub(super) enum Panel {
     /// 8-bit codes, 9 lines per block.
     Wide(Box<[Line]>),
     /// 4-bit codes, 5 lines per block.
@@ -44,9 +44,9 @@ pub enum Panel {
 }
 
 /// Lines per block of a wide panel.
-pub const WIDE: usize = 9;
+pub(super) const WIDE: usize = 9;
 /// Lines per block of a narrow panel.
-pub const NARROW: usize = 5;
+pub(super) const NARROW: usize = 5;
 
 /// How weights are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,23 +133,23 @@ impl Matrix {
                 .iter_mut()
                 .zip(data)
                 .for_each(|(out, column)| *out = column[lane]),
-            Panel::Wide(lines) => {
-                for (out, block) in out.chunks_mut(BLOCK).zip(lines.chunks_exact(WIDE)) {
-                    let (d, m) = (block[8].half(lane), block[8].half(PANEL + lane));
-                    for (i, out) in out.iter_mut().enumerate() {
-                        *out = d * f32::from(block[i / 4].0[4 * lane + i % 4]) + m;
-                    }
-                }
-            }
-            Panel::Narrow(lines) => {
-                for (out, block) in out.chunks_mut(BLOCK).zip(lines.chunks_exact(NARROW)) {
-                    let (d, m) = (block[4].half(lane), block[4].half(PANEL + lane));
-                    for (i, out) in out.iter_mut().enumerate() {
-                        let packed = block[i / 4 % 4].0[4 * lane + i % 4];
-                        *out = d * f32::from(if i < 16 { packed & 15 } else { packed >> 4 }) + m;
-                    }
-                }
-            }
+            Panel::Wide(lines) => read_lane(lines.as_chunks::<WIDE>().0, lane, out),
+            Panel::Narrow(lines) => read_lane(lines.as_chunks::<NARROW>().0, lane, out),
+        }
+    }
+}
+
+fn read_lane<const SIZE: usize>(records: &[[Line; SIZE]], lane: usize, out: &mut [f32]) {
+    for (out, record) in out.chunks_mut(BLOCK).zip(records) {
+        let scales = &record[SIZE - 1];
+        let (d, m) = (scales.half(lane), scales.half(PANEL + lane));
+        for (i, out) in out.iter_mut().enumerate() {
+            let code = match (SIZE == WIDE, i < 16) {
+                (true, _) => record[i / 4].0[4 * lane + i % 4],
+                (false, true) => record[i / 4].0[4 * lane + i % 4] & 15,
+                (false, false) => record[i / 4 - 4].0[4 * lane + i % 4] >> 4,
+            };
+            *out = d * f32::from(code) + m;
         }
     }
 }

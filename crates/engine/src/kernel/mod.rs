@@ -49,6 +49,11 @@ pub struct Angles {
 
 impl Angles {
     /// Angles of `positions` for the frequencies of the pairs.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "positions are below 2^24, sine and cosine are wanted in f32"
+    )]
     pub fn set(&mut self, positions: impl Iterator<Item = usize>, frequencies: &[f64]) {
         self.pairs = frequencies.len();
         self.values.clear();
@@ -126,6 +131,7 @@ impl Device {
     }
 
     /// Writes the embedding of each token to its row.
+    #[expect(clippy::unused_self, reason = "another device will need itself here")]
     pub fn embed(&self, table: &Matrix, tokens: &[u32], out: &mut Rows) {
         out.reset(tokens.len(), table.columns());
         for (i, &token) in tokens.iter().enumerate() {
@@ -241,6 +247,7 @@ impl Device {
     }
 
     /// Adds a bias to every row.
+    #[expect(clippy::unused_self, reason = "another device will need itself here")]
     pub fn bias(&self, bias: &[f32], out: &mut Rows) {
         for i in 0..out.len() {
             out.row_mut(i)
@@ -251,6 +258,7 @@ impl Device {
     }
 
     /// Rotates queries and keys of the fused rows and stores keys and values in the cache.
+    #[expect(clippy::unused_self, reason = "another device will need itself here")]
     pub fn remember(
         &self,
         layer: usize,
@@ -292,6 +300,7 @@ impl Device {
     }
 
     /// Row `i` as values of the host.
+    #[expect(clippy::unused_self, reason = "another device will need itself here")]
     pub fn read<'a>(&self, rows: &'a Rows, i: usize) -> &'a [f32] {
         rows.row(i)
     }

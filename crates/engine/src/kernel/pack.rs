@@ -7,12 +7,17 @@
 //! `ggml-common.h` and `ggml-quants.c` (facts, not code).
 //!
 //! It refuses types that candle cannot dequantize: a wrong guess would be noise that looks like a model.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "codes are clamped to their range before they are cut"
+)]
 
 use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
 use half::{bf16, f16};
 
 /// Weights in one block.
-pub const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 
 /// What can go wrong with the bytes of a tensor.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +93,7 @@ impl Type {
 
 /// 32 weights: `d * code + m`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Block {
+pub(super) struct Block {
     /// Unsigned codes.
     pub codes: [u8; BLOCK],
     /// Scale.
@@ -98,13 +103,6 @@ pub struct Block {
 }
 
 impl Block {
-    /// All weights zero: the padding of rows and columns.
-    pub const ZERO: Self = Self {
-        codes: [0; BLOCK],
-        d: f16::ZERO,
-        m: f16::ZERO,
-    };
-
     /// Codes up to 32 values in 8 bits; missing ones are zero.
     fn from_values(values: &[f32]) -> Self {
         let (mut low, mut high) = (0.0f32, 0.0f32);
@@ -180,7 +178,7 @@ pub fn dequantize(
 }
 
 /// The blocks of one row.
-pub fn row_blocks(
+pub(super) fn row_blocks(
     kind: Type,
     row: &[u8],
     columns: usize,

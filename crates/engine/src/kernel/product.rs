@@ -3,6 +3,11 @@
 //! A row's result never depends on the other rows of the batch: every kernel walks the blocks of
 //! one row in the same order, whatever the number of rows, and integer sums are exact. So one
 //! request gives the same bits alone, in a batch, in one chunk or in many.
+#![expect(
+    clippy::inline_always,
+    clippy::cast_precision_loss,
+    reason = "kernel bodies must be inlined into each instruction set and keep plain loops, which stay in registers; numbers are small"
+)]
 
 use rayon::prelude::*;
 

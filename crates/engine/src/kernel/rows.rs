@@ -1,4 +1,11 @@
 //! Work on rows of activations: normalization, coding in 8 bits, gating, rotation.
+#![expect(
+    clippy::inline_always,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "kernel bodies must be inlined into each instruction set and keep plain loops, which stay in registers; numbers are small"
+)]
 
 use super::isa::vectorized;
 use super::matrix::Precision;
@@ -39,10 +46,6 @@ impl Rows {
 
     pub(super) fn row_mut(&mut self, i: usize) -> &mut [f32] {
         &mut self.data[i * self.width..(i + 1) * self.width]
-    }
-
-    pub(super) fn all(&self) -> &[f32] {
-        &self.data
     }
 
     pub(super) fn all_mut(&mut self) -> &mut [f32] {
@@ -190,9 +193,9 @@ vectorized! {
 fn rms_norm_body(row: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     let mut lanes = [0.0f32; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
-    for at in 0..chunks.len() {
+    for chunk in chunks {
         for i in 0..LANES {
-            lanes[i] = chunks[at][i].mul_add(chunks[at][i], lanes[i]);
+            lanes[i] = chunk[i].mul_add(chunk[i], lanes[i]);
         }
     }
     for i in 0..rest.len() {

@@ -1,4 +1,5 @@
 //! Kernels against their definitions, on seeded random numbers.
+#![expect(clippy::cast_precision_loss, reason = "small numbers")]
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device as Candle, Tensor};
@@ -239,6 +240,45 @@ fn plain(shape: Shape, rows: &[Vec<f32>], query: usize) -> Vec<f64> {
     out
 }
 
+/// Attention of all rows, taken in the given pieces.
+fn attention(isa: Isa, shape: Shape, rows: &[Vec<f32>], pieces: &[usize]) -> Vec<f32> {
+    let table = vec![5, 0, 3];
+    let width = rows[0].len();
+    let device = Device::cpu(1, isa).unwrap();
+    let mut kv = KvStore::new(1, 6, shape, Precision::Float);
+    let mut angles = Angles::default();
+    let mut all = Vec::new();
+    let mut position = 0;
+    for &piece in pieces {
+        let mut fused = Rows::default();
+        fused.reset(piece, width);
+        (0..piece).for_each(|i| fused.row_mut(i).copy_from_slice(&rows[position + i]));
+        let spans = [Span {
+            rows: 0..piece,
+            position,
+            table: table.clone(),
+        }];
+        // No rotation: no frequencies.
+        angles.set(position..position + piece, &[]);
+        device.remember(
+            0,
+            &angles,
+            Columns {
+                key: 120,
+                value: 160,
+            },
+            &spans,
+            &mut fused,
+            &mut kv,
+        );
+        let mut out = Rows::default();
+        device.attend(0, &kv, &spans, &fused, &mut out);
+        all.extend_from_slice(out.all_mut());
+        position += piece;
+    }
+    all
+}
+
 #[test]
 fn attention_over_scattered_blocks_is_attention_by_definition_whole_or_in_pieces() {
     let shape = Shape {
@@ -248,45 +288,12 @@ fn attention_over_scattered_blocks_is_attention_by_definition_whole_or_in_pieces
     };
     let (count, width) = (75, (6 + 4) * 20);
     let rows: Vec<Vec<f32>> = (0..count).map(|i| values(100 + i as u64, width)).collect();
-    let table = vec![5, 0, 3];
     let mut results: Vec<Vec<f32>> = Vec::new();
     for (isa, pieces) in Isa::available()
         .into_iter()
         .flat_map(|isa| [(isa, vec![75]), (isa, vec![1, 40, 3, 31])])
     {
-        let device = Device::cpu(1, isa).unwrap();
-        let mut kv = KvStore::new(1, 6, shape, Precision::Float);
-        let mut angles = Angles::default();
-        let mut all = Vec::new();
-        let mut position = 0;
-        for piece in pieces {
-            let mut fused = Rows::default();
-            fused.reset(piece, width);
-            (0..piece).for_each(|i| fused.row_mut(i).copy_from_slice(&rows[position + i]));
-            let spans = [Span {
-                rows: 0..piece,
-                position,
-                table: table.clone(),
-            }];
-            // No rotation: no frequencies.
-            angles.set(position..position + piece, &[]);
-            device.remember(
-                0,
-                &angles,
-                Columns {
-                    key: 120,
-                    value: 160,
-                },
-                &spans,
-                &mut fused,
-                &mut kv,
-            );
-            let mut out = Rows::default();
-            device.attend(0, &kv, &spans, &fused, &mut out);
-            all.extend_from_slice(out.all_mut());
-            position += piece;
-        }
-        results.push(all);
+        results.push(attention(isa, shape, &rows, &pieces));
     }
     for query in 0..count {
         let expected = plain(shape, &rows, query);

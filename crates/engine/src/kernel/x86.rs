@@ -10,7 +10,16 @@
     reason = "vector loads and target features have no safe form for these types"
 )]
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m256i, __m512, __m512i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_srli_epi16,
+    _mm256_add_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_cvtph_ps, _mm256_fmadd_ps,
+    _mm256_hadd_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps,
+    _mm256_permute4x64_epi64, _mm256_set1_epi64x, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_slli_epi32, _mm256_storeu_ps, _mm512_add_epi32, _mm512_and_si512,
+    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_si512,
+    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
+};
 
 use super::isa::Isa;
 use super::matrix::{Line, NARROW, PANEL, WIDE};
@@ -106,10 +115,10 @@ fn dot_512(weights: &[__m512i; 8], codes: &[i8; BLOCK]) -> __m512i {
     let mut dot = _mm512_setzero_si512();
     for i in 0..8 {
         let four = [
-            codes[4 * i] as u8,
-            codes[4 * i + 1] as u8,
-            codes[4 * i + 2] as u8,
-            codes[4 * i + 3] as u8,
+            codes[4 * i].cast_unsigned(),
+            codes[4 * i + 1].cast_unsigned(),
+            codes[4 * i + 2].cast_unsigned(),
+            codes[4 * i + 3].cast_unsigned(),
         ];
         dot = _mm512_dpbusd_epi32(dot, weights[i], _mm512_set1_epi32(i32::from_le_bytes(four)));
     }
@@ -148,8 +157,8 @@ fn rows_512<const ROWS: usize, const SIZE: usize, const FINE: bool>(
                 let low = dot_512(&weights, &low[row * blocks + block]);
                 dot = _mm512_add_epi32(_mm512_slli_epi32::<7>(dot), low);
             }
-            let scaled = _mm512_mul_ps(d, _mm512_set1_ps(scale));
-            sums[row] = _mm512_fmadd_ps(scaled, _mm512_cvtepi32_ps(dot), sums[row]);
+            let factor = _mm512_mul_ps(d, _mm512_set1_ps(scale));
+            sums[row] = _mm512_fmadd_ps(factor, _mm512_cvtepi32_ps(dot), sums[row]);
             sums[row] = _mm512_fmadd_ps(m, _mm512_set1_ps(total), sums[row]);
         }
     }
@@ -208,9 +217,9 @@ fn pairs_avx2<const SIZE: usize>(record: &[Line; SIZE], codes: &[i8; BLOCK]) -> 
         }
         let code = _mm256_set1_epi64x(four);
         let line = &record[if narrow { i % 4 } else { i }];
-        for quarter in 0..4 {
+        for (quarter, pair) in pairs.iter_mut().enumerate() {
             let weight = words(line, quarter, i >= 4, narrow);
-            pairs[quarter] = _mm256_add_epi32(pairs[quarter], _mm256_madd_epi16(weight, code));
+            *pair = _mm256_add_epi32(*pair, _mm256_madd_epi16(weight, code));
         }
     }
     pairs
@@ -240,8 +249,8 @@ fn row_avx2<const SIZE: usize>(lines: &[Line], inputs: Coded<'_>, out: &mut [f32
                     _mm256_cvtph_ps(_mm_loadu_si128((&raw const scales[2 + half]).cast())),
                 )
             };
-            let scaled = _mm256_mul_ps(d, _mm256_set1_ps(*scale));
-            sums[half] = _mm256_fmadd_ps(scaled, _mm256_cvtepi32_ps(dot), sums[half]);
+            let factor = _mm256_mul_ps(d, _mm256_set1_ps(*scale));
+            sums[half] = _mm256_fmadd_ps(factor, _mm256_cvtepi32_ps(dot), sums[half]);
             sums[half] = _mm256_fmadd_ps(m, _mm256_set1_ps(*total), sums[half]);
         }
     }

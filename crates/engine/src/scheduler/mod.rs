@@ -6,6 +6,7 @@
 //! they may ever need are free, so nothing running is ever thrown out.
 //!
 //! A row's result does not depend on its batch (see `kernel`), so neither does a text.
+#![expect(clippy::cast_precision_loss, reason = "estimates of seconds")]
 
 pub(crate) mod queue;
 mod sequence;
@@ -40,7 +41,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Blocks that a request may use.
-    pub const fn share(&self, sole: bool) -> usize {
+    pub(crate) const fn share(&self, sole: bool) -> usize {
         if self.protect && !sole {
             self.blocks as usize / 2
         } else {
@@ -235,7 +236,7 @@ impl Scheduler {
         let tokenizer: &Tokenizer = tokenizer;
         model.forward(batch, kv, &mut |i, logits| match wanted[i] {
             Wanted::Score { sequence, position } => {
-                running[sequence].score_prompt(position, logits, tokenizer)
+                running[sequence].score_prompt(position, logits, tokenizer);
             }
             Wanted::Next { sequence } => running[sequence].choose(logits, tokenizer),
         });
@@ -367,7 +368,7 @@ impl Scheduler {
             batch.push(tokens, chunk * ALONE_ROWS, &table);
             batch.sample = (0..tokens.len()).collect();
             self.model.forward(&batch, &mut self.kv, &mut |_, logits| {
-                all.push(logits.to_vec())
+                all.push(logits.to_vec());
             });
         }
         for block in table {
@@ -416,7 +417,9 @@ fn fork(first: &mut Sequence, cache: &mut Cache, defaults: (f32, f32)) -> Vec<Se
     (1..=forks)
         .map(|choice| {
             let table = first.table[..shared].to_vec();
-            table.iter().for_each(|&block| cache.share(block));
+            for &block in &table {
+                cache.share(block);
+            }
             let mut sequence = Sequence::new(
                 Arc::clone(&first.group),
                 choice,

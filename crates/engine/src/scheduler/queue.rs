@@ -2,6 +2,12 @@
 //! about the engine.
 //!
 //! The lock is held for moments only, never while the model computes.
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "estimates of seconds, clamped before they are cut"
+)]
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -35,7 +41,7 @@ pub(crate) struct Job {
 
 impl Job {
     /// Whether log probabilities of the prompt are wanted: then all of it must be computed.
-    pub const fn scores_prompt(&self) -> bool {
+    pub(crate) const fn scores_prompt(&self) -> bool {
         self.echo && self.logprobs.is_some()
     }
 
@@ -68,14 +74,14 @@ pub(crate) struct Load {
 
 impl Load {
     /// Before the first measurement: a slow machine.
-    pub const UNKNOWN: Self = Self {
+    pub(crate) const UNKNOWN: Self = Self {
         prompt: 0.01,
         step: 0.05,
         running: 0.0,
     };
 
     /// Seconds for a prompt and the steps of its answer.
-    pub fn seconds(&self, prompt: usize, steps: usize) -> f64 {
+    pub(crate) fn seconds(&self, prompt: usize, steps: usize) -> f64 {
         self.prompt * prompt as f64 + self.step * steps as f64
     }
 }
@@ -124,7 +130,7 @@ pub(crate) enum Rejected {
 }
 
 impl Shared {
-    pub fn new(max_queue: usize) -> Self {
+    pub(crate) fn new(max_queue: usize) -> Self {
         let state = State {
             waiting: Vec::new(),
             evaluations: Vec::new(),
@@ -148,7 +154,7 @@ impl Shared {
     }
 
     /// Queues a job behind those of its rank.
-    pub fn submit(&self, job: Job) -> Result<(), Rejected> {
+    pub(crate) fn submit(&self, job: Job) -> Result<(), Rejected> {
         let mut state = self.lock();
         if state.dead || state.closing.is_some() {
             return Err(Rejected::Stopped);
@@ -172,7 +178,7 @@ impl Shared {
     }
 
     /// Queues an evaluation; false if the engine has stopped.
-    pub fn evaluate(&self, evaluation: Evaluation) -> bool {
+    pub(crate) fn evaluate(&self, evaluation: Evaluation) -> bool {
         let mut state = self.lock();
         if state.dead || state.closing.is_some() {
             return false;
@@ -184,7 +190,7 @@ impl Shared {
     }
 
     /// Takes nothing new from now on, and ends what still runs at `deadline`.
-    pub fn close(&self, deadline: Instant) {
+    pub(crate) fn close(&self, deadline: Instant) {
         let mut state = self.lock();
         let deadline = state
             .closing
@@ -195,7 +201,7 @@ impl Shared {
     }
 
     /// The engine thread is about to end: everybody who waits is told by the end of its stream.
-    pub fn die(&self) {
+    pub(crate) fn die(&self) {
         let mut state = self.lock();
         state.dead = true;
         state.waiting.clear();
@@ -206,12 +212,12 @@ impl Shared {
     }
 
     /// Whether the engine thread is gone.
-    pub fn dead(&self) -> bool {
+    pub(crate) fn dead(&self) -> bool {
         self.lock().dead
     }
 
     /// Engine side: orders since the last step. Sleeps while there is nothing at all to do.
-    pub fn orders(&self, idle: bool) -> Orders {
+    pub(crate) fn orders(&self, idle: bool) -> Orders {
         let mut state = self.lock();
         while idle
             && state.waiting.is_empty()
@@ -239,7 +245,7 @@ impl Shared {
 
     /// Engine side: fails those who waited longer than `longest`, then hands the first jobs to `admit`
     /// as long as it takes them. `admit` gives back what it cannot take.
-    pub fn admit(&self, longest: Duration, mut admit: impl FnMut(Job) -> Option<Job>) {
+    pub(crate) fn admit(&self, longest: Duration, mut admit: impl FnMut(Job) -> Option<Job>) {
         let mut state = self.lock();
         let retry_after = state.retry_after();
         state.waiting.retain(|job| {
@@ -264,12 +270,12 @@ impl Shared {
     }
 
     /// Engine side: what was measured.
-    pub fn measured(&self, load: Load) {
+    pub(crate) fn measured(&self, load: Load) {
         self.lock().load = load;
     }
 
     #[cfg(test)]
-    pub fn fail(&self) {
+    pub(crate) fn fail(&self) {
         self.lock().fail = true;
         self.changed.notify_one();
     }
@@ -287,5 +293,77 @@ impl State {
             })
             .sum();
         Duration::from_secs((self.load.running + waiting).ceil().clamp(1.0, 120.0) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Partition;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    fn job(number: u32, latency: LatencyClass, sole: bool) -> (Job, UnboundedReceiver<GenEvent>) {
+        let (events, receiver) = unbounded_channel();
+        let job = Job {
+            prompt: vec![number],
+            chain: Vec::new(),
+            root: Key::root(&Partition::new("", "")),
+            sampling: Sampling::default(),
+            max_tokens: 1,
+            stop: Vec::new(),
+            choices: 1,
+            echo: false,
+            logprobs: None,
+            latency,
+            sole,
+            arrived: Instant::now(),
+            events,
+        };
+        (job, receiver)
+    }
+
+    fn order(shared: &Shared, takes: usize) -> Vec<u32> {
+        let mut order = Vec::new();
+        shared.admit(Duration::from_mins(1), |job| {
+            if order.len() == takes {
+                return Some(job);
+            }
+            order.push(job.prompt[0]);
+            None
+        });
+        order
+    }
+
+    #[test]
+    fn requests_without_an_alternative_go_first_then_by_latency_class_then_by_arrival() {
+        use LatencyClass::{Batch, Interactive, Standard};
+        let shared = Shared::new(9);
+        let asked = [
+            (Batch, false),
+            (Standard, false),
+            (Interactive, false),
+            (Batch, true),
+            (Standard, false),
+            (Interactive, true),
+        ];
+        let mut listening = Vec::new();
+        for (number, (latency, sole)) in (0..).zip(asked) {
+            let (job, receiver) = job(number, latency, sole);
+            listening.push(receiver);
+            assert!(shared.submit(job).is_ok());
+        }
+        assert_eq!(order(&shared, 4), [5, 3, 2, 1]);
+        assert_eq!(order(&shared, 9), [4, 0]);
+    }
+
+    #[test]
+    fn who_left_is_forgotten_and_makes_room() {
+        let shared = Shared::new(1);
+        let (first, receiver) = job(1, LatencyClass::Standard, false);
+        let (second, _listening) = job(2, LatencyClass::Standard, false);
+        assert!(shared.submit(first).is_ok());
+        drop(receiver);
+        assert!(shared.submit(second).is_ok());
+        assert_eq!(order(&shared, 9), [2]);
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct Sequence {
 
 impl Sequence {
     /// A choice that needs `total` blocks, of which it has `table` already and the rest reserved.
-    pub fn new(
+    pub(super) fn new(
         group: Arc<Group>,
         choice: u32,
         table: Vec<u32>,
@@ -92,27 +92,27 @@ impl Sequence {
         }
     }
 
-    pub fn prompt(&self) -> usize {
+    pub(super) fn prompt(&self) -> usize {
         self.group.job.prompt.len()
     }
 
     /// Tokens that are not in the cache yet.
-    pub fn pending(&self) -> usize {
+    pub(super) fn pending(&self) -> usize {
         self.tokens.len() - self.computed
     }
 
     /// Whether the prompt is computed.
-    pub fn generating(&self) -> bool {
+    pub(super) fn generating(&self) -> bool {
         self.computed + 1 >= self.tokens.len() && self.tokens.len() > self.prompt()
     }
 
     /// Tokens that may still be generated.
-    pub fn left(&self) -> usize {
+    pub(super) fn left(&self) -> usize {
         self.prompt() + self.group.job.max_tokens - self.tokens.len()
     }
 
     /// Takes blocks so that positions below `end` have one. False only if the reservation was short.
-    pub fn cover(&mut self, end: usize, cache: &mut Cache) -> bool {
+    pub(super) fn cover(&mut self, end: usize, cache: &mut Cache) -> bool {
         while self.table.len() * TOKENS < end {
             let Some(block) = self.reserved.checked_sub(1).and_then(|left| {
                 self.reserved = left;
@@ -126,7 +126,7 @@ impl Sequence {
     }
 
     /// Names the blocks that are full now.
-    pub fn publish(&mut self, cache: &mut Cache) {
+    pub(super) fn publish(&mut self, cache: &mut Cache) {
         while (self.named + 1) * TOKENS <= self.computed {
             let start = self.named * TOKENS;
             self.key = self.key.next(&self.tokens[start..start + TOKENS]);
@@ -136,7 +136,7 @@ impl Sequence {
     }
 
     /// Gives back everything.
-    pub fn release(&self, cache: &mut Cache) {
+    pub(super) fn release(&self, cache: &mut Cache) {
         for &block in &self.table {
             cache.release(block);
         }
@@ -144,13 +144,13 @@ impl Sequence {
     }
 
     /// Scores prompt position `position` with the logits of the position before it.
-    pub fn score_prompt(&mut self, position: usize, logits: &[f32], tokenizer: &Tokenizer) {
+    pub(super) fn score_prompt(&mut self, position: usize, logits: &[f32], tokenizer: &Tokenizer) {
         let (token, top) = (self.tokens[position], self.group.job.logprobs.unwrap_or(0));
         self.scores.push(scored(token, logits, top, tokenizer));
     }
 
     /// Chooses the next token.
-    pub fn choose(&mut self, logits: &[f32], tokenizer: &Tokenizer) {
+    pub(super) fn choose(&mut self, logits: &[f32], tokenizer: &Tokenizer) {
         let token = self.sampler.choose(logits);
         let score = self
             .group
@@ -161,12 +161,12 @@ impl Sequence {
     }
 
     /// Blocks that count for this choice and those that will start from it.
-    pub const fn share(&self) -> usize {
+    pub(super) const fn share(&self) -> usize {
         self.own + self.forks as usize * self.fork_blocks
     }
 
     /// Sends the prompt as the beginning of the answer, where that was asked for.
-    pub fn echo(&mut self, tokenizer: &Tokenizer) {
+    pub(super) fn echo(&mut self, tokenizer: &Tokenizer) {
         if !self.group.job.echo {
             return;
         }
@@ -200,7 +200,7 @@ impl Sequence {
     }
 
     /// Takes the chosen token into the text; says whether the choice ended.
-    pub fn advance(&mut self, tokenizer: &Tokenizer) -> Option<End> {
+    pub(super) fn advance(&mut self, tokenizer: &Tokenizer) -> Option<End> {
         let (token, score) = self.chosen.take()?;
         self.group.completion.fetch_add(1, Ordering::Relaxed);
         let events = &self.group.job.events;
@@ -235,7 +235,7 @@ impl Sequence {
     }
 
     /// Tells the caller that this choice is complete, and after the last one what it cost.
-    pub fn finish(&self, end: End) {
+    pub(super) fn finish(&self, end: End) {
         let (group, choice) = (&self.group, self.choice);
         let events = &group.job.events;
         let _gone = events.send(GenEvent::Finish {
