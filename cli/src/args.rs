@@ -7,7 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Access to AI that nobody can take away: classify, keep private things home, fail over, always answer.
 #[derive(Debug, Parser)]
-#[command(name = "mesh", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "mesh",
+    version,
+    about,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -16,10 +22,21 @@ pub(crate) struct Cli {
     #[arg(long, value_enum, global = true, default_value = "table")]
     pub(crate) output: Output,
     /// Log filter, for example `info` or `mesh_dataplane=debug,warn`.
-    #[arg(long, env = "MESH_LOG", global = true, default_value = "warn,mesh=info")]
+    #[arg(
+        long,
+        env = "MESH_LOG",
+        global = true,
+        default_value = "warn,mesh=info"
+    )]
     pub(crate) log: String,
     /// How log lines look.
-    #[arg(long, env = "MESH_LOG_FORMAT", value_enum, global = true, default_value = "text")]
+    #[arg(
+        long,
+        env = "MESH_LOG_FORMAT",
+        value_enum,
+        global = true,
+        default_value = "text"
+    )]
     pub(crate) log_format: LogFormat,
 }
 

@@ -23,15 +23,25 @@ pub(crate) fn caches(dir: &Path) -> anyhow::Result<Vec<CacheSpec>> {
 pub(crate) fn cache(model: &ModelSpec) -> anyhow::Result<CacheSpec> {
     let artifact = |declared: &mesh_crds::convert::ArtifactSpec| -> anyhow::Result<ArtifactSpec> {
         let sha256 = declared.sha256.as_deref().map(str::parse).transpose()?;
-        Ok(ArtifactSpec { path: declared.path.parse()?, sha256 })
+        Ok(ArtifactSpec {
+            path: declared.path.parse()?,
+            sha256,
+        })
     };
-    let artifacts: anyhow::Result<Vec<ArtifactSpec>> = model.artifacts.iter().map(artifact).collect();
+    let artifacts: anyhow::Result<Vec<ArtifactSpec>> =
+        model.artifacts.iter().map(artifact).collect();
     let sources = model.sources.iter().map(|declared| match declared {
         Declared::File { path } => SourceSpec::File { path: path.clone() },
         Declared::Http { url } => SourceSpec::Http { url: url.clone() },
-        Declared::HuggingFace { repo, revision, endpoint } => {
-            SourceSpec::HuggingFace { repo: repo.clone(), revision: revision.clone(), endpoint: endpoint.clone() }
-        }
+        Declared::HuggingFace {
+            repo,
+            revision,
+            endpoint,
+        } => SourceSpec::HuggingFace {
+            repo: repo.clone(),
+            revision: revision.clone(),
+            endpoint: endpoint.clone(),
+        },
     });
     Ok(CacheSpec {
         name: name(model),
@@ -41,7 +51,11 @@ pub(crate) fn cache(model: &ModelSpec) -> anyhow::Result<CacheSpec> {
 }
 
 fn name(model: &ModelSpec) -> String {
-    if model.namespace == NAMESPACE { model.name.clone() } else { format!("{}/{}", model.namespace, model.name) }
+    if model.namespace == NAMESPACE {
+        model.name.clone()
+    } else {
+        format!("{}/{}", model.namespace, model.name)
+    }
 }
 
 /// The model store, and who fills it. Relative `file` sources start at the directory of the YAML.
@@ -49,17 +63,28 @@ pub(crate) fn resolver(store: &StoreDir, dir: &Path) -> anyhow::Result<Resolver>
     let home = std::env::home_dir();
     let root = match &store.models_dir {
         Some(root) => root.clone(),
-        None => data_dir(home.as_deref()).context("no home directory: name a model folder with --models-dir")?,
+        None => data_dir(home.as_deref())
+            .context("no home directory: name a model folder with --models-dir")?,
     };
-    let store = Store::open(&root).with_context(|| format!("could not use the model folder {}", root.display()))?;
+    let store = Store::open(&root)
+        .with_context(|| format!("could not use the model folder {}", root.display()))?;
     let base_dir = FileSource::new(dir, NAMESPACE).base_dir().to_path_buf();
     let base_dir = std::path::absolute(&base_dir).unwrap_or(base_dir);
-    Ok(Resolver::new(store, Settings { base_dir, home, ..Settings::default() }))
+    Ok(Resolver::new(
+        store,
+        Settings {
+            base_dir,
+            home,
+            ..Settings::default()
+        },
+    ))
 }
 
 /// The user's data directory (XDG Base Directory Specification).
 fn data_dir(home: Option<&Path>) -> Option<PathBuf> {
-    let stated = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let stated = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
     let base = stated.or_else(|| home.map(|home| home.join(".local/share")))?;
     Some(base.join("inference-mesh/models"))
 }

@@ -21,15 +21,27 @@ pub(crate) fn run(options: &Classify, format: Output) -> anyhow::Result<Answer> 
     );
     output::result(format, &facts, |out| {
         let (level, task) = (facts.level, facts.task);
-        writeln!(out, "{level}  {task}  complexity {:.2}  {}", facts.complexity.value(), facts.latency)?;
+        writeln!(
+            out,
+            "{level}  {task}  complexity {:.2}  {}",
+            facts.complexity.value(),
+            facts.latency
+        )?;
         let mut table = output::table(["fact", "value", "detector", "evidence"]);
         for fact in &facts.entries {
-            let value = fact.value.as_str().map_or_else(|| fact.value.to_string(), str::to_owned);
+            let value = fact
+                .value
+                .as_str()
+                .map_or_else(|| fact.value.to_string(), str::to_owned);
             table.add_row([fact.name, &value, &fact.detector, &fact.evidence]);
         }
         writeln!(out, "{table}")?;
         if !facts.scan.complete {
-            writeln!(out, "not everything was read: {}", facts.scan.unread.join(", "))?;
+            writeln!(
+                out,
+                "not everything was read: {}",
+                facts.scan.unread.join(", ")
+            )?;
         }
         Ok(())
     })?;
@@ -39,12 +51,13 @@ pub(crate) fn run(options: &Classify, format: Output) -> anyhow::Result<Answer> 
 /// Reads a file, or standard input for `-` and nothing.
 pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<String> {
     match file {
-        Some(path) if path != Path::new("-") => {
-            std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
-        }
+        Some(path) if path != Path::new("-") => std::fs::read_to_string(path)
+            .with_context(|| format!("could not read {}", path.display())),
         _ => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("could not read standard input")?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("could not read standard input")?;
             Ok(text)
         }
     }

@@ -53,7 +53,9 @@ fn start(cli: Cli) -> anyhow::Result<Answer> {
         LogFormat::Json => logs::Format::Json,
     };
     logs::install(&cli.log, format)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let answer = runtime.block_on(run(cli));
     // A download in a blocking read must not hold up the end.
     runtime.shutdown_background();
@@ -74,7 +76,8 @@ async fn run(cli: Cli) -> anyhow::Result<Answer> {
 
 /// True if whoever read our output has left; that is not an error of ours.
 fn broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| {
-        cause.kind() == std::io::ErrorKind::BrokenPipe
-    })
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }

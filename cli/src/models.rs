@@ -72,14 +72,22 @@ impl Row {
     }
 }
 
-async fn list(dir: &ModelsDir, format: Output, cancel: &CancellationToken) -> anyhow::Result<Answer> {
+async fn list(
+    dir: &ModelsDir,
+    format: Output,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Answer> {
     let (caches, resolver) = open(dir)?;
     let mut rows = Vec::new();
     for cache in &caches {
         match resolver.locate(cache, cancel, &|_| ()).await {
             Ok(found) => rows.extend(found.iter().map(|found| Row::here(cache, found, "present"))),
-            Err(mesh_models::Error::NoSource(_)) => rows
-                .extend(cache.artifacts.iter().map(|artifact| Row::of(cache, artifact.path.as_str(), "missing"))),
+            Err(mesh_models::Error::NoSource(_)) => rows.extend(
+                cache
+                    .artifacts
+                    .iter()
+                    .map(|artifact| Row::of(cache, artifact.path.as_str(), "missing")),
+            ),
             Err(error) => return Err(error.into()),
         }
     }
@@ -87,17 +95,30 @@ async fn list(dir: &ModelsDir, format: Output, cancel: &CancellationToken) -> an
     Ok(Answer::Yes)
 }
 
-async fn pull(dir: &ModelsDir, format: Output, cancel: &CancellationToken) -> anyhow::Result<Answer> {
+async fn pull(
+    dir: &ModelsDir,
+    format: Output,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Answer> {
     let (caches, resolver) = open(dir)?;
     let bars = Bars::new();
     let (mut rows, mut answer) = (Vec::new(), Answer::Yes);
     for cache in &caches {
-        match resolver.resolve(cache, cancel, &|progress| bars.show(progress)).await {
+        match resolver
+            .resolve(cache, cancel, &|progress| bars.show(progress))
+            .await
+        {
             Ok(found) => rows.extend(found.iter().map(|found| Row::here(cache, found, "present"))),
             Err(error) => {
                 answer = Answer::No;
-                let name = cache.artifacts.first().map_or("", |artifact| artifact.path.as_str());
-                rows.push(Row { problem: Some(error.to_string()), ..Row::of(cache, name, "failed") });
+                let name = cache
+                    .artifacts
+                    .first()
+                    .map_or("", |artifact| artifact.path.as_str());
+                rows.push(Row {
+                    problem: Some(error.to_string()),
+                    ..Row::of(cache, name, "failed")
+                });
             }
         }
     }
@@ -106,22 +127,35 @@ async fn pull(dir: &ModelsDir, format: Output, cancel: &CancellationToken) -> an
     Ok(answer)
 }
 
-async fn verify(dir: &ModelsDir, format: Output, cancel: &CancellationToken) -> anyhow::Result<Answer> {
+async fn verify(
+    dir: &ModelsDir,
+    format: Output,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Answer> {
     let (caches, resolver) = open(dir)?;
     let bars = Bars::new();
     let (mut rows, mut answer) = (Vec::new(), Answer::Yes);
     for cache in &caches {
-        for found in resolver.verify(cache, cancel, &|progress| bars.show(progress)).await? {
+        for found in resolver
+            .verify(cache, cancel, &|progress| bars.show(progress))
+            .await?
+        {
             rows.push(match found.outcome {
                 Outcome::Intact(resolved) => Row::here(cache, &resolved, "intact"),
                 Outcome::Missing => {
                     answer = Answer::No;
                     let hint = String::from("run `mesh models pull`");
-                    Row { problem: Some(hint), ..Row::of(cache, &found.artifact, "missing") }
+                    Row {
+                        problem: Some(hint),
+                        ..Row::of(cache, &found.artifact, "missing")
+                    }
                 }
                 Outcome::Damaged(error) => {
                     answer = Answer::No;
-                    Row { problem: Some(error.to_string()), ..Row::of(cache, &found.artifact, "damaged") }
+                    Row {
+                        problem: Some(error.to_string()),
+                        ..Row::of(cache, &found.artifact, "damaged")
+                    }
                 }
             });
         }
@@ -135,7 +169,11 @@ fn open(dir: &ModelsDir) -> anyhow::Result<(Vec<CacheSpec>, Resolver)> {
     let mut caches = catalog::caches(&dir.dir)?;
     if let Some(name) = &dir.name {
         caches.retain(|cache| cache.name == *name);
-        anyhow::ensure!(!caches.is_empty(), "no ModelCache named {name} in {}", dir.dir.display());
+        anyhow::ensure!(
+            !caches.is_empty(),
+            "no ModelCache named {name} in {}",
+            dir.dir.display()
+        );
     }
     Ok((caches, catalog::resolver(&dir.store, &dir.dir)?))
 }
@@ -148,7 +186,11 @@ fn print(rows: &[Row], format: Output) -> std::io::Result<()> {
         let mut table = output::table(["cache", "artifact", "state", "size", "where"]);
         for row in rows {
             let size = row.size_bytes.map(output::bytes).unwrap_or_default();
-            let place = row.path.clone().or_else(|| row.problem.clone()).unwrap_or_default();
+            let place = row
+                .path
+                .clone()
+                .or_else(|| row.problem.clone())
+                .unwrap_or_default();
             table.add_row([row.cache.as_str(), &row.artifact, row.state, &size, &place]);
         }
         writeln!(out, "{table}")
@@ -163,7 +205,10 @@ pub(crate) struct Bars {
 
 impl Bars {
     pub(crate) fn new() -> Self {
-        Self { all: MultiProgress::new(), current: Mutex::new(None) }
+        Self {
+            all: MultiProgress::new(),
+            current: Mutex::new(None),
+        }
     }
 
     pub(crate) fn show(&self, progress: &Progress) {
@@ -172,13 +217,19 @@ impl Bars {
             Phase::Verifying => "verifying",
         };
         let label = format!("{verb} {} ({})", progress.artifact, progress.source);
-        let Ok(mut current) = self.current.lock() else { return };
+        let Ok(mut current) = self.current.lock() else {
+            return;
+        };
         if current.as_ref().is_none_or(|(shown, _)| *shown != label) {
             if let Some((_, done)) = current.take() {
                 done.finish_and_clear();
             }
-            let bar = self.all.add(ProgressBar::new(progress.bytes_total.unwrap_or(0)));
-            if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+            let bar = self
+                .all
+                .add(ProgressBar::new(progress.bytes_total.unwrap_or(0)));
+            if let Ok(style) = ProgressStyle::with_template(
+                "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            ) {
                 bar.set_style(style);
             }
             bar.set_message(label.clone());

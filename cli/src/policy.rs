@@ -29,11 +29,21 @@ fn check(dir: &Path, format: Output) -> anyhow::Result<Answer> {
     exists(dir)?;
     match FileSource::new(dir, NAMESPACE).load(Timestamp::now()) {
         Ok(loaded) => {
-            let report = Report { accepted: true, problems: &loaded.warnings };
+            let report = Report {
+                accepted: true,
+                problems: &loaded.warnings,
+            };
             output::result(format, &report, |out| {
                 print(out, &loaded.warnings)?;
-                let (backends, policies) = (loaded.snapshot.backends.len(), loaded.snapshot.policies.len());
-                writeln!(out, "accepted: {policies} policies, {backends} backends, {} models", loaded.models.len())
+                let (backends, policies) = (
+                    loaded.snapshot.backends.len(),
+                    loaded.snapshot.policies.len(),
+                );
+                writeln!(
+                    out,
+                    "accepted: {policies} policies, {backends} backends, {} models",
+                    loaded.models.len()
+                )
             })?;
             Ok(Answer::Yes)
         }
@@ -64,20 +74,33 @@ fn test(dir: &Path, format: Output) -> anyhow::Result<Answer> {
 }
 
 fn exists(dir: &Path) -> anyhow::Result<()> {
-    anyhow::ensure!(dir.exists(), "{} does not exist: name a directory with YAML files", dir.display());
+    anyhow::ensure!(
+        dir.exists(),
+        "{} does not exist: name a directory with YAML files",
+        dir.display()
+    );
     Ok(())
 }
 
 fn refuse(rejected: &Rejected, format: Output) -> anyhow::Result<Answer> {
-    let report = Report { accepted: false, problems: &rejected.problems };
+    let report = Report {
+        accepted: false,
+        problems: &rejected.problems,
+    };
     output::result(format, &report, |out| {
         print(out, &rejected.problems)?;
-        let errors = rejected.problems.iter().filter(|problem| problem.error()).count();
+        let errors = rejected
+            .problems
+            .iter()
+            .filter(|problem| problem.error())
+            .count();
         writeln!(out, "not accepted: {errors} problems")
     })?;
     Ok(Answer::No)
 }
 
 fn print(out: &mut dyn Write, problems: &[Problem]) -> std::io::Result<()> {
-    problems.iter().try_for_each(|problem| writeln!(out, "{problem}"))
+    problems
+        .iter()
+        .try_for_each(|problem| writeln!(out, "{problem}"))
 }

@@ -69,7 +69,11 @@ fn config(options: &Up) -> anyhow::Result<Config> {
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("could not read the API keys in {}", path.display()))?;
-            Some(ApiKeys::parse(&text).with_context(|| format!("the API keys in {} are not usable", path.display()))?)
+            Some(
+                ApiKeys::parse(&text).with_context(|| {
+                    format!("the API keys in {} are not usable", path.display())
+                })?,
+            )
         }
         None => None,
     };
@@ -86,10 +90,17 @@ fn config(options: &Up) -> anyhow::Result<Config> {
 
 fn load(source: &FileSource) -> anyhow::Result<Loaded> {
     let path = source.path();
-    anyhow::ensure!(path.exists(), "{} does not exist: name a directory with YAML files", path.display());
+    anyhow::ensure!(
+        path.exists(),
+        "{} does not exist: name a directory with YAML files",
+        path.display()
+    );
     source.load(Timestamp::now()).map_err(|rejected| {
         let check = format!("mesh policy check {}", path.display());
-        anyhow::anyhow!("the configuration in {} cannot be used:\n{rejected}\nmend it, then see `{check}`", path.display())
+        anyhow::anyhow!(
+            "the configuration in {} cannot be used:\n{rejected}\nmend it, then see `{check}`",
+            path.display()
+        )
     })
 }
 
@@ -101,8 +112,15 @@ fn watch(source: FileSource, snapshots: &SnapshotStore, floors: &Arc<Floors>, sh
             tracing::warn!("{warning}");
         }
         floors.declare(loaded);
-        let (backends, policies) = (loaded.snapshot.backends.len(), loaded.snapshot.policies.len());
-        tracing::info!(backends, policies, "configuration changed, in use from now on");
+        let (backends, policies) = (
+            loaded.snapshot.backends.len(),
+            loaded.snapshot.policies.len(),
+        );
+        tracing::info!(
+            backends,
+            policies,
+            "configuration changed, in use from now on"
+        );
     };
     let rejected = move |rejected: &mesh_dataplane::source::Rejected| {
         for problem in &rejected.problems {
@@ -111,7 +129,13 @@ fn watch(source: FileSource, snapshots: &SnapshotStore, floors: &Arc<Floors>, sh
         tracing::error!(directory = %path.display(), "configuration not accepted, the last good one stays in use");
     };
     let stop = shutdown.token.clone();
-    shutdown.spawn(source.watch(snapshots.clone(), clock::system_clock(), stop, accepted, rejected));
+    shutdown.spawn(source.watch(
+        snapshots.clone(),
+        clock::system_clock(),
+        stop,
+        accepted,
+        rejected,
+    ));
 }
 
 fn serve_admin(dataplane: &Dataplane, listener: TcpListener, shutdown: &Shutdown) {
@@ -138,7 +162,11 @@ fn announce(floors: &Arc<Floors>, loaded: &Loaded, shutdown: &Shutdown) {
     });
 }
 
-async fn serve(dataplane: &Dataplane, listener: TcpListener, shutdown: &Shutdown) -> anyhow::Result<()> {
+async fn serve(
+    dataplane: &Dataplane,
+    listener: TcpListener,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
     let stop = shutdown.clone();
     let ended = shutdown.token.clone();
     let server = axum::serve(listen::without_delay(listener), dataplane.router())

@@ -23,7 +23,9 @@ pub(crate) async fn run(options: Why, format: Output) -> anyhow::Result<Answer> 
         Some(dir) => from_files(dir, &body, &headers(&options)?)?,
         None => {
             let control = remote::connect(&options.remote)?;
-            control.post("/mesh/v1/explain", &body, &hints(&options)).await?
+            control
+                .post("/mesh/v1/explain", &body, &hints(&options))
+                .await?
         }
     };
     output::result(format, &decision, |out| show(out, &decision))?;
@@ -39,7 +41,9 @@ fn body(options: &Why) -> anyhow::Result<Value> {
     };
     if options.file.is_some()
         && let Ok(Value::Object(mut whole)) = serde_json::from_str(&text)
-        && ["messages", "prompt", "input"].iter().any(|field| whole.contains_key(*field))
+        && ["messages", "prompt", "input"]
+            .iter()
+            .any(|field| whole.contains_key(*field))
     {
         whole.entry("model").or_insert_with(|| json!(options.model));
         return Ok(Value::Object(whole));
@@ -53,13 +57,16 @@ fn hints(options: &Why) -> Vec<(&'static str, &str)> {
         ("mesh-task", &options.task),
         ("mesh-latency", &options.latency),
     ];
-    all.into_iter().filter_map(|(name, value)| value.as_deref().map(|value| (name, value))).collect()
+    all.into_iter()
+        .filter_map(|(name, value)| value.as_deref().map(|value| (name, value)))
+        .collect()
 }
 
 fn headers(options: &Why) -> anyhow::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in hints(options) {
-        let value = HeaderValue::from_str(value).with_context(|| format!("{name}: not a header value"))?;
+        let value =
+            HeaderValue::from_str(value).with_context(|| format!("{name}: not a header value"))?;
         headers.insert(HeaderName::from_static(name), value);
     }
     Ok(headers)
@@ -67,7 +74,11 @@ fn headers(options: &Why) -> anyhow::Result<HeaderMap> {
 
 fn from_files(dir: &Path, body: &Value, headers: &HeaderMap) -> anyhow::Result<Value> {
     let loaded = FileSource::new(dir, NAMESPACE).load(Timestamp::now())?;
-    let decider = Decider::from_files(SnapshotStore::new(loaded.snapshot), 64, clock::system_clock());
+    let decider = Decider::from_files(
+        SnapshotStore::new(loaded.snapshot),
+        64,
+        clock::system_clock(),
+    );
     let surface = match body {
         Value::Object(fields) if fields.contains_key("input") => Surface::Embeddings,
         Value::Object(fields) if fields.contains_key("prompt") => Surface::Completions,
@@ -84,10 +95,25 @@ fn from_files(dir: &Path, body: &Value, headers: &HeaderMap) -> anyhow::Result<V
 
 fn show(out: &mut dyn Write, decision: &Value) -> std::io::Result<()> {
     let word = |value: &Value, name: &str| value.get(name).map(plain).unwrap_or_default();
-    let rows = |name: &str| decision.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let rows = |name: &str| {
+        decision
+            .get(name)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
     let (level, task) = (word(decision, "privacy"), word(decision, "task"));
-    writeln!(out, "{level} {task}, complexity {}, {}", word(decision, "complexity"), word(decision, "latency"))?;
-    writeln!(out, "verdict: {}", verdict(decision.get("verdict").unwrap_or(&Value::Null)))?;
+    writeln!(
+        out,
+        "{level} {task}, complexity {}, {}",
+        word(decision, "complexity"),
+        word(decision, "latency")
+    )?;
+    writeln!(
+        out,
+        "verdict: {}",
+        verdict(decision.get("verdict").unwrap_or(&Value::Null))
+    )?;
     if decision.get("health_assumed") == Some(&Value::Bool(true)) {
         writeln!(out, "decided from files: health is assumed")?;
     }
@@ -100,14 +126,25 @@ fn show(out: &mut dyn Write, decision: &Value) -> std::io::Result<()> {
     let mut candidates = output::table(["backend", "model", "class", "score", "why"]);
     for candidate in rows("candidates") {
         let score = candidate.pointer("/score/total").and_then(Value::as_f64);
-        let why = candidate.pointer("/refusal/message").map(plain).unwrap_or_else(|| standing(&candidate));
+        let why = candidate
+            .pointer("/refusal/message")
+            .map(plain)
+            .unwrap_or_else(|| standing(&candidate));
         let score = score.map(|score| format!("{score:.3}")).unwrap_or_default();
-        let [backend, model, class] = ["backend", "model", "class"].map(|name| word(&candidate, name));
+        let [backend, model, class] =
+            ["backend", "model", "class"].map(|name| word(&candidate, name));
         candidates.add_row([backend, model, class, score, why]);
     }
     writeln!(out, "{candidates}\n")?;
-    let plan: Vec<String> = rows("plan").iter().map(|entry| word(entry, "backend")).collect();
-    let plan = if plan.is_empty() { String::from("nothing") } else { plan.join(" → ") };
+    let plan: Vec<String> = rows("plan")
+        .iter()
+        .map(|entry| word(entry, "backend"))
+        .collect();
+    let plan = if plan.is_empty() {
+        String::from("nothing")
+    } else {
+        plan.join(" → ")
+    };
     writeln!(out, "plan: {plan}")
 }
 
@@ -124,7 +161,10 @@ fn verdict(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
             let shown = fields.iter().map(|(name, detail)| match detail {
-                Value::Object(inner) => format!("{name} ({})", inner.values().map(plain).collect::<Vec<_>>().join(", ")),
+                Value::Object(inner) => format!(
+                    "{name} ({})",
+                    inner.values().map(plain).collect::<Vec<_>>().join(", ")
+                ),
                 other => format!("{name} ({})", plain(other)),
             });
             shown.collect::<Vec<_>>().join(", ")
@@ -138,7 +178,9 @@ fn plain(value: &Value) -> String {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
-        Value::Number(number) if number.is_f64() => format!("{:.2}", number.as_f64().unwrap_or_default()),
+        Value::Number(number) if number.is_f64() => {
+            format!("{:.2}", number.as_f64().unwrap_or_default())
+        }
         other => other.to_string(),
     }
 }

@@ -1,2 +1,143 @@
-//! Being written.
-fn main() {}
+//! `mesh-worker`: one model behind the OpenAI API, for a mesh to use as an `external` backend.
+//!
+//! It decides nothing about requests: no policy, no routing, no privacy level. Whoever reaches its
+//! port may use it, so it listens on loopback unless told otherwise.
+
+mod api;
+mod metrics;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use mesh_engine::{Engine, EngineOptions};
+use mesh_runtime::{Admin, Shutdown, listen, logs};
+use prometheus_client::registry::Registry;
+
+/// How long running answers may go on after a signal.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Serves a model file of this machine over the OpenAI API.
+#[derive(Debug, Parser)]
+#[command(name = "mesh-worker", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Log filter, for example `info`.
+    #[arg(long, env = "MESH_LOG", global = true, default_value = "info")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve one model.
+    Serve(Serve),
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// GGUF file of the model.
+    #[arg(long, env = "MESH_MODEL")]
+    model: PathBuf,
+    /// Name under which it is served; default: the file's name without its ending.
+    #[arg(long, env = "MESH_SERVED_NAME")]
+    served_name: Option<String>,
+    /// Address of the API.
+    #[arg(long, env = "MESH_LISTEN", default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// Address of metrics and health.
+    #[arg(long, env = "MESH_ADMIN_LISTEN", default_value = "127.0.0.1:8001")]
+    admin_listen: SocketAddr,
+    /// Threads that compute; default: the CPU quota minus one, at least one.
+    #[arg(long, env = "MESH_THREADS")]
+    threads: Option<NonZeroUsize>,
+    /// Memory for keys and values in MiB.
+    #[arg(long, env = "MESH_KV_MIB", default_value_t = NonZeroUsize::MIN.saturating_add(511))]
+    kv_mib: NonZeroUsize,
+}
+
+fn main() -> ExitCode {
+    mesh_runtime::install_crypto_provider();
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write;
+            // Nothing can be done if standard error is closed.
+            drop(writeln!(std::io::stderr(), "mesh-worker: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    logs::install(&cli.log, logs::Format::Text)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let Command::Serve(options) = cli.command;
+    let ended = runtime.block_on(serve(options));
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(options: Serve) -> anyhow::Result<()> {
+    let listener = listen::bind(options.listen, "--listen").await?;
+    let admin_listener = listen::bind(options.admin_listen, "--admin-listen").await?;
+    let engine = load(&options).await?;
+    let stem = options
+        .model
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned());
+    let name = options
+        .served_name
+        .or(stem)
+        .unwrap_or_else(|| engine.info().name.clone());
+
+    let shutdown = Shutdown::new();
+    let mut registry = Registry::default();
+    metrics::register(&mut registry, &engine, &name);
+    let watched = engine.clone();
+    let missing = move || {
+        if watched.alive() {
+            Vec::new()
+        } else {
+            vec![String::from("the engine has stopped")]
+        }
+    };
+    let admin = Admin::new(registry, Arc::new(missing), Arc::new(|| ()));
+    let admin = admin.serve(admin_listener, shutdown.clone());
+    shutdown.spawn(async move {
+        if let Err(error) = admin.await {
+            tracing::error!(%error, "the admin port ended");
+        }
+    });
+
+    tracing::info!(model = %name, address = %listener.local_addr()?, "serving");
+    let router = api::router(engine.clone(), name);
+    let stop = shutdown.clone();
+    axum::serve(listen::without_delay(listener), router)
+        .with_graceful_shutdown(async move { stop.on_signal().await })
+        .await
+        .context("the API port ended")?;
+    engine.shutdown(GRACE);
+    shutdown.finish(GRACE).await;
+    Ok(())
+}
+
+async fn load(options: &Serve) -> anyhow::Result<Engine> {
+    let path = options.model.clone();
+    let engine_options = EngineOptions {
+        threads: options.threads.map(NonZeroUsize::get),
+        kv_bytes: options.kv_mib.get().saturating_mul(1 << 20),
+        ..EngineOptions::default()
+    };
+    let shown = path.display().to_string();
+    let loaded = tokio::task::spawn_blocking(move || Engine::load(path, engine_options)).await?;
+    loaded.with_context(|| format!("could not serve {shown}"))
+}

@@ -25,11 +25,18 @@ pub(crate) fn start(loaded: &Loaded, api: &TcpListener, admin: &TcpListener) -> 
     for warning in &loaded.warnings {
         line(&mut text, &warning.to_string());
     }
-    for missing in snapshot.backends.iter().filter_map(|backend| missing(backend)) {
+    for missing in snapshot
+        .backends
+        .iter()
+        .filter_map(|backend| missing(backend))
+    {
         line(&mut text, &missing);
     }
     let address = |listener: &TcpListener| {
-        listener.local_addr().map_or_else(|_| String::from("an unknown address"), |address| format!("http://{address}"))
+        listener.local_addr().map_or_else(
+            |_| String::from("an unknown address"),
+            |address| format!("http://{address}"),
+        )
     };
     line(&mut text, &format!("listening on {}", address(api)));
     line(&mut text, &format!("admin on {}", address(admin)));
@@ -50,7 +57,14 @@ pub(crate) fn ready(loaded: &Loaded, floors: &Floors) -> String {
             Err(why) => line(&mut text, &format!("missing  {id} does not answer: {why}")),
         }
     }
-    line(&mut text, if answers { "ready" } else { "not ready: nothing can answer yet" });
+    line(
+        &mut text,
+        if answers {
+            "ready"
+        } else {
+            "not ready: nothing can answer yet"
+        },
+    );
     text
 }
 
@@ -60,25 +74,49 @@ fn line(text: &mut String, line: &str) {
 }
 
 fn backend_line(backend: &Backend, policy: &EffectivePolicy) -> String {
-    let class = mesh_routing::derive(backend, policy.ownership(), NAMESPACE, Timestamp::now()).class;
-    let names: Vec<&str> = backend.models.iter().map(|model| model.name.as_str()).collect();
-    format!("backend  {}: {class}, serves {}", backend.id, names.join(", "))
+    let class =
+        mesh_routing::derive(backend, policy.ownership(), NAMESPACE, Timestamp::now()).class;
+    let names: Vec<&str> = backend
+        .models
+        .iter()
+        .map(|model| model.name.as_str())
+        .collect();
+    format!(
+        "backend  {}: {class}, serves {}",
+        backend.id,
+        names.join(", ")
+    )
 }
 
 fn floor_line(loaded: &Loaded, policy: &EffectivePolicy) -> String {
     match policy.floor() {
         Some(floor) => format!("floor    {}", floor.backend.1),
-        None if loaded.snapshot.backends.is_empty() => String::from("floor    none: no backend is declared"),
-        None => String::from("floor    none: name one in a SovereigntyPolicy (spec.floor.backendRef)"),
+        None if loaded.snapshot.backends.is_empty() => {
+            String::from("floor    none: no backend is declared")
+        }
+        None => {
+            String::from("floor    none: name one in a SovereigntyPolicy (spec.floor.backendRef)")
+        }
     }
 }
 
 fn policy_line(policy: &EffectivePolicy) -> String {
-    let names: Vec<String> = policy.policies().iter().map(|policy| policy.name.to_string()).collect();
+    let names: Vec<String> = policy
+        .policies()
+        .iter()
+        .map(|policy| policy.name.to_string())
+        .collect();
     if names.is_empty() {
-        return format!("policy   none: requests are {}, owned hardware only", policy.base_level());
+        return format!(
+            "policy   none: requests are {}, owned hardware only",
+            policy.base_level()
+        );
     }
-    format!("policy   {}: requests are {} unless something raises them", names.join(", "), policy.base_level())
+    format!(
+        "policy   {}: requests are {} unless something raises them",
+        names.join(", "),
+        policy.base_level()
+    )
 }
 
 /// What a backend lacks on this machine.
@@ -87,7 +125,10 @@ fn missing(backend: &Backend) -> Option<String> {
     let (found, what) = match credential {
         Credential::Env(name) => {
             let set = std::env::var_os(name).is_some_and(|value| !value.is_empty());
-            (set, format!("set the environment variable {name} and start again"))
+            (
+                set,
+                format!("set the environment variable {name} and start again"),
+            )
         }
         Credential::File(path) => (path.is_file(), format!("put its key into {}", shown(path))),
     };

@@ -65,7 +65,14 @@ impl Floors {
         shutdown: Shutdown,
     ) -> Self {
         let (changed, _) = watch::channel(());
-        Self { resolver, backends, threads, shutdown, slots: Mutex::default(), changed }
+        Self {
+            resolver,
+            backends,
+            threads,
+            shutdown,
+            slots: Mutex::default(),
+            changed,
+        }
     }
 
     /// Makes the loaded models those that are declared: keeps what is the same, loads what is new,
@@ -80,7 +87,13 @@ impl Floors {
                 if slots.get(&id).is_some_and(|slot| slot.wanted == wanted) {
                     continue;
                 }
-                slots.insert(id.clone(), Slot { wanted: wanted.clone(), state: State::Loading });
+                slots.insert(
+                    id.clone(),
+                    Slot {
+                        wanted: wanted.clone(),
+                        state: State::Loading,
+                    },
+                );
                 started.push((id, wanted));
             }
         }
@@ -101,13 +114,20 @@ impl Floors {
             State::Loading => Err(String::from("its model is being loaded")),
             State::Failed(why) => Err(why.clone()),
         };
-        self.lock().iter().map(|(id, slot)| (id.clone(), state(slot))).collect()
+        self.lock()
+            .iter()
+            .map(|(id, slot)| (id.clone(), state(slot)))
+            .collect()
     }
 
     /// Waits until nothing is being loaded for the first time.
     pub(crate) async fn settled(&self) {
         let mut changes = self.changed.subscribe();
-        while self.lock().values().any(|slot| matches!(slot.state, State::Loading)) {
+        while self
+            .lock()
+            .values()
+            .any(|slot| matches!(slot.state, State::Loading))
+        {
             if changes.changed().await.is_err() {
                 return;
             }
@@ -156,10 +176,19 @@ impl Floors {
     async fn load(&self, wanted: &Wanted) -> anyhow::Result<Floor> {
         let cache = catalog::cache(&wanted.model)?;
         let bars = Bars::new();
-        let files = self.resolver.resolve(&cache, &self.shutdown.token, &|progress| bars.show(progress)).await;
+        let files = self
+            .resolver
+            .resolve(&cache, &self.shutdown.token, &|progress| {
+                bars.show(progress)
+            })
+            .await;
         bars.clear();
         let files = files?;
-        let model = files.iter().find(|file| Path::new(&file.artifact).extension().is_some_and(|end| end == "gguf"));
+        let model = files.iter().find(|file| {
+            Path::new(&file.artifact)
+                .extension()
+                .is_some_and(|end| end == "gguf")
+        });
         let Some(model) = model else {
             anyhow::bail!(
                 "not supported yet: ModelCache {} has no .gguf artifact, and this engine reads nothing else",
@@ -174,10 +203,14 @@ impl Floors {
     fn options(&self, wanted: &Wanted) -> EngineOptions {
         let standard = EngineOptions::default();
         #[expect(clippy::cast_possible_truncation, reason = "between 0 and 2")]
-        let number = |value: Option<f64>, otherwise: f32| value.map_or(otherwise, |value| value as f32);
+        let number =
+            |value: Option<f64>, otherwise: f32| value.map_or(otherwise, |value| value as f32);
         EngineOptions {
             threads: self.threads.map(NonZeroUsize::get),
-            kv_bytes: wanted.kv_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(standard.kv_bytes),
+            kv_bytes: wanted
+                .kv_bytes
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(standard.kv_bytes),
             temperature: number(wanted.model.sampling.temperature, standard.temperature),
             top_p: number(wanted.model.sampling.top_p, standard.top_p),
             protect: wanted.protect,
@@ -217,26 +250,56 @@ impl LocalModel for Absent {
     }
 
     fn start(&self, _: Outbound) -> BoxFuture<'_, Result<Started, AttemptError>> {
-        Box::pin(std::future::ready(Err(AttemptError::NotReady(self.0.clone()))))
+        Box::pin(std::future::ready(Err(AttemptError::NotReady(
+            self.0.clone(),
+        ))))
     }
 }
 
 fn wanted(loaded: &Loaded) -> BTreeMap<BackendId, Wanted> {
     let snapshot = &loaded.snapshot;
     let protects = |id: &BackendId| {
-        let floors = snapshot.policies.iter().filter_map(|policy| policy.floor.as_ref());
-        floors.into_iter().any(|floor| floor.protect && floor.backend == (id.namespace.clone(), id.name.clone()))
+        let floors = snapshot
+            .policies
+            .iter()
+            .filter_map(|policy| policy.floor.as_ref());
+        floors
+            .into_iter()
+            .any(|floor| floor.protect && floor.backend == (id.namespace.clone(), id.name.clone()))
     };
     let need = |backend: &mesh_core::Backend| {
-        let Place::InProcess { model_cache, kv_bytes, .. } = &backend.place else { return None };
-        let named = |model: &&ModelSpec| model.name == *model_cache && model.namespace == backend.id.namespace;
+        let Place::InProcess {
+            model_cache,
+            kv_bytes,
+            ..
+        } = &backend.place
+        else {
+            return None;
+        };
+        let named = |model: &&ModelSpec| {
+            model.name == *model_cache && model.namespace == backend.id.namespace
+        };
         let model = loaded.models.iter().find(named)?.clone();
-        Some((backend.id.clone(), Wanted { model, kv_bytes: *kv_bytes, protect: protects(&backend.id) }))
+        Some((
+            backend.id.clone(),
+            Wanted {
+                model,
+                kv_bytes: *kv_bytes,
+                protect: protects(&backend.id),
+            },
+        ))
     };
-    snapshot.backends.iter().filter_map(|backend| need(backend)).collect()
+    snapshot
+        .backends
+        .iter()
+        .filter_map(|backend| need(backend))
+        .collect()
 }
 
 fn describe(engine: &Engine) -> String {
     let info = engine.info();
-    format!("{} ({}), {} threads, {}", info.name, info.architecture, info.threads, info.instructions)
+    format!(
+        "{} ({}), {} threads, {}",
+        info.name, info.architecture, info.threads, info.instructions
+    )
 }

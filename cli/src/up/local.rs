@@ -30,7 +30,11 @@ impl Floor {
 
 impl LocalModel for Floor {
     fn ready(&self) -> Result<(), String> {
-        if self.engine.alive() { Ok(()) } else { Err(String::from("its engine has stopped: restart the mesh")) }
+        if self.engine.alive() {
+            Ok(())
+        } else {
+            Err(String::from("its engine has stopped: restart the mesh"))
+        }
     }
 
     fn start(&self, outbound: Outbound) -> BoxFuture<'_, Result<Started, AttemptError>> {
@@ -40,11 +44,16 @@ impl LocalModel for Floor {
             } else {
                 let engine = self.engine.clone();
                 let taken = tokio::task::spawn_blocking(move || take(&engine, &outbound)).await;
-                taken.unwrap_or_else(|_| Err(AttemptError::Local(String::from("its engine failed"))))
+                taken
+                    .unwrap_or_else(|_| Err(AttemptError::Local(String::from("its engine failed"))))
             }?;
             let fingerprint = Some(self.engine.info().fingerprint.clone());
             Ok(Started {
-                events: Box::pin(answer.events.map(|event| event.map_err(|failure| failed(&failure)))),
+                events: Box::pin(
+                    answer
+                        .events
+                        .map(|event| event.map_err(|failure| failed(&failure))),
+                ),
                 context_trimmed: answer.context_trimmed,
                 system_fingerprint: fingerprint,
                 headers: Vec::new(),
@@ -65,7 +74,13 @@ fn size(outbound: &Outbound) -> usize {
         Some(_) => LARGE_PROMPT,
         None => 0,
     };
-    prompt + outbound.request.messages().iter().map(content).sum::<usize>()
+    prompt
+        + outbound
+            .request
+            .messages()
+            .iter()
+            .map(content)
+            .sum::<usize>()
 }
 
 fn take(engine: &Engine, outbound: &Outbound) -> Result<Answer, AttemptError> {
@@ -85,18 +100,26 @@ fn take(engine: &Engine, outbound: &Outbound) -> Result<Answer, AttemptError> {
 fn refused(error: openai::Error) -> AttemptError {
     let fault = |message: String, param: Option<String>| {
         let body = ErrorBody::new(message, "invalid_request_error", param, "invalid_request");
-        AttemptError::CallerFault { status: 400, body: Sensitive::new(Box::new(body)) }
+        AttemptError::CallerFault {
+            status: 400,
+            body: Sensitive::new(Box::new(body)),
+        }
     };
     match error {
         openai::Error::Request(error) => fault(error.message, error.param),
         openai::Error::Refused(refused) => match refused {
-            Refused::ContextLength { prompt_tokens, window } => AttemptError::ContextLength {
+            Refused::ContextLength {
+                prompt_tokens,
+                window,
+            } => AttemptError::ContextLength {
                 tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX),
                 window: u32::try_from(window).unwrap_or(u32::MAX),
             },
             Refused::Busy { retry_after } => AttemptError::Busy { retry_after },
             Refused::Invalid { field, .. } => fault(refused.to_string(), Some(field.to_owned())),
-            Refused::Messages(_) | Refused::Template(_) => fault(refused.to_string(), Some(String::from("messages"))),
+            Refused::Messages(_) | Refused::Template(_) => {
+                fault(refused.to_string(), Some(String::from("messages")))
+            }
             Refused::Stopped => AttemptError::Local(refused.to_string()),
         },
     }
@@ -104,7 +127,9 @@ fn refused(error: openai::Error) -> AttemptError {
 
 fn failed(failure: &Failure) -> AttemptError {
     match failure {
-        Failure::Busy { retry_after } => AttemptError::Busy { retry_after: *retry_after },
+        Failure::Busy { retry_after } => AttemptError::Busy {
+            retry_after: *retry_after,
+        },
         Failure::Stopped => AttemptError::Local(failure.to_string()),
     }
 }

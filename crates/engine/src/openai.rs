@@ -70,7 +70,10 @@ pub struct Answer {
 /// full.
 pub fn start(engine: &Engine, request: &ModelRequest, context: &Context) -> Result<Answer, Error> {
     let asked = ask::read(request, context)?;
-    let form = Form { surface: request.surface, engine: engine.clone() };
+    let form = Form {
+        surface: request.surface,
+        engine: engine.clone(),
+    };
     let mut running: Vec<Generation> = Vec::with_capacity(asked.len());
     for one in asked {
         running.push(engine.generate(one)?);
@@ -80,9 +83,14 @@ pub fn start(engine: &Engine, request: &ModelRequest, context: &Context) -> Resu
     let choices = request.n;
     let parts = running.into_iter().enumerate().map(|(index, generation)| {
         // Several prompts: choice numbers go on from one to the next.
-        let first = u32::try_from(index).unwrap_or(u32::MAX).saturating_mul(choices);
+        let first = u32::try_from(index)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(choices);
         let mut reader = form.reader(first, total.clone());
         generation.filter_map(move |event| futures::future::ready(reader.read(event)))
     });
-    Ok(Answer { events: Box::pin(stream::select_all(parts)), context_trimmed })
+    Ok(Answer {
+        events: Box::pin(stream::select_all(parts)),
+        context_trimmed,
+    })
 }

@@ -9,7 +9,10 @@ use crate::{GenerateRequest, Prompt, Sampling};
 /// Most prompts in one completion request.
 const PROMPTS: usize = 16;
 
-pub(super) fn read(request: &ModelRequest, context: &Context) -> Result<Vec<GenerateRequest>, ParseError> {
+pub(super) fn read(
+    request: &ModelRequest,
+    context: &Context,
+) -> Result<Vec<GenerateRequest>, ParseError> {
     refuse_unsupported(request, context)?;
     let body = &request.body;
     let prompts = prompts(request)?;
@@ -33,7 +36,12 @@ pub(super) fn read(request: &ModelRequest, context: &Context) -> Result<Vec<Gene
 
 fn refuse_unsupported(request: &ModelRequest, context: &Context) -> Result<(), ParseError> {
     let body = &request.body;
-    let refuse = |field: &str| Err(ParseError::field(field, format!("not supported: `{field}` on this model")));
+    let refuse = |field: &str| {
+        Err(ParseError::field(
+            field,
+            format!("not supported: `{field}` on this model"),
+        ))
+    };
     if request.surface == Surface::Embeddings {
         return refuse("input");
     }
@@ -43,13 +51,20 @@ fn refuse_unsupported(request: &ModelRequest, context: &Context) -> Result<(), P
             return refuse(field);
         }
     }
-    let offers = |field: &str| body.get(field).and_then(Value::as_array).is_some_and(|tools| !tools.is_empty());
+    let offers = |field: &str| {
+        body.get(field)
+            .and_then(Value::as_array)
+            .is_some_and(|tools| !tools.is_empty())
+    };
     for field in ["tools", "functions"] {
         if offers(field) && !context.drop_tools {
             return refuse(field);
         }
     }
-    let format = body.get("response_format").and_then(|format| format.get("type")).and_then(Value::as_str);
+    let format = body
+        .get("response_format")
+        .and_then(|format| format.get("type"))
+        .and_then(Value::as_str);
     if format.is_some_and(|format| format != "text") {
         return refuse("response_format");
     }
@@ -65,19 +80,27 @@ fn prompts(request: &ModelRequest) -> Result<Vec<Prompt>, ParseError> {
     }
     let many = match request.body.get("prompt") {
         Some(Value::String(text)) => vec![Prompt::Text(text.clone())],
-        Some(Value::Array(items)) if items.iter().all(Value::is_u64) => vec![Prompt::Tokens(tokens(items)?)],
+        Some(Value::Array(items)) if items.iter().all(Value::is_u64) => {
+            vec![Prompt::Tokens(tokens(items)?)]
+        }
         Some(Value::Array(items)) => items
             .iter()
             .map(|item| match item {
                 Value::String(text) => Ok(Prompt::Text(text.clone())),
                 Value::Array(ids) => tokens(ids).map(Prompt::Tokens),
-                _ => Err(ParseError::field("prompt", "`prompt` mixes texts and token numbers")),
+                _ => Err(ParseError::field(
+                    "prompt",
+                    "`prompt` mixes texts and token numbers",
+                )),
             })
             .collect::<Result<_, _>>()?,
         _ => Vec::new(),
     };
     if many.is_empty() || many.len() > PROMPTS {
-        return Err(ParseError::field("prompt", format!("`prompt` must be 1 to {PROMPTS} texts")));
+        return Err(ParseError::field(
+            "prompt",
+            format!("`prompt` must be 1 to {PROMPTS} texts"),
+        ));
     }
     Ok(many)
 }
@@ -86,13 +109,24 @@ fn tokens(items: &[Value]) -> Result<Vec<u32>, ParseError> {
     let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok());
     items
         .iter()
-        .map(|item| id(item).ok_or_else(|| ParseError::field("prompt", "`prompt` holds a number that is no token")))
+        .map(|item| {
+            id(item).ok_or_else(|| {
+                ParseError::field("prompt", "`prompt` holds a number that is no token")
+            })
+        })
         .collect()
 }
 
 fn sampling(body: &Map<String, Value>) -> Result<Sampling, ParseError> {
-    #[expect(clippy::cast_possible_truncation, reason = "ranges are checked; f32 is the sampler's precision")]
-    let number = |field: &str| body.get(field).and_then(Value::as_f64).map(|value| value as f32);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "ranges are checked; f32 is the sampler's precision"
+    )]
+    let number = |field: &str| {
+        body.get(field)
+            .and_then(Value::as_f64)
+            .map(|value| value as f32)
+    };
     let whole = |field: &'static str| match body.get(field) {
         None | Some(Value::Null) => Ok(None),
         // Negative seeds are seeds too.
@@ -114,7 +148,12 @@ fn sampling(body: &Map<String, Value>) -> Result<Sampling, ParseError> {
 }
 
 fn bias(body: &Map<String, Value>) -> Result<Vec<(u32, f32)>, ParseError> {
-    let wrong = || ParseError::field("logit_bias", "`logit_bias` must map token numbers to numbers from -100 to 100");
+    let wrong = || {
+        ParseError::field(
+            "logit_bias",
+            "`logit_bias` must map token numbers to numbers from -100 to 100",
+        )
+    };
     let entries = match body.get("logit_bias") {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Object(entries)) if entries.len() <= 1024 => entries,
@@ -124,7 +163,10 @@ fn bias(body: &Map<String, Value>) -> Result<Vec<(u32, f32)>, ParseError> {
         .iter()
         .map(|(token, value)| {
             let token = token.parse().map_err(|_| wrong())?;
-            let value = value.as_f64().filter(|value| (-100.0..=100.0).contains(value)).ok_or_else(wrong)?;
+            let value = value
+                .as_f64()
+                .filter(|value| (-100.0..=100.0).contains(value))
+                .ok_or_else(wrong)?;
             #[expect(clippy::cast_possible_truncation, reason = "between -100 and 100")]
             Ok((token, value as f32))
         })
@@ -134,14 +176,22 @@ fn bias(body: &Map<String, Value>) -> Result<Vec<(u32, f32)>, ParseError> {
 fn stops(body: &Map<String, Value>) -> Vec<String> {
     match body.get("stop") {
         Some(Value::String(stop)) => vec![stop.clone()],
-        Some(Value::Array(stops)) => stops.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Some(Value::Array(stops)) => stops
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         _ => Vec::new(),
     }
 }
 
 /// Alternatives per token: chat says `logprobs: true` and `top_logprobs`, completions `logprobs: k`.
 fn logprobs(request: &ModelRequest) -> Result<Option<u8>, ParseError> {
-    let field = if request.surface == Surface::Chat { "top_logprobs" } else { "logprobs" };
+    let field = if request.surface == Surface::Chat {
+        "top_logprobs"
+    } else {
+        "logprobs"
+    };
     let count = match request.body.get(field) {
         None | Some(Value::Null) => None,
         Some(value) => Some(
@@ -149,7 +199,12 @@ fn logprobs(request: &ModelRequest) -> Result<Option<u8>, ParseError> {
                 .as_u64()
                 .and_then(|count| u8::try_from(count).ok())
                 .filter(|count| *count <= 20)
-                .ok_or_else(|| ParseError::field(field, format!("`{field}` must be a whole number from 0 to 20")))?,
+                .ok_or_else(|| {
+                    ParseError::field(
+                        field,
+                        format!("`{field}` must be a whole number from 0 to 20"),
+                    )
+                })?,
         ),
     };
     if request.surface == Surface::Completions {
@@ -158,7 +213,10 @@ fn logprobs(request: &ModelRequest) -> Result<Option<u8>, ParseError> {
     match (flag(&request.body, "logprobs"), count) {
         (true, count) => Ok(Some(count.unwrap_or(0))),
         (false, None) => Ok(None),
-        (false, Some(_)) => Err(ParseError::field(field, "`top_logprobs` needs `logprobs: true`")),
+        (false, Some(_)) => Err(ParseError::field(
+            field,
+            "`top_logprobs` needs `logprobs: true`",
+        )),
     }
 }
 

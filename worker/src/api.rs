@@ -1,0 +1,276 @@
+//! The OpenAI API of a worker: chat completions, completions, models.
+
+use std::convert::Infallible;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures::stream::{self, StreamExt};
+use http::{StatusCode, header};
+use jiff::Timestamp;
+use mesh_core::LatencyClass;
+use mesh_engine::openai::{self, Answer, Context, Error};
+use mesh_engine::{Engine, Failure, Overflow, Partition, Refused};
+use mesh_protocol::openai::error::ErrorBody;
+use mesh_protocol::openai::write::{self, ChunkWriter, Head, Whole};
+use mesh_protocol::{ModelRequest, Surface};
+use serde_json::{Value, json};
+use ulid::Ulid;
+
+/// Largest request body in bytes.
+const BODY_LIMIT: usize = 8 << 20;
+/// Deepest nesting of a request body.
+const DEPTH: usize = 64;
+/// Most bytes of an answer that is collected for a caller without a stream.
+const ANSWER_LIMIT: usize = 64 << 20;
+
+#[derive(Clone)]
+struct Served {
+    engine: Engine,
+    name: String,
+}
+
+/// The routes.
+pub(crate) fn router(engine: Engine, name: String) -> Router {
+    Router::new()
+        .route(
+            "/v1/chat/completions",
+            post(|state, body| answer(Surface::Chat, state, body)),
+        )
+        .route(
+            "/v1/completions",
+            post(|state, body| answer(Surface::Completions, state, body)),
+        )
+        .route("/v1/models", get(models))
+        .route("/health", get(|| async { "ok\n" }))
+        .fallback(|| async {
+            fault(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this path",
+                None,
+                "not_found",
+            )
+        })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(Served { engine, name })
+}
+
+async fn models(State(served): State<Served>) -> Response {
+    let model = json!({"id": served.name, "object": "model", "created": 0, "owned_by": "inference-mesh",
+        "max_model_len": served.engine.info().context_tokens});
+    axum::Json(json!({"object": "list", "data": [model]})).into_response()
+}
+
+async fn answer(surface: Surface, State(served): State<Served>, body: Bytes) -> Response {
+    let request = match ModelRequest::parse(surface, &body, DEPTH) {
+        Ok(request) => request,
+        Err(error) => {
+            return fault(
+                StatusCode::BAD_REQUEST,
+                &error.message,
+                error.param,
+                "invalid_request",
+            );
+        }
+    };
+    if request.model != served.name {
+        let message = format!("this worker serves `{}` only", served.name);
+        return fault(
+            StatusCode::NOT_FOUND,
+            &message,
+            Some(String::from("model")),
+            "model_not_found",
+        );
+    }
+    let engine = served.engine.clone();
+    let asked = request.clone();
+    // Encoding a long prompt takes milliseconds.
+    let started =
+        tokio::task::spawn_blocking(move || openai::start(&engine, &asked, &context())).await;
+    let answer = match started {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return refused(&error),
+        Err(_) => return stopped(),
+    };
+    let head = Head {
+        surface,
+        id: format!(
+            "{}-{}",
+            if surface == Surface::Chat {
+                "chatcmpl"
+            } else {
+                "cmpl"
+            },
+            Ulid::generate()
+        ),
+        created: Timestamp::now().as_second(),
+        model: served.name.clone(),
+        system_fingerprint: Some(served.engine.info().fingerprint.clone()),
+    };
+    if request.stream {
+        streamed(&head, answer, request.include_usage)
+    } else {
+        whole(&head, answer).await
+    }
+}
+
+/// A worker knows no tenants: the mesh in front of it is its one caller.
+fn context() -> Context {
+    Context {
+        partition: Partition::new("worker", "worker"),
+        latency: LatencyClass::Standard,
+        sole: false,
+        overflow: Overflow::Refuse,
+        drop_tools: false,
+    }
+}
+
+fn streamed(head: &Head, answer: Answer, include_usage: bool) -> Response {
+    let writer = ChunkWriter::new(head, include_usage);
+    let frames = stream::unfold(
+        (answer.events, writer, false),
+        |(mut events, mut writer, ended)| async move {
+            if ended {
+                return None;
+            }
+            let mut out = Vec::with_capacity(256);
+            let ended = match events.next().await {
+                Some(Ok(event)) => {
+                    writer.write(&event, &Value::Null, &mut out);
+                    false
+                }
+                Some(Err(failure)) => {
+                    write::failed(&interrupted(failure), &mut out);
+                    true
+                }
+                None => {
+                    write::done(&mut out);
+                    true
+                }
+            };
+            Some((
+                Ok::<_, Infallible>(Bytes::from(out)),
+                (events, writer, ended),
+            ))
+        },
+    );
+    (
+        [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "no-cache"),
+        ],
+        Body::from_stream(frames),
+    )
+        .into_response()
+}
+
+async fn whole(head: &Head, answer: Answer) -> Response {
+    let mut all = Whole::new(ANSWER_LIMIT);
+    let mut events = answer.events;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                if all.push(event).is_err() {
+                    return fault(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "the answer is too large",
+                        None,
+                        "internal",
+                    );
+                }
+            }
+            Err(Failure::Busy { retry_after }) => return busy(retry_after.as_secs()),
+            Err(Failure::Stopped) => return stopped(),
+        }
+    }
+    let mut body = all.body(head, Value::Null);
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("mesh");
+    }
+    axum::Json(body).into_response()
+}
+
+fn refused(error: &Error) -> Response {
+    match error {
+        Error::Request(error) => fault(
+            StatusCode::BAD_REQUEST,
+            &error.message,
+            error.param.clone(),
+            "invalid_request",
+        ),
+        Error::Refused(refused) => {
+            let message = refused.to_string();
+            match refused {
+                Refused::ContextLength { .. } => fault(
+                    StatusCode::BAD_REQUEST,
+                    &message,
+                    Some(String::from("messages")),
+                    "context_length_exceeded",
+                ),
+                Refused::Busy { retry_after } => busy(retry_after.as_secs()),
+                Refused::Invalid { field, .. } => fault(
+                    StatusCode::BAD_REQUEST,
+                    &message,
+                    Some((*field).to_owned()),
+                    "invalid_request",
+                ),
+                Refused::Messages(_) | Refused::Template(_) => fault(
+                    StatusCode::BAD_REQUEST,
+                    &message,
+                    Some(String::from("messages")),
+                    "invalid_request",
+                ),
+                Refused::Stopped => stopped(),
+            }
+        }
+    }
+}
+
+fn interrupted(failure: Failure) -> ErrorBody {
+    ErrorBody::new(
+        failure.to_string(),
+        "server_error",
+        None,
+        "stream_interrupted",
+    )
+}
+
+fn stopped() -> Response {
+    fault(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the engine has stopped",
+        None,
+        "internal",
+    )
+}
+
+fn busy(seconds: u64) -> Response {
+    let mut response = fault(
+        StatusCode::TOO_MANY_REQUESTS,
+        "the engine is busy",
+        None,
+        "floor_busy",
+    );
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, seconds.max(1).into());
+    response
+}
+
+fn fault(status: StatusCode, message: &str, param: Option<String>, code: &str) -> Response {
+    let kind = if status.is_server_error() {
+        "server_error"
+    } else {
+        "invalid_request_error"
+    };
+    (
+        status,
+        axum::Json(ErrorBody::new(message, kind, param, code)),
+    )
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests;
