@@ -374,20 +374,22 @@ fn soften(scores: &mut [f32; TOKENS], valid: usize, running: &mut [f32; 2]) -> f
             f32::NEG_INFINITY
         };
     }
+    let [largest, sum] = *running;
     let mut lanes = *scores;
     let mut width = TOKENS / 2;
     while width > 0 {
         for i in 0..width {
-            lanes[i] = lanes[i].max(lanes[i + width]);
+            lanes[i] = larger(lanes[i], lanes[i + width]);
         }
         width /= 2;
     }
-    let [largest, sum] = *running;
-    let top = largest.max(lanes[0]);
+    let top = larger(largest, lanes[0]);
     let shrink = if sum > 0.0 { exp(largest - top) } else { 0.0 };
     for token in 0..TOKENS {
-        let weight = exp(scores[token] - top);
-        scores[token] = if token < valid { weight } else { 0.0 };
+        scores[token] = exp(scores[token] - top);
+    }
+    for token in 0..TOKENS {
+        scores[token] = if token < valid { scores[token] } else { 0.0 };
     }
     let mut lanes = *scores;
     let mut width = TOKENS / 2;
@@ -401,6 +403,12 @@ fn soften(scores: &mut [f32; TOKENS], valid: usize, running: &mut [f32; 2]) -> f
     shrink
 }
 
+/// One vector instruction, unlike `f32::max`, which must also handle what is not a number.
+#[inline(always)]
+const fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
 #[inline(always)]
 fn gather<const N: usize, const W: usize>(
     values: &[f32],
@@ -410,15 +418,13 @@ fn gather<const N: usize, const W: usize>(
     column: usize,
     head: usize,
 ) {
+    // Starts from zero and joins the earlier sums at the end: so the compiler keeps it in registers.
     let mut out = [[0.0f32; W]; N];
-    for n in 0..N {
-        for i in 0..W {
-            out[n][i] = sums[n * head + column + i] * shrink[n];
-        }
-    }
-    let tokens = values.len() / head;
-    for token in 0..tokens.min(TOKENS) {
-        let row = &values[token * head + column..][..W];
+    let tokens = (values.len() / head).min(TOKENS);
+    for token in 0..tokens {
+        let Some(row) = values[token * head + column..].first_chunk::<W>() else {
+            return;
+        };
         for n in 0..N {
             let weight = weights[n][token];
             for i in 0..W {
@@ -427,8 +433,9 @@ fn gather<const N: usize, const W: usize>(
         }
     }
     for n in 0..N {
+        let sums = &mut sums[n * head + column..][..W];
         for i in 0..W {
-            sums[n * head + column + i] = out[n][i];
+            sums[i] = sums[i].mul_add(shrink[n], out[n][i]);
         }
     }
 }

@@ -3,7 +3,6 @@
     clippy::inline_always,
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "kernel bodies must be inlined into each instruction set and keep plain loops, which stay in registers; numbers are small"
 )]
 
@@ -290,8 +289,12 @@ fn code_fine(values: &[f32; BLOCK], codes: &mut [i8; BLOCK], low: &mut [i8; BLOC
 pub(super) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    /// Adding it rounds to a whole number and leaves that number in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x > -87.0 { x } else { -87.0 };
+    let x = if x < 88.0 { x } else { 88.0 };
+    let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = rounded - ROUND;
     let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
     let mut p = 1.0f32 / 720.0;
     p = p.mul_add(r, 1.0 / 120.0);
@@ -300,7 +303,7 @@ pub(super) fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 0.5);
     p = p.mul_add(r, 1.0);
     p = p.mul_add(r, 1.0);
-    p * f32::from_bits((((n as i32) + 127) as u32) << 23)
+    p * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
 vectorized! {
