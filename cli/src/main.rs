@@ -34,6 +34,7 @@ pub(crate) enum Answer {
 
 fn main() -> ExitCode {
     mesh_runtime::install_crypto_provider();
+    mesh_runtime::install_panic_hook();
     let cli = Cli::parse();
     match start(cli) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

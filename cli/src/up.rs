@@ -12,9 +12,9 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use mesh_backends::{Backends, ClientOptions};
-use mesh_dataplane::source::{FileSource, Loaded};
+use mesh_dataplane::source::{FileSource, Fingerprint, Loaded};
 use mesh_dataplane::{ApiKeys, Config, Dataplane, Metrics, Parts, SnapshotStore, clock};
-use mesh_runtime::{Admin, Shutdown, listen};
+use mesh_runtime::{Admin, Shutdown, listen, serve};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
@@ -23,7 +23,7 @@ use crate::catalog::NAMESPACE;
 use crate::up::floors::Floors;
 use crate::{Answer, catalog};
 
-/// How long running answers may go on after a signal.
+/// How long background work may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(options: Up) -> anyhow::Result<Answer> {
@@ -31,6 +31,8 @@ pub(crate) async fn run(options: Up) -> anyhow::Result<Answer> {
     let listener = listen::bind(options.listen, "--listen").await?;
     let admin_listener = listen::bind(options.admin_listen, "--admin-listen").await?;
     let source = FileSource::new(&options.dir, NAMESPACE);
+    // Before the first look, so that no edit falls between the two.
+    let seen = source.fingerprint();
     let loaded = load(&source)?;
 
     let shutdown = Shutdown::new();
@@ -53,10 +55,10 @@ pub(crate) async fn run(options: Up) -> anyhow::Result<Answer> {
     })?;
     say(&banner::start(&loaded, &listener, &admin_listener));
     floors.declare(&loaded);
-    watch(source, &snapshots, &floors, &shutdown);
+    watch((source, seen), &snapshots, &floors, &shutdown);
     serve_admin(&dataplane, admin_listener, &shutdown);
     announce(&floors, &loaded, &shutdown);
-    serve(&dataplane, listener, &shutdown).await?;
+    serve(&dataplane, listener, &shutdown).await;
     floors.end();
     if !shutdown.finish(GRACE).await {
         tracing::warn!("some work did not end in time");
@@ -104,7 +106,12 @@ fn load(source: &FileSource) -> anyhow::Result<Loaded> {
     })
 }
 
-fn watch(source: FileSource, snapshots: &SnapshotStore, floors: &Arc<Floors>, shutdown: &Shutdown) {
+fn watch(
+    (source, seen): (FileSource, Fingerprint),
+    snapshots: &SnapshotStore,
+    floors: &Arc<Floors>,
+    shutdown: &Shutdown,
+) {
     let floors = Arc::clone(floors);
     let path = source.path().to_path_buf();
     let accepted = move |loaded: &Loaded| {
@@ -130,6 +137,7 @@ fn watch(source: FileSource, snapshots: &SnapshotStore, floors: &Arc<Floors>, sh
     };
     let stop = shutdown.token.clone();
     shutdown.spawn(source.watch(
+        seen,
         snapshots.clone(),
         clock::system_clock(),
         stop,
@@ -162,25 +170,11 @@ fn announce(floors: &Arc<Floors>, loaded: &Loaded, shutdown: &Shutdown) {
     });
 }
 
-async fn serve(
-    dataplane: &Dataplane,
-    listener: TcpListener,
-    shutdown: &Shutdown,
-) -> anyhow::Result<()> {
-    let stop = shutdown.clone();
-    let ended = shutdown.token.clone();
-    let server = axum::serve(listen::without_delay(listener), dataplane.router())
-        .with_graceful_shutdown(async move { stop.on_signal().await });
-    let limit = async {
-        ended.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        served = async { server.await } => served.context("the API port ended"),
-        () = limit => {
-            tracing::warn!("answers still running were cut");
-            Ok(())
-        }
+async fn serve(dataplane: &Dataplane, listener: TcpListener, shutdown: &Shutdown) {
+    let signals = shutdown.clone();
+    shutdown.spawn(async move { signals.on_signal().await });
+    if !serve::serve(listener, dataplane.router(), serve::Limits::default(), shutdown).await {
+        tracing::warn!("answers still running were cut");
     }
 }
 

@@ -9,8 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use mesh_core::Caller;
 use mesh_dataplane::source::FileSource;
-use mesh_dataplane::{Decider, Hints, Question, SnapshotStore, clock};
-use mesh_protocol::Surface;
+use mesh_dataplane::{Decider, Hints, Question, SnapshotStore, clock, surface_of};
 use serde_json::{Value, json};
 
 use crate::args::{Output, Why};
@@ -79,14 +78,10 @@ fn from_files(dir: &Path, body: &Value, headers: &HeaderMap) -> anyhow::Result<V
         64,
         clock::system_clock(),
     );
-    let surface = match body {
-        Value::Object(fields) if fields.contains_key("input") => Surface::Embeddings,
-        Value::Object(fields) if fields.contains_key("prompt") => Surface::Completions,
-        _ => Surface::Chat,
-    };
+    let body = body.to_string();
     let job = decider.decide(Question {
-        surface,
-        body: body.to_string().into(),
+        surface: surface_of(body.as_bytes()),
+        body: body.into(),
         hints: Hints::read(headers)?,
         caller: Caller::local(NAMESPACE),
     })?;

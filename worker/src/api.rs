@@ -116,10 +116,11 @@ async fn answer(surface: Surface, State(served): State<Served>, body: Bytes) -> 
     }
 }
 
-/// A worker knows no tenants: the mesh in front of it is its one caller.
+/// A worker is not told whose request it is, so no request may reuse another's prefix: each is a
+/// partition of its own.
 fn context() -> Context {
     Context {
-        partition: Partition::new("worker", "worker"),
+        partition: Partition::new("worker", Ulid::generate().to_string()),
         latency: LatencyClass::Standard,
         sole: false,
         overflow: Overflow::Refuse,
@@ -200,6 +201,9 @@ fn refused(error: &Error) -> Response {
             error.param.clone(),
             "invalid_request",
         ),
+        Error::Unsupported { field } => {
+            fault(StatusCode::BAD_REQUEST, &error.to_string(), Some(field.clone()), "unsupported_parameter")
+        }
         Error::Refused(refused) => {
             let message = refused.to_string();
             match refused {

@@ -16,10 +16,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use mesh_engine::{Engine, EngineOptions};
-use mesh_runtime::{Admin, Shutdown, listen, logs};
+use mesh_runtime::{Admin, Shutdown, listen, logs, serve};
 use prometheus_client::registry::Registry;
 
-/// How long running answers may go on after a signal.
+/// How long the engine and background work may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Serves a model file of this machine over the OpenAI API.
@@ -63,6 +63,7 @@ struct Serve {
 
 fn main() -> ExitCode {
     mesh_runtime::install_crypto_provider();
+    mesh_runtime::install_panic_hook();
     let cli = Cli::parse();
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,12 +82,12 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let Command::Serve(options) = cli.command;
-    let ended = runtime.block_on(serve(options));
+    let ended = runtime.block_on(run(options));
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(options: Serve) -> anyhow::Result<()> {
+async fn run(options: Serve) -> anyhow::Result<()> {
     let listener = listen::bind(options.listen, "--listen").await?;
     let admin_listener = listen::bind(options.admin_listen, "--admin-listen").await?;
     let engine = load(&options).await?;
@@ -120,11 +121,11 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
 
     tracing::info!(model = %name, address = %listener.local_addr()?, "serving");
     let router = api::router(engine.clone(), name);
-    let stop = shutdown.clone();
-    axum::serve(listen::without_delay(listener), router)
-        .with_graceful_shutdown(async move { stop.on_signal().await })
-        .await
-        .context("the API port ended")?;
+    let signals = shutdown.clone();
+    shutdown.spawn(async move { signals.on_signal().await });
+    if !serve::serve(listener, router, serve::Limits::default(), &shutdown).await {
+        tracing::warn!("answers still running were cut");
+    }
     engine.shutdown(GRACE);
     shutdown.finish(GRACE).await;
     Ok(())

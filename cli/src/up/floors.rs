@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use mesh_backends::{AttemptError, Backends, LocalModel, Outbound, Started};
-use mesh_core::{BackendId, Place};
+use mesh_core::{BackendId, Capabilities, Place};
 use mesh_crds::convert::ModelSpec;
 use mesh_dataplane::source::Loaded;
 use mesh_engine::{Engine, EngineOptions};
@@ -26,25 +26,30 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// How long running answers may go on when an engine ends.
 const ENGINE_GRACE: Duration = Duration::from_secs(2);
 
-/// What a backend of this process needs; equal needs keep the loaded engine.
+const LOADING: &str = "its model is being loaded";
+
+/// What a backend of this process needs of an engine; equal needs keep the loaded one.
 #[derive(Debug, Clone, PartialEq)]
 struct Wanted {
+    /// Without what the engine does not read: license and capabilities.
     model: ModelSpec,
     kv_bytes: Option<u64>,
     protect: bool,
 }
 
-/// How far it is.
+/// How far the wanted engine is.
 #[derive(Clone)]
 enum State {
     Loading,
-    Loaded(Arc<Floor>),
+    Loaded,
     Failed(String),
 }
 
 struct Slot {
     wanted: Wanted,
     state: State,
+    /// The engine that answers: the wanted one, or the one before it for as long as that is not there.
+    serving: Option<Arc<Floor>>,
 }
 
 /// All models of this process.
@@ -87,13 +92,9 @@ impl Floors {
                 if slots.get(&id).is_some_and(|slot| slot.wanted == wanted) {
                     continue;
                 }
-                slots.insert(
-                    id.clone(),
-                    Slot {
-                        wanted: wanted.clone(),
-                        state: State::Loading,
-                    },
-                );
+                let before = slots.remove(&id).and_then(|slot| slot.serving);
+                let slot = Slot { wanted: wanted.clone(), state: State::Loading, serving: before };
+                slots.insert(id.clone(), slot);
                 started.push((id, wanted));
             }
         }
@@ -109,10 +110,11 @@ impl Floors {
 
     /// What is declared and how far it is: nothing wrong, or why it does not answer.
     pub(crate) fn states(&self) -> Vec<(BackendId, Result<String, String>)> {
-        let state = |slot: &Slot| match &slot.state {
-            State::Loaded(floor) => Ok(describe(floor.engine())),
-            State::Loading => Err(String::from("its model is being loaded")),
-            State::Failed(why) => Err(why.clone()),
+        let state = |slot: &Slot| match (&slot.state, &slot.serving) {
+            (State::Loaded, Some(floor)) => Ok(describe(floor.engine())),
+            (State::Failed(why), Some(_)) => Err(format!("{why}; what was loaded before goes on")),
+            (State::Failed(why), None) => Err(why.clone()),
+            (State::Loading | State::Loaded, _) => Err(String::from(LOADING)),
         };
         self.lock()
             .iter()
@@ -137,7 +139,7 @@ impl Floors {
     /// Ends all engines.
     pub(crate) fn end(&self) {
         for slot in std::mem::take(&mut *self.lock()).into_values() {
-            if let State::Loaded(floor) = slot.state {
+            if let Some(floor) = slot.serving {
                 floor.engine().shutdown(ENGINE_GRACE);
             }
         }
@@ -146,31 +148,34 @@ impl Floors {
     /// Loads one model, and tries again for as long as it is wanted like this.
     async fn bring_up(self: Arc<Self>, id: BackendId, wanted: Wanted) {
         loop {
-            let state = match self.load(&wanted).await {
-                Ok(floor) => State::Loaded(Arc::new(floor)),
-                Err(error) => State::Failed(format!("{error:#}")),
-            };
-            let failed = match &state {
-                State::Failed(why) => {
-                    tracing::warn!(backend = %id, reason = %why, "the model is not loaded, trying again");
-                    true
-                }
-                State::Loaded(_) | State::Loading => false,
-            };
-            {
-                let mut slots = self.lock();
-                match slots.get_mut(&id) {
-                    Some(slot) if slot.wanted == wanted => slot.state = state,
-                    // Something else is wanted by now.
-                    _ => return,
-                }
+            let outcome = self.load(&wanted).await;
+            if let Err(error) = &outcome {
+                let reason = format!("{error:#}");
+                tracing::warn!(backend = %id, reason, "the model is not loaded, trying again in a while");
             }
-            self.publish();
-            if !failed {
+            let failed = outcome.is_err();
+            if !self.note(&id, &wanted, outcome) || !failed {
                 return;
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// Enters what came of loading; false if something else is wanted by now.
+    fn note(&self, id: &BackendId, wanted: &Wanted, outcome: anyhow::Result<Floor>) -> bool {
+        {
+            let mut slots = self.lock();
+            let Some(slot) = slots.get_mut(id).filter(|slot| slot.wanted == *wanted) else { return false };
+            match outcome {
+                Ok(floor) => {
+                    slot.state = State::Loaded;
+                    slot.serving = Some(Arc::new(floor));
+                }
+                Err(error) => slot.state = State::Failed(format!("{error:#}")),
+            }
+        }
+        self.publish();
+        true
     }
 
     async fn load(&self, wanted: &Wanted) -> anyhow::Result<Floor> {
@@ -224,10 +229,10 @@ impl Floors {
             .lock()
             .iter()
             .map(|(id, slot)| {
-                let model: Arc<dyn LocalModel> = match &slot.state {
-                    State::Loaded(floor) => Arc::<Floor>::clone(floor),
-                    State::Loading => Arc::new(Absent(String::from("its model is being loaded"))),
-                    State::Failed(why) => Arc::new(Absent(why.clone())),
+                let model: Arc<dyn LocalModel> = match (&slot.serving, &slot.state) {
+                    (Some(floor), _) => Arc::<Floor>::clone(floor),
+                    (None, State::Failed(why)) => Arc::new(Absent(why.clone())),
+                    (None, State::Loading | State::Loaded) => Arc::new(Absent(String::from(LOADING))),
                 };
                 (id.clone(), model)
             })
@@ -279,7 +284,8 @@ fn wanted(loaded: &Loaded) -> BTreeMap<BackendId, Wanted> {
         let named = |model: &&ModelSpec| {
             model.name == *model_cache && model.namespace == backend.id.namespace
         };
-        let model = loaded.models.iter().find(named)?.clone();
+        let declared = loaded.models.iter().find(named)?.clone();
+        let model = ModelSpec { license: None, capabilities: Capabilities::default(), ..declared };
         Some((
             backend.id.clone(),
             Wanted {

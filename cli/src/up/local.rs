@@ -94,10 +94,11 @@ fn take(engine: &Engine, outbound: &Outbound) -> Result<Answer, AttemptError> {
         },
         drop_tools: outbound.drop_tools,
     };
-    openai::start(engine, &outbound.request, &context).map_err(refused)
+    openai::start(engine, &outbound.request, &context).map_err(|error| refused(error, outbound.sole))
 }
 
-fn refused(error: openai::Error) -> AttemptError {
+/// `sole`: nobody else could do it, so the caller is told what is wrong with the request.
+fn refused(error: openai::Error, sole: bool) -> AttemptError {
     let fault = |message: String, param: Option<String>| {
         let body = ErrorBody::new(message, "invalid_request_error", param, "invalid_request");
         AttemptError::CallerFault {
@@ -107,6 +108,8 @@ fn refused(error: openai::Error) -> AttemptError {
     };
     match error {
         openai::Error::Request(error) => fault(error.message, error.param),
+        openai::Error::Unsupported { ref field } if sole => fault(error.to_string(), Some(field.clone())),
+        openai::Error::Unsupported { .. } => AttemptError::Unsupported { code: "unsupported_parameter" },
         openai::Error::Refused(refused) => match refused {
             Refused::ContextLength {
                 prompt_tokens,

@@ -74,8 +74,9 @@ impl<'a> OutgoingBody<'a> {
     }
 }
 
-/// Streams are asked for wherever they can be, since the first token is what the attempt waits for.
-fn streamed(request: &ModelRequest, backend: &Backend) -> bool {
+/// Whether the backend is asked for a stream: wherever it can be, since the first token is what the
+/// attempt waits for.
+pub fn streamed(request: &ModelRequest, backend: &Backend) -> bool {
     // OpenAI: results of best_of cannot be streamed.
     let best_of = request
         .body

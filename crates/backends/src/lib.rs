@@ -31,6 +31,7 @@ mod upstream;
 mod wording;
 
 pub use backends::Backends;
+pub use body::streamed;
 pub use error::{Action, AttemptError, ConnectCause, HealthEffect};
 pub use options::{ClientOptions, Error};
 pub use outbound::{EventStream, LocalModel, Outbound, Started};

@@ -9,11 +9,13 @@ mod flight;
 mod send;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_backends::{Action, Outbound};
 use mesh_core::policy::Overflow;
-use mesh_core::{Degradation, PrivacyLevel};
+use mesh_core::Degradation;
 use mesh_protocol::openai::write::Whole;
+use mesh_routing::health::{Event, Permit};
 use mesh_routing::{Admitted, Attempt, EffectivePolicy, ReadmitInput, Role, readmit};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -22,6 +24,7 @@ use tracing::field::Empty;
 pub(crate) use flight::Flight;
 
 use crate::health::{AttemptKind, NoLeave, Start};
+use crate::limit::Slot;
 use crate::respond::{Error, Report};
 use crate::{Dataplane, Job};
 use failure::{Cause, Failures};
@@ -40,6 +43,9 @@ pub(crate) struct Served {
     /// Longest silence between tokens.
     pub(crate) limits: Limits,
 }
+
+/// Longest wait for the first token of a floor that is a server outside of this process.
+const OUTSIDE_FLOOR: Duration = Duration::from_mins(5);
 
 /// Runs the plan of `job`.
 ///
@@ -70,7 +76,13 @@ pub(crate) async fn run(plane: &Dataplane, job: &Job) -> Result<Served, Error> {
             Err(cause) => failures.push(attempt, cause),
         }
     }
-    Err(failures.into_error())
+    Err(failures.into_error(resting(job)))
+}
+
+/// True if somebody was admitted who rests and was therefore not asked.
+fn resting(job: &Job) -> bool {
+    let mut candidates = job.decided.decision.candidates.iter();
+    candidates.any(|candidate| candidate.refusal.is_none() && candidate.unavailable)
 }
 
 /// One attempt.
@@ -113,10 +125,10 @@ impl Run<'_> {
         }
         let (admitted, limits) = self.admit()?;
         let backend = Arc::clone(admitted.backend());
-        let slot = self.plane.limits().take(&backend).ok_or(Cause::Limited)?;
         let permit = self.leave(&admitted)?;
+        let slot = self.slot(&admitted, permit.as_ref())?;
         let mut flight = Flight::new(self.plane, &admitted, permit, slot);
-        let outbound = self.outbound(&limits, admitted.level());
+        let outbound = self.outbound(&limits);
         let mut report = self.report(&admitted);
 
         let opened = send::open(self.plane, &admitted, outbound, &limits, &mut flight).await;
@@ -168,8 +180,10 @@ impl Run<'_> {
         let failover = policy.failover();
         let remaining = self.deadline.saturating_duration_since(Instant::now());
         let first_token = if self.attempt.floor() {
-            None
-        } else if admitted.backend().stream_upstream {
+            // The floor is exempt; one outside of this process may hang without our seeing why.
+            let outside = admitted.backend().endpoint().is_some();
+            outside.then_some(OUTSIDE_FLOOR)
+        } else if mesh_backends::streamed(&self.job.request, admitted.backend()) {
             Some(failover.time_to_first_token.min(remaining))
         } else {
             // The whole answer must come within it, so it gets its share of what is left.
@@ -193,7 +207,7 @@ impl Run<'_> {
         }
     }
 
-    fn leave(&self, admitted: &Admitted) -> Result<Option<mesh_routing::health::Permit>, Cause> {
+    fn leave(&self, admitted: &Admitted) -> Result<Option<Permit>, Cause> {
         let floor = self.attempt.floor();
         let start = Start {
             attempt: self.kind,
@@ -214,6 +228,18 @@ impl Run<'_> {
         }
     }
 
+    /// A place within the backend's declared limits; the permit is given back if there is none.
+    fn slot(&self, admitted: &Admitted, permit: Option<&Permit>) -> Result<Slot, Cause> {
+        let backend = admitted.backend();
+        self.plane.limits().take(backend).ok_or_else(|| {
+            if let Some(permit) = permit {
+                let (health, model) = (self.plane.health(), &admitted.model().name);
+                health.note(&backend.id, model, *permit, Event::Neutral);
+            }
+            Cause::Limited
+        })
+    }
+
     /// True if nobody else was admitted.
     fn sole(&self) -> bool {
         let own = &self.attempt.admitted().backend().id;
@@ -223,13 +249,14 @@ impl Run<'_> {
             .any(|candidate| candidate.refusal.is_none() && candidate.backend != *own)
     }
 
-    fn outbound(&self, limits: &Limits, level: PrivacyLevel) -> Outbound {
+    fn outbound(&self, limits: &Limits) -> Outbound {
         let job = self.job;
         let degradations = self.attempt.degradations();
         Outbound {
             request: Arc::clone(&job.request),
             tenant: job.caller.tenant.clone(),
-            level,
+            // What was decided, not what was admitted: the client compares the two.
+            level: job.decided.decision.privacy,
             latency: job.facts.latency,
             sole: self.sole(),
             protect: limits.protect,

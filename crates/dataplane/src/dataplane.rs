@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::decide::{Decider, Job, Question};
 use crate::health::Health;
-use crate::layer::shed::Places;
+use crate::layer::shed::{Memory, Places};
 use crate::limit::Limits;
 use crate::metrics::Gauges;
 use crate::{ApiKeys, Error, Hints, Metrics, SnapshotStore, probe, stack};
@@ -34,6 +34,8 @@ pub struct Config {
     pub mesh_namespace: String,
     /// Largest request body in bytes.
     pub body_limit: usize,
+    /// Memory for all request bodies that are being read or decided, in bytes; one more is refused.
+    pub body_memory: usize,
     /// Longest time a request body may take.
     pub body_timeout: Duration,
     /// Deepest nesting of a request body.
@@ -58,6 +60,7 @@ impl Default for Config {
         Self {
             mesh_namespace: String::from("default"),
             body_limit: 8 << 20,
+            body_memory: 256 << 20,
             body_timeout: Duration::from_secs(30),
             json_depth: 64,
             max_concurrent: 1024,
@@ -131,6 +134,7 @@ struct Shared {
     health: Arc<Health>,
     limits: Limits,
     places: Places,
+    memory: Memory,
     metrics: Metrics,
     snapshots: SnapshotStore,
     tracker: TaskTracker,
@@ -156,6 +160,7 @@ impl Dataplane {
         let plane = Self {
             shared: Arc::new(Shared {
                 places: Places::new(parts.config.max_concurrent),
+                memory: Memory::new(parts.config.body_memory),
                 config: parts.config,
                 decider,
                 backends: parts.backends,
@@ -270,6 +275,10 @@ impl Dataplane {
 
     pub(crate) fn places(&self) -> Places {
         self.shared.places.clone()
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.shared.memory
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -35,6 +35,7 @@ mod stack;
 pub use auth::ApiKeys;
 pub use dataplane::{Config, ConfigError, Dataplane, Parts};
 pub use decide::{Decider, Job, Question};
+pub use handler::explain::surface_of;
 pub use hints::Hints;
 pub use metrics::Metrics;
 pub use respond::{Error, Tried};

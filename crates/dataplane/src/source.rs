@@ -10,3 +10,4 @@ pub mod file;
 mod watch;
 
 pub use file::{FileSource, Loaded, Rejected};
+pub use watch::Fingerprint;

@@ -1,7 +1,8 @@
 //! OpenAI's requests read into what the engine takes, and its answers into the mesh's typed events.
 //! Used where an engine stands behind the mesh in one process, and by the worker behind HTTP.
 //!
-//! What the engine cannot do is refused (`not supported: …`), never ignored.
+//! Fields that would change the answer and that the engine cannot do are refused (`not supported:
+//! …`). Fields that nobody here knows are left alone: they are the caller's business.
 
 mod answer;
 mod ask;
@@ -37,6 +38,12 @@ pub enum Error {
     /// A field is wrong or not supported.
     #[error(transparent)]
     Request(#[from] ParseError),
+    /// The request asks for what this engine cannot do; somebody else may.
+    #[error("not supported: `{field}` on this model")]
+    Unsupported {
+        /// The field.
+        field: String,
+    },
     /// The engine refused.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -47,6 +54,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Request(_) => "InvalidRequest",
+            Self::Unsupported { .. } => "UnsupportedParameter",
             Self::Refused(refused) => refused.reason(),
         }
     }

@@ -1,9 +1,15 @@
 //! A request of an application. One type for all surfaces: the body is kept as it came, in order;
 //! only what the mesh acts on is read into fields, and checked.
 
+mod check;
+mod shape;
+
 use std::fmt;
 
 use serde_json::{Map, Value};
+
+use check::{check_content, check_ranges};
+use shape::{MOST_VALUES, Shape};
 
 /// Which endpoint was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,7 +176,12 @@ impl ModelRequest {
     /// If it is not a JSON object, nests deeper, or a field we act on is missing or has a wrong
     /// type or range. The rest is not looked at.
     pub fn parse(surface: Surface, bytes: &[u8], max_depth: usize) -> Result<Self, ParseError> {
-        if deeper_than(bytes, max_depth) {
+        let shape = Shape::of(bytes, max_depth);
+        if shape.values > MOST_VALUES {
+            let message = format!("the body holds more than {MOST_VALUES} values");
+            return Err(ParseError::body(message));
+        }
+        if shape.too_deep {
             return Err(ParseError::body(format!(
                 "the body nests deeper than {max_depth} levels"
             )));
@@ -266,136 +277,6 @@ impl ModelRequest {
     }
 }
 
-fn check_content(surface: Surface, body: &Map<String, Value>) -> Result<(), ParseError> {
-    match surface {
-        Surface::Chat => check_messages(body),
-        Surface::Completions => check_text(body, "prompt"),
-        Surface::Embeddings => check_text(body, "input"),
-    }
-}
-
-const ROLES: &[&str] = &[
-    "system",
-    "developer",
-    "user",
-    "assistant",
-    "tool",
-    "function",
-];
-
-fn check_messages(body: &Map<String, Value>) -> Result<(), ParseError> {
-    let Some(Value::Array(messages)) = body.get("messages") else {
-        return Err(ParseError::field(
-            "messages",
-            "`messages` must be a list of messages",
-        ));
-    };
-    if messages.is_empty() {
-        return Err(ParseError::field(
-            "messages",
-            "`messages` must not be empty",
-        ));
-    }
-    for (index, message) in messages.iter().enumerate() {
-        let Some(message) = message.as_object() else {
-            return Err(ParseError::field(
-                "messages",
-                format!("message {index} must be an object"),
-            ));
-        };
-        let role = message.get("role").and_then(Value::as_str);
-        if !role.is_some_and(|role| ROLES.contains(&role)) {
-            return Err(ParseError::field(
-                "messages",
-                format!(
-                    "message {index}: `role` must be one of {}",
-                    ROLES.join(", ")
-                ),
-            ));
-        }
-        match message.get("content") {
-            None | Some(Value::Null | Value::String(_)) => {}
-            Some(Value::Array(parts)) if parts.iter().all(Value::is_object) => {}
-            Some(_) => {
-                return Err(ParseError::field(
-                    "messages",
-                    format!(
-                        "message {index}: `content` must be a string, a list of parts, or null"
-                    ),
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_text(body: &Map<String, Value>, name: &str) -> Result<(), ParseError> {
-    let whole = |value: &Value| value.is_u64();
-    let fine = match body.get(name) {
-        Some(Value::String(_)) => true,
-        Some(Value::Array(items)) if !items.is_empty() => {
-            items.iter().all(Value::is_string)
-                || items.iter().all(whole)
-                || items.iter().all(|item| {
-                    item.as_array()
-                        .is_some_and(|ids| !ids.is_empty() && ids.iter().all(whole))
-                })
-        }
-        _ => false,
-    };
-    if fine {
-        return Ok(());
-    }
-    Err(ParseError::field(
-        name,
-        format!("`{name}` must be a string, a list of strings, or token numbers"),
-    ))
-}
-
-fn check_ranges(body: &Map<String, Value>) -> Result<(), ParseError> {
-    for (name, low, high) in [
-        ("temperature", 0.0, 2.0),
-        ("top_p", 0.0, 1.0),
-        ("presence_penalty", -2.0, 2.0),
-        ("frequency_penalty", -2.0, 2.0),
-    ] {
-        match body.get(name) {
-            None | Some(Value::Null) => {}
-            Some(value)
-                if value
-                    .as_f64()
-                    .is_some_and(|number| (low..=high).contains(&number)) => {}
-            Some(_) => {
-                return Err(ParseError::field(
-                    name,
-                    format!("`{name}` must be a number from {low} to {high}"),
-                ));
-            }
-        }
-    }
-    for name in ["tools", "functions"] {
-        if body
-            .get(name)
-            .is_some_and(|value| !value.is_null() && !value.is_array())
-        {
-            return Err(ParseError::field(name, format!("`{name}` must be a list")));
-        }
-    }
-    let stop_fine = match body.get("stop") {
-        None | Some(Value::Null | Value::String(_)) => true,
-        Some(Value::Array(stops)) => stops.len() <= 16 && stops.iter().all(Value::is_string),
-        Some(_) => false,
-    };
-    if stop_fine {
-        Ok(())
-    } else {
-        Err(ParseError::field(
-            "stop",
-            "`stop` must be a string or up to 16 strings",
-        ))
-    }
-}
-
 fn boolean(body: &Map<String, Value>, name: &str) -> Result<Option<bool>, ParseError> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -427,35 +308,6 @@ fn integer(
                 )
             }),
     }
-}
-
-/// True if brackets outside strings nest deeper than `limit`. One pass, no allocation; runs before
-/// the parser so that hostile nesting costs nothing.
-fn deeper_than(bytes: &[u8], limit: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in bytes {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > limit {
-                    return true;
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
 }
 
 #[cfg(test)]
@@ -527,5 +379,11 @@ mod tests {
             "[".repeat(500)
         );
         assert!(parse(&text).is_ok());
+    }
+
+    #[test]
+    fn a_flood_of_small_values_is_refused_before_parsing() {
+        let flood = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],"z":[{}0]}}"#, "0,".repeat(600_000));
+        assert!(parse(&flood).expect_err("too many").message.contains("values"));
     }
 }

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use mesh_core::policy::Ownership;
 use mesh_core::{
-    Backend, Claims, Endpoint, Jurisdiction, JurisdictionSet, Place, SovereigntyClass,
+    Backend, Claims, Endpoint, Jurisdiction, JurisdictionSet, Place, ServedModel,
+    SovereigntyClass,
 };
 
 /// A class and what it rests on.
@@ -32,6 +33,8 @@ pub enum Basis {
     Networks,
     /// An external server of which nothing is known.
     UnknownOperator,
+    /// A model server that forwards one of its models to a cloud.
+    RunsRemotely,
     /// A cloud without claims.
     NoClaims,
     /// Claims that no longer count.
@@ -55,6 +58,9 @@ impl Derived {
             Basis::Networks => "every address lies inside ownership.networks",
             Basis::UnknownOperator => {
                 "nothing is known of who runs it: neither listed in ownership.external nor inside ownership.networks"
+            }
+            Basis::RunsRemotely => {
+                "one of its models runs at a cloud (a name that ends in -cloud or :cloud): declare the others as a backend of their own"
             }
             Basis::NoClaims => "the cloud states no claims",
             Basis::Expired => "the claims have expired",
@@ -132,13 +138,22 @@ fn external(
             .resolved
             .iter()
             .all(|address| inside(*address, &ownership.networks));
-    if listed {
+    if backend.models.iter().any(runs_remotely) {
+        (SovereigntyClass::CloudRetained, Basis::RunsRemotely)
+    } else if listed {
         (SovereigntyClass::OwnHardware, Basis::Listed)
     } else if owned_address {
         (SovereigntyClass::OwnHardware, Basis::Networks)
     } else {
         (SovereigntyClass::CloudRetained, Basis::UnknownOperator)
     }
+}
+
+/// True for the names of ollama's cloud models (`gpt-oss:120b-cloud`, `deepseek-v3.1:cloud`): an
+/// ollama on owned hardware forwards those to its maker.
+fn runs_remotely(model: &ServedModel) -> bool {
+    let name = model.upstream_name();
+    name.ends_with("-cloud") || name.ends_with(":cloud")
 }
 
 fn claimed(

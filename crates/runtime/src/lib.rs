@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod listen;
 pub mod logs;
+pub mod serve;
 pub mod shutdown;
 
 pub use admin::{Admin, Readiness};
@@ -16,4 +17,12 @@ pub use shutdown::Shutdown;
 pub fn install_crypto_provider() {
     // Err means that one is installed already, which is what we want.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+}
+
+/// Makes a panic print where it happened and nothing else: its message may quote a prompt.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a fault of ours: this request or task ended");
+    }));
 }

@@ -3,8 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use axum::serve::{Listener, ListenerExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 /// The port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -43,15 +42,6 @@ pub async fn bind(addr: SocketAddr, flag: &'static str) -> Result<TcpListener, E
             io::ErrorKind::AddrInUse => Error::InUse { addr, flag },
             _ => Error::Other { addr, flag, source },
         })
-}
-
-/// Turns Nagle's algorithm off on every accepted connection: a token must not wait for the next.
-pub fn without_delay(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
-    listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "could not set TCP_NODELAY");
-        }
-    })
 }
 
 #[cfg(test)]

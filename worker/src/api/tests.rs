@@ -111,7 +111,7 @@ async fn what_a_worker_cannot_do_is_refused_in_openais_form() {
         (
             json!({"tools": [{"type": "function"}]}),
             StatusCode::BAD_REQUEST,
-            "invalid_request",
+            "unsupported_parameter",
         ),
         (
             json!({"response_format": {"type": "json_object"}}),

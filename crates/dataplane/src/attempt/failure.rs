@@ -91,8 +91,9 @@ impl Failures {
         })
     }
 
-    /// What the caller is told.
-    pub(super) fn into_error(self) -> Error {
+    /// What the caller is told. `resting`: somebody else was admitted and was not asked, so that a
+    /// prompt too long for those who were is not the caller's fault.
+    pub(super) fn into_error(self, resting: bool) -> Error {
         if let Some(retry_after) = self.find(|error| match error {
             AttemptError::Busy { retry_after } => Some(*retry_after),
             _ => None,
@@ -111,7 +112,7 @@ impl Failures {
         if !self.list.is_empty() && self.all(refused) {
             return Error::PolicyDenied { constraints };
         }
-        if !self.list.is_empty() && self.all(too_long) {
+        if !self.list.is_empty() && !resting && self.all(too_long) {
             let largest = self.find(|error| match error {
                 AttemptError::ContextLength { window, .. } => Some(*window),
                 _ => None,

@@ -3,7 +3,6 @@
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use bytes::Bytes;
 use http::HeaderMap;
 use mesh_core::Caller;
 use mesh_protocol::Surface;
@@ -33,7 +32,7 @@ pub(crate) async fn explain(
             let message = "`surface` must be chat, completions or embeddings";
             return Err(Error::invalid("surface", message));
         }
-        None => by_shape(&body),
+        None => surface_of(&body),
     };
     let job = plane.decide(surface, body, &headers, caller).await?;
     let decision = &job.decided.decision;
@@ -42,8 +41,9 @@ pub(crate) async fn explain(
     Ok(response)
 }
 
-/// What a body looks like. Anything unclear counts as chat: reading it will say what is missing.
-fn by_shape(body: &Bytes) -> Surface {
+/// What a body without an endpoint looks like, for `explain` and `mesh why`. Anything unclear counts
+/// as chat: reading it will say what is missing.
+pub fn surface_of(body: &[u8]) -> Surface {
     #[derive(Deserialize)]
     struct Shape {
         messages: Option<IgnoredAny>,

@@ -22,6 +22,24 @@ impl Places {
     }
 }
 
+/// Memory for request bodies, over all requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Memory(Arc<Semaphore>);
+
+impl Memory {
+    /// So many bytes, counted in KiB.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new((bytes / 1024).clamp(1, Semaphore::MAX_PERMITS))))
+    }
+
+    /// Takes `bytes` of it, or refuses at once.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
+        let held = Arc::clone(&self.0).try_acquire_many_owned(kib);
+        held.map_err(|_| Error::Overloaded)
+    }
+}
+
 struct Place {
     permit: Option<OwnedSemaphorePermit>,
 }

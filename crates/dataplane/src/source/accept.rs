@@ -6,8 +6,8 @@ use mesh_core::policy_test::TestRequest;
 use mesh_core::{Facts, ObjectId, Snapshot};
 use mesh_crds::{Document, Kind, Position, Problem, ProblemKind, Severity};
 use mesh_protocol::{ModelRequest, Surface};
-use mesh_routing::policy_test::TestOutcome;
 use mesh_routing::check::ProblemKind as Finding;
+use mesh_routing::policy_test::TestOutcome;
 use mesh_routing::{EffectivePolicy, policy_test};
 use serde_json::json;
 
@@ -24,15 +24,39 @@ pub fn judge(documents: &[Document], snapshot: &Snapshot, now: Timestamp) -> Vec
                 (None, Some(backend)) => (Kind::InferenceBackend, Some(backend), "spec.models"),
                 (None, None) => (Kind::SovereigntyPolicy, None, ""),
             };
-            let severity = if found.kind.blocking() { Severity::Error } else { Severity::Warning };
-            problem(documents, snapshot, (kind, id), field, severity, found.message)
+            let severity = if found.kind.blocking() {
+                Severity::Error
+            } else {
+                Severity::Warning
+            };
+            problem(
+                documents,
+                snapshot,
+                (kind, id),
+                field,
+                severity,
+                found.message,
+            )
         })
         .collect();
-    for outcome in tests(snapshot, now).into_iter().filter(|outcome| !outcome.passed) {
+    for outcome in tests(snapshot, now)
+        .into_iter()
+        .filter(|outcome| !outcome.passed)
+    {
         let field = test_field(snapshot, &outcome);
-        let message = format!("the policy fails its own test `{}`: {}", outcome.name, outcome.message);
+        let message = format!(
+            "the policy fails its own test `{}`: {}",
+            outcome.name, outcome.message
+        );
         let about = (Kind::SovereigntyPolicy, Some(&outcome.policy));
-        problems.push(problem(documents, snapshot, about, &field, Severity::Error, message));
+        problems.push(problem(
+            documents,
+            snapshot,
+            about,
+            &field,
+            Severity::Error,
+            message,
+        ));
     }
     problems
 }
@@ -45,14 +69,25 @@ pub fn tests(snapshot: &Snapshot, now: Timestamp) -> Vec<TestOutcome> {
 /// The facts of a test's request: classified by the very same code as a caller's.
 fn facts_of(test: &TestRequest, policy: &EffectivePolicy) -> Facts {
     let request = text_request(&test.text, test.model.as_deref().unwrap_or("auto"));
-    facts(&request, policy, Hints { privacy: test.privacy, task: test.task, latency: None })
+    facts(
+        &request,
+        policy,
+        Hints {
+            privacy: test.privacy,
+            task: test.task,
+            latency: None,
+        },
+    )
 }
 
 /// A chat request with one user message.
 pub fn text_request(text: &str, model: &str) -> ModelRequest {
     let mut body = serde_json::Map::new();
     body.insert(String::from("model"), json!(model));
-    body.insert(String::from("messages"), json!([{"role": "user", "content": text}]));
+    body.insert(
+        String::from("messages"),
+        json!([{"role": "user", "content": text}]),
+    );
     ModelRequest {
         surface: Surface::Chat,
         body,
@@ -77,9 +112,20 @@ fn field_of(kind: Finding) -> &'static str {
 }
 
 fn test_field(snapshot: &Snapshot, outcome: &TestOutcome) -> String {
-    let policy = snapshot.policies.iter().find(|policy| policy.id == outcome.policy);
-    let index = policy.and_then(|policy| policy.tests.iter().position(|test| test.name == outcome.name));
-    index.map_or_else(|| String::from("spec.tests"), |index| format!("spec.tests[{index}]"))
+    let policy = snapshot
+        .policies
+        .iter()
+        .find(|policy| policy.id == outcome.policy);
+    let index = policy.and_then(|policy| {
+        policy
+            .tests
+            .iter()
+            .position(|test| test.name == outcome.name)
+    });
+    index.map_or_else(
+        || String::from("spec.tests"),
+        |index| format!("spec.tests[{index}]"),
+    )
 }
 
 fn problem(
@@ -91,7 +137,11 @@ fn problem(
     message: String,
 ) -> Problem {
     let namespace = |document: &Document| {
-        document.object.namespace().unwrap_or(&snapshot.mesh_namespace).to_owned()
+        document
+            .object
+            .namespace()
+            .unwrap_or(&snapshot.mesh_namespace)
+            .to_owned()
     };
     let document = id.and_then(|id| {
         documents.iter().find(|document| {
@@ -100,9 +150,14 @@ fn problem(
         })
     });
     match document {
-        Some(document) => Problem { severity, ..document.problem(ProblemKind::Rule, field, message) },
+        Some(document) => Problem {
+            severity,
+            ..document.problem(ProblemKind::Rule, field, message)
+        },
         None => Problem {
-            file: documents.first().map_or_else(|| String::from("."), |first| first.file().to_owned()),
+            file: documents
+                .first()
+                .map_or_else(|| String::from("."), |first| first.file().to_owned()),
             at: Position::START,
             field: String::new(),
             kind: ProblemKind::Rule,

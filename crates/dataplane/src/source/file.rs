@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use mesh_core::Snapshot;
 use mesh_crds::{
-    ConvertInput, Document, ModelSpec, Position, Problem, ProblemKind, Severity, decode, parse, to_snapshot,
+    ConvertInput, Document, ModelSpec, Position, Problem, ProblemKind, Severity, decode, parse,
+    to_snapshot,
 };
 
 use crate::source::accept;
@@ -74,7 +75,10 @@ struct Texts {
 impl FileSource {
     /// A source over a directory or one file; `mesh_namespace` is that of objects that name none.
     pub fn new(path: impl Into<PathBuf>, mesh_namespace: impl Into<String>) -> Self {
-        Self { path: path.into(), mesh_namespace: mesh_namespace.into() }
+        Self {
+            path: path.into(),
+            mesh_namespace: mesh_namespace.into(),
+        }
     }
 
     /// The directory or file.
@@ -84,7 +88,11 @@ impl FileSource {
 
     /// Where relative paths in the files start.
     pub fn base_dir(&self) -> &Path {
-        if self.path.is_dir() { &self.path } else { self.path.parent().unwrap_or(Path::new(".")) }
+        if self.path.is_dir() {
+            &self.path
+        } else {
+            self.path.parent().unwrap_or(Path::new("."))
+        }
     }
 
     /// Reads, checks, translates, and runs the policies' own tests.
@@ -99,7 +107,10 @@ impl FileSource {
         if problems.iter().any(Problem::error) {
             return Err(rejected(problems));
         }
-        Ok(Loaded { warnings: problems, ..loaded })
+        Ok(Loaded {
+            warnings: problems,
+            ..loaded
+        })
     }
 
     /// As [`load`](Self::load), without the policies' own tests and promises.
@@ -107,16 +118,27 @@ impl FileSource {
     /// # Errors
     /// If the files cannot be read as objects that fit together.
     pub fn translate(&self, now: Timestamp) -> Result<(Vec<Document>, Loaded), Rejected> {
-        let Texts { documents, mut problems } = self.read();
+        let Texts {
+            documents,
+            mut problems,
+        } = self.read();
         if problems.iter().any(Problem::error) {
             return Err(rejected(problems));
         }
-        let input = ConvertInput { mesh_namespace: &self.mesh_namespace, generation: 0, now, resolve: &resolve };
+        let input = ConvertInput {
+            mesh_namespace: &self.mesh_namespace,
+            generation: 0,
+            now,
+            resolve: &resolve,
+        };
         match to_snapshot(&documents, &input) {
             Ok(converted) => {
                 problems.extend(converted.warnings);
-                let loaded =
-                    Loaded { snapshot: converted.snapshot, models: converted.model_caches, warnings: problems };
+                let loaded = Loaded {
+                    snapshot: converted.snapshot,
+                    models: converted.model_caches,
+                    warnings: problems,
+                };
                 Ok((documents, loaded))
             }
             Err(found) => {
@@ -140,7 +162,10 @@ impl FileSource {
     }
 
     fn read(&self) -> Texts {
-        let mut texts = Texts { documents: Vec::new(), problems: Vec::new() };
+        let mut texts = Texts {
+            documents: Vec::new(),
+            problems: Vec::new(),
+        };
         let files = match self.files() {
             Ok(files) if files.is_empty() => {
                 let message = "holds no file that ends in .yaml, .yml or .json: name another directory, or start from \
@@ -149,13 +174,17 @@ impl FileSource {
                 return texts;
             }
             Ok(files) if files.len() > FILES_LIMIT => {
-                let message = format!("holds more than {FILES_LIMIT} files: name a directory with configuration only");
+                let message = format!(
+                    "holds more than {FILES_LIMIT} files: name a directory with configuration only"
+                );
                 texts.problems.push(problem(&self.path, message));
                 return texts;
             }
             Ok(files) => files,
             Err(error) => {
-                texts.problems.push(problem(&self.path, format!("could not be read: {error}")));
+                texts
+                    .problems
+                    .push(problem(&self.path, format!("could not be read: {error}")));
                 return texts;
             }
         };
@@ -169,7 +198,11 @@ impl FileSource {
     }
 
     fn read_text(&self, path: &Path, bytes: &[u8], texts: &mut Texts) {
-        let name = path.strip_prefix(&self.path).ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path);
+        let name = path
+            .strip_prefix(&self.path)
+            .ok()
+            .filter(|rest| !rest.as_os_str().is_empty())
+            .unwrap_or(path);
         let name = name.display().to_string();
         match decode(&name, bytes) {
             Ok(text) => {
@@ -188,7 +221,9 @@ fn rejected(mut problems: Vec<Problem>) -> Rejected {
 }
 
 fn declares(path: &Path) -> bool {
-    let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    let hidden = path
+        .file_name()
+        .is_none_or(|name| name.to_string_lossy().starts_with('.'));
     let ending = path.extension().and_then(|ending| ending.to_str());
     !hidden && matches!(ending, Some("yaml" | "yml" | "json")) && path.is_file()
 }
@@ -196,7 +231,9 @@ fn declares(path: &Path) -> bool {
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let metadata = fs::metadata(path).map_err(|error| format!("could not be read: {error}"))?;
     if metadata.len() > FILE_LIMIT {
-        return Err(format!("is larger than {FILE_LIMIT} bytes: not a configuration"));
+        return Err(format!(
+            "is larger than {FILE_LIMIT} bytes: not a configuration"
+        ));
     }
     fs::read(path).map_err(|error| format!("could not be read: {error}"))
 }
@@ -214,5 +251,8 @@ fn problem(path: &Path, message: String) -> Problem {
 
 /// Asks the system for the addresses of a host; none if it is unknown.
 fn resolve(host: &str) -> Vec<IpAddr> {
-    (host, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default()
+    (host, 0)
+        .to_socket_addrs()
+        .map(|found| found.map(|address| address.ip()).collect())
+        .unwrap_or_default()
 }

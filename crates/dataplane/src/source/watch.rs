@@ -16,26 +16,31 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// What tells one state of a directory from another.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>, u64)>);
+pub struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>, u64)>);
 
 impl FileSource {
-    /// Looks for changes until `stop`; every change is loaded. A good one is given to `accepted`
+    /// Looks for changes since `seen` until `stop`; every change is loaded. Take `seen` with
+    /// [`fingerprint`](Self::fingerprint) before the first load, so that no edit falls between. A good one is given to `accepted`
     /// with its warnings and then put into the store; a bad one is counted and given to `rejected`,
     /// and what is in the store stays.
     pub async fn watch(
         self,
+        mut seen: Fingerprint,
         store: SnapshotStore,
         clock: Clock,
         stop: CancellationToken,
         accepted: impl Fn(&Loaded) + Send + Sync,
         rejected: impl Fn(&Rejected) + Send + Sync,
     ) {
-        let mut seen = self.fingerprint();
         let mut settling = false;
         let mut tick = tokio::time::interval(INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
-            let now = self.fingerprint();
+            let source = self.clone();
+            // Asks the file system, which may be slow: not on the threads that serve.
+            let Ok(now) = tokio::task::spawn_blocking(move || source.fingerprint()).await else {
+                continue;
+            };
             if now != seen {
                 // An editor may still be writing: read when two looks in a row agree.
                 (seen, settling) = (now, true);
@@ -46,8 +51,9 @@ impl FileSource {
             }
             settling = false;
             let (source, time) = (self.clone(), clock());
-            // Reads files and may ask for names: not on the threads that serve.
-            let Ok(outcome) = tokio::task::spawn_blocking(move || source.load(time)).await else { continue };
+            let Ok(outcome) = tokio::task::spawn_blocking(move || source.load(time)).await else {
+                continue;
+            };
             match outcome {
                 Ok(loaded) => {
                     accepted(&loaded);
@@ -61,11 +67,17 @@ impl FileSource {
         }
     }
 
-    fn fingerprint(&self) -> Fingerprint {
+    /// The state of the files as they are now. Reads none of them.
+    pub fn fingerprint(&self) -> Fingerprint {
         let files = self.files().unwrap_or_default();
         let states = files.into_iter().filter_map(|path| {
             let metadata = fs::metadata(&path).ok()?;
-            Some((path, metadata.len(), metadata.modified().ok(), inode(&metadata)))
+            Some((
+                path,
+                metadata.len(),
+                metadata.modified().ok(),
+                inode(&metadata),
+            ))
         });
         Fingerprint(states.collect())
     }

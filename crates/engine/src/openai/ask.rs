@@ -3,7 +3,7 @@
 use mesh_protocol::{ModelRequest, ParseError, Surface};
 use serde_json::{Map, Value};
 
-use super::Context;
+use super::{Context, Error};
 use crate::{GenerateRequest, Prompt, Sampling};
 
 /// Most prompts in one completion request.
@@ -12,7 +12,7 @@ const PROMPTS: usize = 16;
 pub(super) fn read(
     request: &ModelRequest,
     context: &Context,
-) -> Result<Vec<GenerateRequest>, ParseError> {
+) -> Result<Vec<GenerateRequest>, Error> {
     refuse_unsupported(request, context)?;
     let body = &request.body;
     let prompts = prompts(request)?;
@@ -34,19 +34,34 @@ pub(super) fn read(
     Ok(prompts.into_iter().map(make).collect())
 }
 
-fn refuse_unsupported(request: &ModelRequest, context: &Context) -> Result<(), ParseError> {
+/// Fields that would change the answer and that this engine cannot do: OpenAI's, and what model
+/// servers call guided decoding.
+const UNSUPPORTED: &[&str] = &[
+    "suffix",
+    "audio",
+    "prediction",
+    "web_search_options",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "structured_outputs",
+    "grammar",
+    "json_schema",
+];
+
+fn refuse_unsupported(request: &ModelRequest, context: &Context) -> Result<(), Error> {
     let body = &request.body;
     let refuse = |field: &str| {
-        Err(ParseError::field(
-            field,
-            format!("not supported: `{field}` on this model"),
-        ))
+        Err(Error::Unsupported {
+            field: field.to_owned(),
+        })
     };
     if request.surface == Surface::Embeddings {
         return refuse("input");
     }
     let given = |field: &str| body.get(field).is_some_and(|value| !value.is_null());
-    for field in ["suffix", "audio", "prediction", "web_search_options"] {
+    for field in UNSUPPORTED {
         if given(field) {
             return refuse(field);
         }
