@@ -173,7 +173,14 @@ fn announce(floors: &Arc<Floors>, loaded: &Loaded, shutdown: &Shutdown) {
 async fn serve(dataplane: &Dataplane, listener: TcpListener, shutdown: &Shutdown) {
     let signals = shutdown.clone();
     shutdown.spawn(async move { signals.on_signal().await });
-    if !serve::serve(listener, dataplane.router(), serve::Limits::default(), shutdown).await {
+    if !serve::serve(
+        listener,
+        dataplane.router(),
+        serve::Limits::default(),
+        shutdown,
+    )
+    .await
+    {
         tracing::warn!("answers still running were cut");
     }
 }

@@ -345,6 +345,90 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_an_edit_breaks_does_not_stop_the_loaded_one() {
+        let Some(world) = World::new(&[("floor.yaml", FLOOR)]) else {
+            return;
+        };
+        let mesh = world.start(&[]);
+        assert_eq!(ask(&mesh, "auto", "Hello").status, 200);
+        fs::write(
+            world.kinds().join("floor.yaml"),
+            FLOOR.replace("sha256: b179", "sha256: a179"),
+        )
+        .unwrap();
+        mesh.wait_for("the model is not loaded", Duration::from_secs(60))
+            .unwrap();
+        let answer = ask(&mesh, "auto", "Hello");
+        assert_eq!(
+            (answer.status, answer.header("mesh-backend")),
+            (200, Some("floor")),
+            "{}",
+            answer.text()
+        );
+    }
+
+    #[test]
+    fn a_damaged_model_file_is_said_and_others_go_on() {
+        let upstream = Upstream::start(Duration::ZERO).unwrap();
+        let sha256 = FLOOR
+            .lines()
+            .find(|line| line.trim_start().starts_with("sha256:"))
+            .unwrap();
+        let damaged = FLOOR
+            .replace(sha256, "")
+            .replace("~/.cache/inference-mesh/models", "models");
+        let Some(world) =
+            World::new(&[("floor.yaml", &damaged), ("cloud.yaml", &cloud(&upstream))])
+        else {
+            return;
+        };
+        fs::create_dir(world.kinds().join("models")).unwrap();
+        let file = world.kinds().join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+        fs::write(
+            file,
+            b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\x7f\x01\0\0\0\0\0\0\0",
+        )
+        .unwrap();
+        let mesh = world.start(&[]);
+        mesh.wait_for("missing  floor", Duration::from_secs(60))
+            .unwrap();
+        assert_eq!(
+            ask(&mesh, "auto", "Hello").header("mesh-backend"),
+            Some("example-cloud")
+        );
+    }
+
+    #[test]
+    fn why_says_what_serving_does_and_from_files_too() {
+        let upstream = Upstream::start(Duration::ZERO).unwrap();
+        let Some(world) = World::new(&[("floor.yaml", FLOOR), ("cloud.yaml", &cloud(&upstream))])
+        else {
+            return;
+        };
+        let mesh = world.start(&[]);
+        let kinds = world.kinds();
+        let text = format!("Charge {CARD}");
+        let why = |more: &[&str]| {
+            let (code, out) =
+                world.run(&[&["why", "--output", "json"], more, &[text.as_str()]].concat());
+            let decision: serde_json::Value =
+                serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}"));
+            assert_eq!(code, Some(0), "{out}");
+            assert!(!out.contains("4111"), "{out}");
+            ["privacy", "plan", "verdict"].map(|field| decision[field].clone())
+        };
+        let asked = why(&["--url", &mesh.api]);
+        assert_eq!(asked, why(&["--dir", &kinds.to_string_lossy()]));
+        let served = ask(&mesh, "auto", &text);
+        assert_eq!(
+            served.header("mesh-backend"),
+            asked[1][0]["backend"].as_str()
+        );
+        assert_eq!(served.header("mesh-privacy"), asked[0].as_str());
+        assert!(!upstream.saw("4111"));
+    }
+
+    #[test]
     fn wrong_use_ends_with_2() {
         let Some(world) = World::new(&[]) else { return };
         assert_eq!(world.run(&["no-such-command"]).0, Some(2));

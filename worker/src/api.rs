@@ -201,9 +201,12 @@ fn refused(error: &Error) -> Response {
             error.param.clone(),
             "invalid_request",
         ),
-        Error::Unsupported { field } => {
-            fault(StatusCode::BAD_REQUEST, &error.to_string(), Some(field.clone()), "unsupported_parameter")
-        }
+        Error::Unsupported { field } => fault(
+            StatusCode::BAD_REQUEST,
+            &error.to_string(),
+            Some(field.clone()),
+            "unsupported_parameter",
+        ),
         Error::Refused(refused) => {
             let message = refused.to_string();
             match refused {

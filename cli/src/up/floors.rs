@@ -93,7 +93,11 @@ impl Floors {
                     continue;
                 }
                 let before = slots.remove(&id).and_then(|slot| slot.serving);
-                let slot = Slot { wanted: wanted.clone(), state: State::Loading, serving: before };
+                let slot = Slot {
+                    wanted: wanted.clone(),
+                    state: State::Loading,
+                    serving: before,
+                };
                 slots.insert(id.clone(), slot);
                 started.push((id, wanted));
             }
@@ -165,7 +169,9 @@ impl Floors {
     fn note(&self, id: &BackendId, wanted: &Wanted, outcome: anyhow::Result<Floor>) -> bool {
         {
             let mut slots = self.lock();
-            let Some(slot) = slots.get_mut(id).filter(|slot| slot.wanted == *wanted) else { return false };
+            let Some(slot) = slots.get_mut(id).filter(|slot| slot.wanted == *wanted) else {
+                return false;
+            };
             match outcome {
                 Ok(floor) => {
                     slot.state = State::Loaded;
@@ -232,7 +238,9 @@ impl Floors {
                 let model: Arc<dyn LocalModel> = match (&slot.serving, &slot.state) {
                     (Some(floor), _) => Arc::<Floor>::clone(floor),
                     (None, State::Failed(why)) => Arc::new(Absent(why.clone())),
-                    (None, State::Loading | State::Loaded) => Arc::new(Absent(String::from(LOADING))),
+                    (None, State::Loading | State::Loaded) => {
+                        Arc::new(Absent(String::from(LOADING)))
+                    }
                 };
                 (id.clone(), model)
             })
@@ -285,7 +293,11 @@ fn wanted(loaded: &Loaded) -> BTreeMap<BackendId, Wanted> {
             model.name == *model_cache && model.namespace == backend.id.namespace
         };
         let declared = loaded.models.iter().find(named)?.clone();
-        let model = ModelSpec { license: None, capabilities: Capabilities::default(), ..declared };
+        let model = ModelSpec {
+            license: None,
+            capabilities: Capabilities::default(),
+            ..declared
+        };
         Some((
             backend.id.clone(),
             Wanted {

@@ -94,7 +94,8 @@ fn take(engine: &Engine, outbound: &Outbound) -> Result<Answer, AttemptError> {
         },
         drop_tools: outbound.drop_tools,
     };
-    openai::start(engine, &outbound.request, &context).map_err(|error| refused(error, outbound.sole))
+    openai::start(engine, &outbound.request, &context)
+        .map_err(|error| refused(error, outbound.sole))
 }
 
 /// `sole`: nobody else could do it, so the caller is told what is wrong with the request.
@@ -108,8 +109,12 @@ fn refused(error: openai::Error, sole: bool) -> AttemptError {
     };
     match error {
         openai::Error::Request(error) => fault(error.message, error.param),
-        openai::Error::Unsupported { ref field } if sole => fault(error.to_string(), Some(field.clone())),
-        openai::Error::Unsupported { .. } => AttemptError::Unsupported { code: "unsupported_parameter" },
+        openai::Error::Unsupported { ref field } if sole => {
+            fault(error.to_string(), Some(field.clone()))
+        }
+        openai::Error::Unsupported { .. } => AttemptError::Unsupported {
+            code: "unsupported_parameter",
+        },
         openai::Error::Refused(refused) => match refused {
             Refused::ContextLength {
                 prompt_tokens,

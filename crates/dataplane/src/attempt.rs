@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_backends::{Action, Outbound};
-use mesh_core::policy::Overflow;
 use mesh_core::Degradation;
+use mesh_core::policy::Overflow;
 use mesh_protocol::openai::write::Whole;
 use mesh_routing::health::{Event, Permit};
 use mesh_routing::{Admitted, Attempt, EffectivePolicy, ReadmitInput, Role, readmit};

@@ -184,7 +184,12 @@ pub struct Embedding {
 impl fmt::Debug for Embedding {
     /// Shows the position and the length; a vector can be turned back into text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Embedding(index {}, {} dimensions)", self.index, self.vector.len())
+        write!(
+            f,
+            "Embedding(index {}, {} dimensions)",
+            self.index,
+            self.vector.len()
+        )
     }
 }
 

@@ -383,7 +383,15 @@ mod tests {
 
     #[test]
     fn a_flood_of_small_values_is_refused_before_parsing() {
-        let flood = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],"z":[{}0]}}"#, "0,".repeat(600_000));
-        assert!(parse(&flood).expect_err("too many").message.contains("values"));
+        let flood = format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],"z":[{}0]}}"#,
+            "0,".repeat(600_000)
+        );
+        assert!(
+            parse(&flood)
+                .expect_err("too many")
+                .message
+                .contains("values")
+        );
     }
 }

@@ -9,8 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use mesh_core::policy::Ownership;
 use mesh_core::{
-    Backend, Claims, Endpoint, Jurisdiction, JurisdictionSet, Place, ServedModel,
-    SovereigntyClass,
+    Backend, Claims, Endpoint, Jurisdiction, JurisdictionSet, Place, ServedModel, SovereigntyClass,
 };
 
 /// A class and what it rests on.

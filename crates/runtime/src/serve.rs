@@ -39,7 +39,12 @@ impl Default for Limits {
 
 /// Serves `router` until the shutdown begins, then waits for running answers. True if all of them
 /// ended by themselves.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: &Shutdown) -> bool {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    shutdown: &Shutdown,
+) -> bool {
     let graceful = GracefulShutdown::new();
     while let Some(accepted) = shutdown.token.run_until_cancelled(listener.accept()).await {
         match accepted {
@@ -52,10 +57,18 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
         }
     }
     drop(listener);
-    tokio::time::timeout(limits.grace, graceful.shutdown()).await.is_ok()
+    tokio::time::timeout(limits.grace, graceful.shutdown())
+        .await
+        .is_ok()
 }
 
-fn connection(stream: TcpStream, router: &Router, limits: Limits, graceful: &GracefulShutdown, shutdown: &Shutdown) {
+fn connection(
+    stream: TcpStream,
+    router: &Router,
+    limits: Limits,
+    graceful: &GracefulShutdown,
+    shutdown: &Shutdown,
+) {
     prepare(&stream, limits);
     let router = router.clone();
     let service = tower::service_fn(move |request: hyper::Request<Incoming>| {
@@ -104,12 +117,18 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let router = Router::new().route("/", get(|| async { "hello" }));
         let shutdown = Shutdown::new();
-        let server = { let shutdown = shutdown.clone(); async move { serve(listener, router, limits, &shutdown).await } };
+        let server = {
+            let shutdown = shutdown.clone();
+            async move { serve(listener, router, limits, &shutdown).await }
+        };
         let client = async {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
             stream.write_all(request).await.expect("sent");
             let mut text = String::new();
-            stream.read_to_string(&mut text).await.expect("read to the end");
+            stream
+                .read_to_string(&mut text)
+                .await
+                .expect("read to the end");
             shutdown.token.cancel();
             text
         };
@@ -118,7 +137,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_answered_and_half_a_head_is_not_waited_for() {
-        let limits = Limits { head: Duration::from_millis(200), ..Limits::default() };
+        let limits = Limits {
+            head: Duration::from_millis(200),
+            ..Limits::default()
+        };
         let whole = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
         assert!(answer_to(whole, limits).await.ends_with("hello"));
         let half = answer_to(b"GET / HTTP/1.1\r\nhost:", limits).await;

@@ -36,7 +36,8 @@ pub(crate) async fn read(
     if announced(&parts.headers).is_some_and(|length| length > limit as u64) {
         return Err(Error::RequestTooLarge { limit });
     }
-    let expected = announced(&parts.headers).map_or(limit, |length| usize::try_from(length).unwrap_or(limit));
+    let expected =
+        announced(&parts.headers).map_or(limit, |length| usize::try_from(length).unwrap_or(limit));
     // Held until the answer begins: many large bodies at once must not take the machine's memory.
     let _held = plane.memory().hold(expected)?;
     let bytes = collect(body, limit, config.body_timeout).await?;

@@ -29,7 +29,9 @@ pub(crate) struct Memory(Arc<Semaphore>);
 impl Memory {
     /// So many bytes, counted in KiB.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / 1024).clamp(1, Semaphore::MAX_PERMITS))))
+        Self(Arc::new(Semaphore::new(
+            (bytes / 1024).clamp(1, Semaphore::MAX_PERMITS),
+        )))
     }
 
     /// Takes `bytes` of it, or refuses at once.

@@ -14,7 +14,10 @@ pub(super) struct Shape {
 
 impl Shape {
     pub(super) fn of(bytes: &[u8], max_depth: usize) -> Self {
-        let mut shape = Self { too_deep: false, values: 1 };
+        let mut shape = Self {
+            too_deep: false,
+            values: 1,
+        };
         let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
         for byte in bytes {
             if in_string {
