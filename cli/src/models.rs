@@ -1,6 +1,5 @@
 //! `mesh models list|pull|verify`.
 
-use std::io::Write;
 use std::sync::Mutex;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -141,7 +140,7 @@ async fn verify(
             .await?
         {
             rows.push(match found.outcome {
-                Outcome::Intact(resolved) => Row::here(cache, &resolved, "intact"),
+                Outcome::Intact(file) => Row::here(cache, &file, "intact"),
                 Outcome::Missing => {
                     answer = Answer::No;
                     let hint = String::from("run `mesh models pull`");

@@ -18,37 +18,43 @@ pub(crate) async fn run(options: &Remote, format: Output) -> anyhow::Result<Answ
 
 fn show(out: &mut dyn Write, base: &str, state: &Value) -> std::io::Result<()> {
     let text = |value: &Value, name: &str| value.get(name).map(plain).unwrap_or_default();
-    writeln!(out, "mesh at {base}, snapshot {}", text(state, "snapshot"))?;
-    let mut table = output::table(["backend", "class", "health", "models", "why"]);
-    for backend in state
-        .get("backends")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        let models: Vec<String> = backend
-            .get("models")
+    let list = |value: &Value, name: &str| {
+        value
+            .get(name)
             .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .map(|model| model.get("name").map_or_else(|| plain(model), plain))
-            .collect();
-        let health = backend.get("health");
-        let state = health
-            .and_then(|health| health.get("state"))
-            .map(plain)
-            .unwrap_or_default();
-        let reason = health
-            .and_then(|health| health.get("reason"))
-            .map(plain)
-            .unwrap_or_default();
-        table.add_row([
-            text(backend, "name"),
-            text(backend, "class"),
-            state,
-            models.join(", "),
-            reason,
-        ]);
+            .cloned()
+            .unwrap_or_default()
+    };
+    writeln!(out, "mesh at {base}, snapshot {}", text(state, "snapshot"))?;
+    let policies: Vec<String> = list(state, "policies")
+        .iter()
+        .map(|policy| text(policy, "name"))
+        .collect();
+    let policies = if policies.is_empty() {
+        String::from("none")
+    } else {
+        policies.join(", ")
+    };
+    writeln!(out, "policies: {policies}")?;
+    let mut table = output::table(["backend", "class", "model", "health", "why"]);
+    for backend in list(state, "backends") {
+        let floor = if backend.get("floor") == Some(&Value::Bool(true)) {
+            " (floor)"
+        } else {
+            ""
+        };
+        let name = format!("{}{floor}", text(&backend, "backend"));
+        for model in list(&backend, "models") {
+            let health = model.get("health").cloned().unwrap_or_default();
+            let (state, reason) = (text(&health, "state"), text(&health, "reason"));
+            table.add_row([
+                name.clone(),
+                text(&backend, "class"),
+                text(&model, "name"),
+                state,
+                reason,
+            ]);
+        }
     }
     writeln!(out, "{table}")
 }

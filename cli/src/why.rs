@@ -18,14 +18,13 @@ use crate::{Answer, classify, output, remote};
 
 pub(crate) async fn run(options: Why, format: Output) -> anyhow::Result<Answer> {
     let body = body(&options)?;
-    let decision = match &options.dir {
-        Some(dir) => from_files(dir, &body, &headers(&options)?)?,
-        None => {
-            let control = remote::connect(&options.remote)?;
-            control
-                .post("/mesh/v1/explain", &body, &hints(&options))
-                .await?
-        }
+    let decision = if let Some(dir) = &options.dir {
+        from_files(dir, &body, &headers(&options)?)?
+    } else {
+        let control = remote::connect(&options.remote)?;
+        control
+            .post("/mesh/v1/explain", &body, &hints(&options))
+            .await?
     };
     output::result(format, &decision, |out| show(out, &decision))?;
     let planned = decision.get("verdict").and_then(Value::as_str) == Some("planned");
@@ -123,8 +122,7 @@ fn show(out: &mut dyn Write, decision: &Value) -> std::io::Result<()> {
         let score = candidate.pointer("/score/total").and_then(Value::as_f64);
         let why = candidate
             .pointer("/refusal/message")
-            .map(plain)
-            .unwrap_or_else(|| standing(&candidate));
+            .map_or_else(|| standing(&candidate), plain);
         let score = score.map(|score| format!("{score:.3}")).unwrap_or_default();
         let [backend, model, class] =
             ["backend", "model", "class"].map(|name| word(&candidate, name));

@@ -356,7 +356,7 @@ mod tests {
             FLOOR.replace("sha256: b179", "sha256: a179"),
         )
         .unwrap();
-        mesh.wait_for("the model is not loaded", Duration::from_secs(60))
+        mesh.wait_for("the model is not loaded", Duration::from_mins(1))
             .unwrap();
         let answer = ask(&mesh, "auto", "Hello");
         assert_eq!(
@@ -390,7 +390,7 @@ mod tests {
         )
         .unwrap();
         let mesh = world.start(&[]);
-        mesh.wait_for("missing  floor", Duration::from_secs(60))
+        mesh.wait_for("missing  floor", Duration::from_mins(1))
             .unwrap();
         assert_eq!(
             ask(&mesh, "auto", "Hello").header("mesh-backend"),

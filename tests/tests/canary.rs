@@ -8,7 +8,7 @@
 )]
 
 #[path = "dataplane/world.rs"]
-#[expect(dead_code, reason = "made for the other scenarios too")]
+#[expect(dead_code, unused_imports, reason = "made for the other scenarios too")]
 mod world;
 
 use std::io::Write;

@@ -83,7 +83,7 @@ trait EncodeOne {
         encoder: &mut DescriptorEncoder<'_>,
         name: &str,
         help: &str,
-        labels: &Vec<(&'static str, String)>,
+        labels: &[(&'static str, String)],
     ) -> Result<(), std::fmt::Error>;
 }
 
@@ -93,9 +93,9 @@ impl<M: EncodeMetric> EncodeOne for M {
         encoder: &mut DescriptorEncoder<'_>,
         name: &str,
         help: &str,
-        labels: &Vec<(&'static str, String)>,
+        labels: &[(&'static str, String)],
     ) -> Result<(), std::fmt::Error> {
         let mut described = encoder.encode_descriptor(name, help, None, self.metric_type())?;
-        self.encode(described.encode_family(labels)?)
+        self.encode(described.encode_family(&labels)?)
     }
 }

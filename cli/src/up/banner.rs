@@ -70,7 +70,7 @@ pub(crate) fn ready(loaded: &Loaded, floors: &Floors) -> String {
 
 fn line(text: &mut String, line: &str) {
     // Writing into a string does not fail.
-    drop(writeln!(text, "{line}"));
+    let _ = writeln!(text, "{line}");
 }
 
 fn backend_line(backend: &Backend, policy: &EffectivePolicy) -> String {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use futures::future::BoxFuture;
 use mesh_backends::{AttemptError, Backends, LocalModel, Outbound, Started};
 use mesh_core::{BackendId, Capabilities, Place};
@@ -190,7 +191,7 @@ impl Floors {
         let files = self
             .resolver
             .resolve(&cache, &self.shutdown.token, &|progress| {
-                bars.show(progress)
+                bars.show(progress);
             })
             .await;
         bars.clear();
@@ -207,7 +208,12 @@ impl Floors {
             );
         };
         let (path, options) = (model.path.clone(), self.options(wanted));
-        let engine = tokio::task::spawn_blocking(move || Engine::load(path, options)).await??;
+        let shown = path.display().to_string();
+        let loaded = tokio::task::spawn_blocking(move || Engine::load(path, options)).await?;
+        let engine = loaded.with_context(|| {
+            let cache = &wanted.model.name;
+            format!("{shown} cannot be served: name its sha256 in ModelCache {cache} and fetch it again, or use another file")
+        })?;
         Ok(Floor::new(engine))
     }
 

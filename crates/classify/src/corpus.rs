@@ -1,11 +1,11 @@
 //! Everything a request says, as one buffer of segments that the detectors read in one pass.
 //!
 //! ```text
-//! segment 0 | 0x01 | segment 1 | 0x01 | … | joined segments of messages with several parts
+//! segment 0 | 0x01 | segment 1 | 0x01 | … | joined segments
 //! ```
 //! The byte 0x01 between segments is in no pattern, so that nothing matches across two segments by
-//! accident; values that a caller split over the parts of one message are found in the joined
-//! segments. A place never holds text of the request: a name that the mesh does not know is written
+//! accident; values that a caller split over the parts of one message, or over two messages, are
+//! found in the joined segments. A place never holds text of the request: a name that the mesh does not know is written
 //! as its position (`#3`). This module does not look at JSON; that is `walk`'s work.
 
 /// Between two segments; no detector accepts it inside a value.
@@ -136,10 +136,9 @@ impl Corpus {
         }
     }
 
-    /// Adds the listed segments once more without a seam. Long ones only with their ends: a value
-    /// that crosses a border is near it.
-    pub(crate) fn join(&mut self, members: &[usize]) {
-        const END: usize = 512;
+    /// Adds the listed segments once more with `between` instead of a seam. Long ones only with their
+    /// first and last `end` bytes: a value that crosses a border is near it.
+    pub(crate) fn join(&mut self, members: &[usize], between: &str, end: usize) {
         if members.len() < 2 {
             return;
         }
@@ -158,11 +157,14 @@ impl Corpus {
                 self.overflow("");
                 break;
             }
-            if to - from <= 2 * END {
+            if !pieces.is_empty() {
+                self.text.push_str(between);
+            }
+            if to - from <= 2 * end {
                 self.repeat(from, to, segment, &mut pieces);
             } else {
-                let head = self.text.floor_char_boundary(from + END);
-                let tail = self.text.ceil_char_boundary(to - END);
+                let head = self.text.floor_char_boundary(from + end);
+                let tail = self.text.ceil_char_boundary(to - end);
                 self.repeat(from, head, segment, &mut pieces);
                 self.text.push(char::from(SEAM));
                 self.repeat(tail, to, segment, &mut pieces);

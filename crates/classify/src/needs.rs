@@ -104,6 +104,19 @@ fn tools(request: &ModelRequest) -> ToolNeed {
     }
 }
 
+/// Names of hosted tools that are said back; any other type is the caller's text.
+const HOSTED: &[&str] = &[
+    "web_search",
+    "web_search_preview",
+    "file_search",
+    "code_interpreter",
+    "computer",
+    "computer_use_preview",
+    "image_generation",
+    "mcp",
+    "local_shell",
+];
+
 /// Tools that the provider runs. `function` and `custom` tools are run by the caller.
 fn hosted(request: &ModelRequest) -> Vec<String> {
     let tools = request.body.get("tools").and_then(Value::as_array);
@@ -112,7 +125,7 @@ fn hosted(request: &ModelRequest) -> Vec<String> {
         let name = match tool.get("type").and_then(Value::as_str) {
             Some("function" | "custom") => continue,
             None if tool.get("function").is_some() => continue,
-            Some(name) if harmless(name) => name.to_owned(),
+            Some(name) if HOSTED.contains(&name) => name.to_owned(),
             _ => "unnamed".to_owned(),
         };
         if !hosted.contains(&name) && hosted.len() < LISTED {

@@ -124,7 +124,6 @@ impl Run<'_> {
             return Err(Cause::Deadline);
         }
         let (admitted, limits) = self.admit()?;
-        let backend = Arc::clone(admitted.backend());
         let permit = self.leave(&admitted)?;
         let slot = self.slot(&admitted, permit.as_ref())?;
         let mut flight = Flight::new(self.plane, &admitted, permit, slot);

@@ -100,7 +100,21 @@ impl Engine {
             threads: model.device().threads(),
             instructions: model.device().name(),
         };
-        Self::start(model, tokenizer, template, info, (blocks, &options))
+        let engine = Self::start(model, tokenizer, template, info, (blocks, &options))?;
+        engine.prove()?;
+        Ok(engine)
+    }
+
+    /// Computes a few tokens: damaged weights answer with what is no number, and such a model would
+    /// otherwise give empty answers that look fine.
+    fn prove(&self) -> Result<(), Error> {
+        const FEW: usize = 4;
+        let vocab = self.0.info.vocab;
+        let spread = (0..FEW).map(|index| u32::try_from(index * vocab / FEW).unwrap_or(0));
+        let few: Vec<u32> = spread.take(self.0.info.context_tokens).collect();
+        let numbers = self.evaluate(&few)?;
+        let sound = numbers.iter().flatten().all(|number| number.is_finite());
+        if sound { Ok(()) } else { Err(Error::Damaged) }
     }
 
     fn start(

@@ -21,7 +21,7 @@ pub enum Error {
     #[error("could not read the model file")]
     Read(#[source] io::Error),
     /// The head of the file is broken or says something impossible.
-    #[error("the model file is not a usable GGUF: {0}")]
+    #[error("the model file cannot be used")]
     Header(#[from] gguf::Error),
     /// The file needs something this engine does not have.
     #[error("not supported yet: {0}")]
@@ -47,7 +47,7 @@ pub enum Error {
         expected: Vec<u64>,
     },
     /// The data of a tensor could not be used.
-    #[error("tensor {name} is not usable: {source}")]
+    #[error("tensor {name} is not usable")]
     Tensor {
         /// Name of the tensor.
         name: String,

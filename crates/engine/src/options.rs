@@ -74,6 +74,9 @@ pub enum Error {
         /// Rows of the embedding.
         rows: usize,
     },
+    /// The weights compute to what is no number.
+    #[error("the weights in the model file are damaged: they compute to what is no number")]
+    Damaged,
     /// The memory for keys and values does not hold a single block.
     #[error("{given} bytes for keys and values are too few: one block of this model takes {block}")]
     Memory {
@@ -98,6 +101,7 @@ impl Error {
             Self::Tokenizer(error) => error.reason(),
             Self::Template(error) => error.reason(),
             Self::Vocabulary { .. } => "VocabularyMismatch",
+            Self::Damaged => "DamagedWeights",
             Self::Memory { .. } => "CacheTooSmall",
             Self::Threads(_) => "ThreadsUnavailable",
             Self::Evaluate(_) => "EvaluationFailed",

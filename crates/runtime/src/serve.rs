@@ -30,7 +30,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            head: Duration::from_secs(75),
+            head: Duration::from_secs(30),
             unread: Duration::from_mins(2),
             grace: Duration::from_secs(10),
         }

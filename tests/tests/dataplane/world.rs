@@ -1,19 +1,16 @@
 //! A small world: clouds, a floor, a policy, and somebody who asks.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, stream};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
-use mesh_backends::{AttemptError, Backends, ClientOptions, LocalModel, Outbound, Started};
+use mesh_backends::{Backends, ClientOptions, LocalModel};
 use mesh_core::policy::{Constraints, Failover, Floor, Overflow, Ownership, Substitution};
 use mesh_core::{
     Backend, BackendId, Capabilities, Claims, Cloud, Endpoint, JurisdictionSet, Limits,
@@ -21,13 +18,17 @@ use mesh_core::{
     SovereigntyClass, TaskQuality, TaskType,
 };
 use mesh_dataplane::{ApiKeys, Config, Dataplane, Metrics, Parts, SnapshotStore};
-use mesh_protocol::{Event, FinishReason, Usage};
 use mesh_testkit::upstream::ScriptedUpstream;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
+
+#[path = "floor.rs"]
+mod floor;
+
+pub(crate) use floor::{FLOOR_SAYS, Play, PlayedFloor};
 
 /// Builds a [`World`].
 pub(crate) struct Builder {
@@ -404,122 +405,4 @@ fn endpoint(url: &str) -> Endpoint {
         insecure_plaintext: true,
         resolved: Vec::new(),
     }
-}
-
-/// What a played floor does.
-#[derive(Debug, Clone, Default)]
-pub(crate) enum Play {
-    /// Answers with a few words.
-    #[default]
-    Answer,
-    /// Answers, after leaving out old turns, with a loop.
-    Loop,
-    /// Its queue is full.
-    Busy,
-    /// Accepts and never says anything.
-    Hang,
-}
-
-/// A floor without a model. Its answer tells nothing of what it was asked.
-#[derive(Default)]
-pub(crate) struct PlayedFloor {
-    play: Mutex<Play>,
-    calls: AtomicUsize,
-    running: Arc<AtomicUsize>,
-    seen: Mutex<Vec<String>>,
-}
-
-/// What the floor says.
-pub(crate) const FLOOR_SAYS: &str = "the floor answers";
-
-impl PlayedFloor {
-    pub(crate) fn set(&self, play: Play) {
-        *self.play.lock().expect("a lock") = play;
-    }
-
-    /// How often it was asked.
-    pub(crate) fn calls(&self) -> usize {
-        self.calls.load(Ordering::SeqCst)
-    }
-
-    /// Answers that are neither ended nor dropped.
-    pub(crate) fn running(&self) -> usize {
-        self.running.load(Ordering::SeqCst)
-    }
-
-    /// True if `text` was in a request.
-    pub(crate) fn saw(&self, text: &str) -> bool {
-        let seen = self.seen.lock().expect("a lock");
-        seen.iter().any(|body| body.contains(text))
-    }
-}
-
-struct Running(Arc<AtomicUsize>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl LocalModel for PlayedFloor {
-    fn ready(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn start(&self, outbound: Outbound) -> BoxFuture<'_, Result<Started, AttemptError>> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        let body = Value::Object(outbound.request.body.clone()).to_string();
-        self.seen.lock().expect("a lock").push(body);
-        let play = self.play.lock().expect("a lock").clone();
-        if matches!(play, Play::Busy) {
-            let retry_after = Duration::from_secs(7);
-            return async move { Err(AttemptError::Busy { retry_after }) }.boxed();
-        }
-        self.running.fetch_add(1, Ordering::SeqCst);
-        let running = Running(Arc::clone(&self.running));
-        let looping = matches!(play, Play::Loop);
-        let events = match play {
-            Play::Hang => stream::pending().boxed(),
-            Play::Answer | Play::Loop | Play::Busy => stream::iter(words(looping)).boxed(),
-        };
-        let events = events.map(move |event| {
-            let _held = &running;
-            Ok(event)
-        });
-        let started = Started {
-            events: events.boxed(),
-            context_trimmed: looping,
-            system_fingerprint: Some(String::from("fp_floor")),
-            headers: Vec::new(),
-        };
-        async move { Ok(started) }.boxed()
-    }
-}
-
-fn words(repetition: bool) -> Vec<Event> {
-    let mut events: Vec<Event> = FLOOR_SAYS
-        .split_inclusive(' ')
-        .map(|word| Event::Text {
-            choice: 0,
-            text: word.to_owned(),
-            logprobs: None,
-        })
-        .collect();
-    events.push(Event::Finish {
-        choice: 0,
-        reason: if repetition {
-            FinishReason::Length
-        } else {
-            FinishReason::Stop
-        },
-        repetition,
-    });
-    events.push(Event::Usage(Usage {
-        prompt_tokens: 5,
-        completion_tokens: 3,
-        total_tokens: 8,
-        ..Usage::default()
-    }));
-    events
 }

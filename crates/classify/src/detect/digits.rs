@@ -34,7 +34,16 @@ pub(crate) struct Chain<'a> {
 }
 
 const fn separates(byte: u8) -> bool {
-    matches!(byte, b' ' | b'-' | b'.' | b'\t' | b'/' | b'(' | b')' | b'_')
+    matches!(
+        byte,
+        b' ' | b'-' | b'.' | b'\t' | b'/' | b'(' | b')' | b'_' | b',' | b'\n' | b'\r'
+    )
+}
+
+/// True for what separates the lines and entries of a list: a card number may be broken there, a phone
+/// number is not.
+const fn lists(byte: u8) -> bool {
+    matches!(byte, b',' | b'\n' | b'\r')
 }
 
 /// Runs the rules for numbers and addresses.
@@ -97,6 +106,30 @@ fn check(chain: &Chain<'_>, out: &mut Matches) {
         return;
     }
     card::check(chain, out);
-    identity::ssn(chain, out);
-    contact::phone(chain, digits, out);
+    let mut rest = chain.groups;
+    while !rest.is_empty() {
+        let together = entry(chain.text, rest);
+        let (groups, others) = rest.split_at(together);
+        rest = others;
+        let digits: usize = groups.iter().map(Group::len).sum();
+        if digits >= 7 {
+            let entry = Chain { groups, ..*chain };
+            identity::ssn(&entry, out);
+            contact::phone(&entry, digits, out);
+        }
+    }
+}
+
+/// How many of the first groups belong to one entry of a list.
+fn entry(text: &[u8], groups: &[Group]) -> usize {
+    let ends = |pair: &[Group]| match pair {
+        [one, next] => text
+            .get(one.end..next.start)
+            .is_some_and(|gap| gap.iter().any(|byte| lists(*byte))),
+        _ => false,
+    };
+    groups
+        .windows(2)
+        .position(ends)
+        .map_or(groups.len(), |last| last + 1)
 }

@@ -79,6 +79,13 @@ impl Walker {
         for (index, (name, value)) in members.iter().enumerate() {
             self.member(index, name, |walker| match (name.as_str(), value) {
                 ("content", Value::Array(parts)) => walker.parts(parts),
+                ("content", Value::String(_)) => {
+                    let next = walker.walk.corpus.segments().len();
+                    walker.value(value);
+                    if walker.walk.corpus.segments().len() > next {
+                        walker.turns.push(next);
+                    }
+                }
                 (_, value) => walker.value(value),
             });
         }
@@ -92,6 +99,7 @@ impl Walker {
                 other => walker.value(other),
             });
         }
+        self.turns.extend_from_slice(&texts);
         if texts.len() > 1 {
             self.joins.push(texts);
         }

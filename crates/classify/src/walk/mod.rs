@@ -20,6 +20,10 @@ use table::Reading;
 const MAX_DEPTH: usize = 128;
 /// JSON inside a string inside JSON …
 const MAX_DECODED: usize = 4;
+/// Bytes around the border of two parts of a message that are read together.
+const PART_ENDS: usize = 512;
+/// The same for two messages: enough for a number that is split.
+const TURN_ENDS: usize = 48;
 /// The smallest number with twelve digits: a shorter one is no payment card.
 const CARD_SIZED: u64 = 100_000_000_000;
 
@@ -54,6 +58,7 @@ pub(crate) fn walk(request: &ModelRequest, limit: usize) -> Walk {
             turns: 0,
         },
         joins: Vec::new(),
+        turns: Vec::new(),
         path: String::new(),
         voice: Voice::Other,
         message: None,
@@ -67,8 +72,10 @@ pub(crate) fn walk(request: &ModelRequest, limit: usize) -> Walk {
         });
     }
     for members in &walker.joins {
-        walker.walk.corpus.join(members);
+        walker.walk.corpus.join(members, "", PART_ENDS);
     }
+    let turns = std::mem::take(&mut walker.turns);
+    walker.walk.corpus.join(&turns, " ", TURN_ENDS);
     walker.walk
 }
 
@@ -76,6 +83,8 @@ struct Walker {
     walk: Walk,
     /// Groups of segments that are read once more as one.
     joins: Vec<Vec<usize>>,
+    /// Texts of the messages, in order: a value may be split over two of them.
+    turns: Vec<usize>,
     path: String,
     voice: Voice,
     message: Option<usize>,
@@ -209,8 +218,10 @@ impl Walker {
     /// Reads a string and, if it holds escaped JSON, what is inside.
     fn text(&mut self, text: &str) {
         self.push(text);
-        // Without a backslash the raw bytes are the decoded ones, and are read already.
-        if !text.contains('\\') {
+        // Without a backslash the raw bytes are the decoded ones, and are read already; but a number may
+        // be written with an exponent.
+        let hides = text.contains('\\') || json_like(text) && exponent(text);
+        if !hides {
             return;
         }
         let before = self.path.len();
@@ -221,9 +232,8 @@ impl Walker {
                 .skip(&self.path, "JSON in strings, nested too often");
         } else {
             self.decoded += 1;
-            let looks_like_json = text.trim_start().starts_with(['{', '[', '"']);
             match serde_json::from_str::<Value>(text) {
-                Ok(value) if looks_like_json => self.value(&value),
+                Ok(value) if json_like(text) => self.value(&value),
                 _ => {
                     if let Some(plain) = unescape(text) {
                         self.text(&plain);
@@ -240,6 +250,16 @@ impl Walker {
             .corpus
             .push(&self.path, text, self.voice, self.message);
     }
+}
+
+fn json_like(text: &str) -> bool {
+    text.trim_start().starts_with(['{', '[', '"'])
+}
+
+/// True if somewhere a digit is followed by an exponent: `4.1e15`.
+fn exponent(text: &str) -> bool {
+    let follows = |window: &[u8]| matches!(window, [b'0'..=b'9', b'e' | b'E', b'0'..=b'9' | b'+']);
+    text.as_bytes().windows(3).any(follows)
 }
 
 #[expect(

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mesh_backends::AttemptError;
-use mesh_core::{BackendId, Constraint};
+use mesh_core::{BackendId, Constraint, Reason};
+use mesh_protocol::openai::error::ErrorObject;
 use mesh_routing::Attempt;
 
 use crate::health::AttemptKind;
@@ -150,9 +151,21 @@ impl Failures {
     }
 }
 
+fn ours(error: &ErrorObject) -> bool {
+    error.code.as_deref() == Some(Reason::InvalidRequest.as_str())
+}
+
 /// A fault that a backend found in the request, as the caller gets it.
 pub(super) fn to_caller(error: AttemptError) -> Error {
     match error {
+        // A model of this process says it in our words; an upstream in its own.
+        AttemptError::CallerFault { body, .. } if ours(&body.expose().error) => {
+            let error = body.into_exposed().error;
+            Error::InvalidRequest {
+                message: error.message,
+                param: error.param,
+            }
+        }
         AttemptError::CallerFault { status, body } => Error::UpstreamRejected { status, body },
         _ => Error::Internal,
     }

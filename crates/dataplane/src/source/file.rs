@@ -49,8 +49,10 @@ pub struct Rejected {
 
 impl Rejected {
     /// The reason in PascalCase.
-    pub const fn reason(&self) -> &'static str {
-        "ConfigurationRejected"
+    pub fn reason(&self) -> &'static str {
+        self.problems
+            .first()
+            .map_or("ConfigurationRejected", Problem::reason)
     }
 }
 
@@ -91,7 +93,7 @@ impl FileSource {
         if self.path.is_dir() {
             &self.path
         } else {
-            self.path.parent().unwrap_or(Path::new("."))
+            self.path.parent().unwrap_or_else(|| Path::new("."))
         }
     }
 
@@ -205,6 +207,13 @@ impl FileSource {
             .unwrap_or(path);
         let name = name.display().to_string();
         match decode(&name, bytes) {
+            // An editor that empties a file before it writes it must not take a policy away.
+            Ok(text) if text.trim().is_empty() => {
+                let message = "is empty: fill it, or remove it";
+                texts
+                    .problems
+                    .push(problem(Path::new(&name), message.to_owned()));
+            }
             Ok(text) => {
                 let parsed = parse(&name, text);
                 texts.documents.extend(parsed.documents);
