@@ -134,7 +134,7 @@ spec:
                 |text: &str| fs::write(dir.path().join("policy.yaml"), text).expect("written");
             edit("kind: [");
             let refused = hears.recv().await.expect("told").expect_err("a bad edit");
-            assert!(refused.contains("policy.yaml:1:"), "{refused}");
+            assert!(refused.contains("policy.yaml:2:1: "), "{refused}");
             assert_eq!(
                 (
                     store.current().policies.len(),

@@ -21,7 +21,7 @@ pub enum Error {
     #[error("could not read the model file")]
     Read(#[source] io::Error),
     /// The head of the file is broken or says something impossible.
-    #[error("the model file cannot be used")]
+    #[error(transparent)]
     Header(#[from] gguf::Error),
     /// The file needs something this engine does not have.
     #[error("not supported yet: {0}")]

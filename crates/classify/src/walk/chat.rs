@@ -57,6 +57,13 @@ impl Walker {
                     ("content", Value::Array(parts)) => {
                         walker.speaking(voice, |walker| walker.parts(parts));
                     }
+                    ("content", Value::String(_)) => {
+                        let next = walker.walk.corpus.segments().len();
+                        walker.speaking(voice, |walker| walker.value(value));
+                        if walker.walk.corpus.segments().len() > next {
+                            walker.turns.push(next);
+                        }
+                    }
                     ("content" | "refusal" | "reasoning_content", value) => {
                         walker.speaking(voice, |walker| walker.value(value));
                     }
@@ -79,13 +86,6 @@ impl Walker {
         for (index, (name, value)) in members.iter().enumerate() {
             self.member(index, name, |walker| match (name.as_str(), value) {
                 ("content", Value::Array(parts)) => walker.parts(parts),
-                ("content", Value::String(_)) => {
-                    let next = walker.walk.corpus.segments().len();
-                    walker.value(value);
-                    if walker.walk.corpus.segments().len() > next {
-                        walker.turns.push(next);
-                    }
-                }
                 (_, value) => walker.value(value),
             });
         }

@@ -419,3 +419,38 @@ fn values_nested_beyond_all_measure_are_said_to_be_unread() {
     let facts = classify(&request, &Inputs::new(PrivacyLevel::Public, "test"));
     assert!(!facts.scan.complete);
 }
+
+#[test]
+fn a_value_split_over_two_messages_is_found_where_it_begins() {
+    let far = "x ".repeat(500);
+    for (first, second) in [
+        ("card 4111 1111".to_owned(), "1111 1111 ok".to_owned()),
+        (format!("{far}4111 1111"), format!("1111 1111 {far}")),
+    ] {
+        let body = json!({"model": "auto", "messages": [
+            {"role": "user", "content": first},
+            {"role": "user", "content": [{"type": "text", "text": second}]},
+        ]});
+        card_at(&facts(Surface::Chat, body), "/messages/0/content");
+    }
+}
+
+#[test]
+fn a_number_with_an_exponent_in_the_arguments_of_a_tool_is_read() {
+    for depth in [0, 10, 40] {
+        let arguments = format!(
+            "{}4.111111111111111e15{}",
+            "[".repeat(depth),
+            "]".repeat(depth)
+        );
+        let arguments = format!("{{\"n\": {arguments}}}");
+        let body = json!({"model": "auto", "messages": [{"role": "assistant", "content": null, "tool_calls": [
+            {"id": "a", "type": "function", "function": {"name": "pay", "arguments": arguments}},
+        ]}]});
+        assert_eq!(
+            facts(Surface::Chat, body).level,
+            PrivacyLevel::Restricted,
+            "{depth}"
+        );
+    }
+}

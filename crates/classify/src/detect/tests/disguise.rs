@@ -53,7 +53,7 @@ fn a_card_number_broken_over_lines_or_written_as_a_list_is_found() {
         &[
             "4111\n1111\n1111\n1111",
             "my card:\n4111 1111\n1111 1111",
-            "4111111111111\r\n111",
+            "4111\r\n1111\r\n1111\r\n1111",
             "4111, 1111, 1111, 1111",
         ],
     );
