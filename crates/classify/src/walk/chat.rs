@@ -58,11 +58,7 @@ impl Walker {
                         walker.speaking(voice, |walker| walker.parts(parts));
                     }
                     ("content", Value::String(_)) => {
-                        let next = walker.walk.corpus.segments().len();
-                        walker.speaking(voice, |walker| walker.value(value));
-                        if walker.walk.corpus.segments().len() > next {
-                            walker.turns.push(next);
-                        }
+                        walker.speaking(voice, |walker| walker.turn(value));
                     }
                     ("content" | "refusal" | "reasoning_content", value) => {
                         walker.speaking(voice, |walker| walker.value(value));
@@ -88,6 +84,15 @@ impl Walker {
                 ("content", Value::Array(parts)) => walker.parts(parts),
                 (_, value) => walker.value(value),
             });
+        }
+    }
+
+    /// The text of a message.
+    fn turn(&mut self, text: &Value) {
+        let next = self.walk.corpus.segments().len();
+        self.value(text);
+        if self.walk.corpus.segments().len() > next {
+            self.turns.push(next);
         }
     }
 
