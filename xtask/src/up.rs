@@ -30,12 +30,12 @@ fn greeting(listen: &str) -> String {
 When the mesh listens, try it from another terminal:
 
 curl http://{listen}/v1/chat/completions -H 'content-type: application/json' -d '
-{{"model": "auto", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+{{"model": "auto", "messages": [{{"role": "user", "content": "Write one sentence about the sea."}}]}}'
 
 python3 -c '
 from openai import OpenAI  # pip install openai
 mesh = OpenAI(base_url="http://{listen}/v1", api_key="placeholder")
-question = [{{"role": "user", "content": "What is the capital of France?"}}]
+question = [{{"role": "user", "content": "Write one sentence about the sea."}}]
 print(mesh.chat.completions.create(model="auto", messages=question).choices[0].message.content)
 '
 "#
