@@ -7,15 +7,14 @@ use std::path::Path;
 use anyhow::Context;
 use mesh_classify::Inputs;
 use mesh_core::PrivacyLevel;
-use mesh_dataplane::source::accept::text_request;
 
 use crate::args::{Classify, Output};
 use crate::{Answer, output};
 
 pub(crate) fn run(options: &Classify, format: Output) -> anyhow::Result<Answer> {
     let text = read(options.file.as_deref())?;
-    let facts = mesh_classify::classify(
-        &text_request(&text, "auto"),
+    let facts = mesh_classify::classify_text(
+        &text,
         // The lowest base, so that what is shown is what the detectors say.
         &Inputs::new(PrivacyLevel::Public, "nothing assumed"),
     );

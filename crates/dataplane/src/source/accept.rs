@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use mesh_core::policy_test::TestRequest;
 use mesh_core::{Facts, ObjectId, Snapshot};
 use mesh_crds::{Document, Kind, Position, Problem, ProblemKind, Severity};
-use mesh_protocol::{ModelRequest, Surface};
 use mesh_routing::check::ProblemKind as Finding;
 use mesh_routing::policy_test::TestOutcome;
 use mesh_routing::{EffectivePolicy, policy_test};
@@ -68,7 +67,11 @@ pub fn tests(snapshot: &Snapshot, now: Timestamp) -> Vec<TestOutcome> {
 
 /// The facts of a test's request: classified by the very same code as a caller's.
 fn facts_of(test: &TestRequest, policy: &EffectivePolicy) -> Facts {
-    let request = text_request(&test.text, test.model.as_deref().unwrap_or("auto"));
+    let mut request = mesh_classify::text_request(&test.text);
+    if let Some(model) = &test.model {
+        request.body.insert(String::from("model"), json!(model));
+        request.model.clone_from(model);
+    }
     facts(
         &request,
         policy,
@@ -78,25 +81,6 @@ fn facts_of(test: &TestRequest, policy: &EffectivePolicy) -> Facts {
             latency: None,
         },
     )
-}
-
-/// A chat request with one user message.
-pub fn text_request(text: &str, model: &str) -> ModelRequest {
-    let mut body = serde_json::Map::new();
-    body.insert(String::from("model"), json!(model));
-    body.insert(
-        String::from("messages"),
-        json!([{"role": "user", "content": text}]),
-    );
-    ModelRequest {
-        surface: Surface::Chat,
-        body,
-        model: model.to_owned(),
-        stream: false,
-        include_usage: false,
-        n: 1,
-        max_tokens: None,
-    }
 }
 
 fn field_of(kind: Finding) -> &'static str {
