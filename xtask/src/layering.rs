@@ -39,13 +39,38 @@ const ROOMS: &[Room] = &[
             "mesh-crds",
         ],
     ),
+    room("mesh-identity", &[]),
     room(
         "mesh-worker",
         &[
             "mesh-core",
             "mesh-protocol",
             "mesh-engine",
+            "mesh-identity",
             "mesh-models",
+            "mesh-runtime",
+        ],
+    ),
+    room(
+        "mesh-operator",
+        &[
+            "mesh-core",
+            "mesh-protocol",
+            "mesh-classify",
+            "mesh-routing",
+            "mesh-crds",
+            "mesh-identity",
+            "mesh-runtime",
+        ],
+    ),
+    room(
+        "mesh-gateway",
+        &[
+            "mesh-core",
+            "mesh-backends",
+            "mesh-crds",
+            "mesh-dataplane",
+            "mesh-identity",
             "mesh-runtime",
         ],
     ),
@@ -66,8 +91,9 @@ const ROOMS: &[Room] = &[
     ),
     room("mesh-runtime", &[]),
     room("mesh-testkit", &["mesh-core", "mesh-protocol", "mesh-crds"]),
-    room("mesh-e2e", &["mesh-crds"]),
-    room("xtask", &["mesh-crds", "mesh-e2e"]),
+    room("mesh-cluster", &[]),
+    room("mesh-e2e", &["mesh-cluster", "mesh-crds"]),
+    room("xtask", &["mesh-cluster", "mesh-crds", "mesh-e2e"]),
 ];
 
 /// A crate of others and who may use it beyond tests.
@@ -96,6 +122,8 @@ const RESERVED: &[Reserved] = &[
         only: &[
             "mesh",
             "mesh-dataplane",
+            "mesh-gateway",
+            "mesh-operator",
             "mesh-runtime",
             "mesh-worker",
             "mesh-testkit",
@@ -103,11 +131,20 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         matches: |name| name == "anyhow",
-        only: &["mesh", "mesh-worker", "xtask", "mesh-testkit", "mesh-e2e"],
+        only: &[
+            "mesh",
+            "mesh-cluster",
+            "mesh-e2e",
+            "mesh-gateway",
+            "mesh-operator",
+            "mesh-testkit",
+            "mesh-worker",
+            "xtask",
+        ],
     },
     Reserved {
         matches: |name| name == "kube",
-        only: &["mesh-crds"],
+        only: &["mesh-crds", "mesh-e2e", "mesh-gateway", "mesh-operator"],
     },
 ];
 

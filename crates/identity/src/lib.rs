@@ -1,0 +1,1 @@
+//! Who is who inside a mesh: certificates of its own authority, and ServiceAccount tokens.

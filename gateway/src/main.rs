@@ -1,0 +1,3 @@
+//! `mesh-gateway`.
+
+fn main() {}

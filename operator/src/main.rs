@@ -1,0 +1,3 @@
+//! `mesh-operator`.
+
+fn main() {}
