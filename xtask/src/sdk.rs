@@ -154,6 +154,16 @@ fn complete(folder: &Path) -> Result<()> {
 
 fn install_python(context: &Context) -> Result<Command> {
     let scripts = context.root.join("e2e/sdk/python");
+    let mut command = Command::new(python_with_sdk(context)?);
+    command
+        .arg(scripts.join("scenarios.py"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
+}
+
+/// An interpreter that has the OpenAI SDK, installed into the cache if it is not there yet.
+pub(crate) fn python_with_sdk(context: &Context) -> Result<PathBuf> {
+    let scripts = context.root.join("e2e/sdk/python");
     let pins = scripts.join("requirements.txt");
     let interpreter = python()?;
     let version = output(Command::new(&interpreter).arg("--version"))?;
@@ -179,11 +189,7 @@ fn install_python(context: &Context) -> Result<Command> {
         output(pip.arg(&pins))?;
         complete(&folder)?;
     }
-    let mut command = Command::new(inside);
-    command
-        .arg(scripts.join("scenarios.py"))
-        .env("PYTHONDONTWRITEBYTECODE", "1");
-    Ok(command)
+    Ok(inside)
 }
 
 fn install_node(context: &Context, scratch: &Scratch) -> Result<Command> {

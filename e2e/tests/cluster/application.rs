@@ -1,0 +1,115 @@
+//! Pods that are not ours: an application with the official SDK, and a scripted cloud. Their file
+//! systems are the host's Python, mounted read-only, so that no foreign image is needed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+/// Where the host keeps what a Python needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Python {
+    interpreter: PathBuf,
+    scripts: PathBuf,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Python {
+    /// Asks an interpreter where its parts are.
+    pub(crate) fn find(interpreter: &Path, scripts: &Path) -> Result<Self> {
+        let program = "import sys; print(sys.prefix); print(sys.base_prefix)";
+        let said = Command::new(interpreter).args(["-c", program]).output()?;
+        ensure!(said.status.success(), "{} does not run", interpreter.display());
+        let text = String::from_utf8(said.stdout)?;
+        let mut folders: BTreeSet<PathBuf> = text.lines().map(PathBuf::from).collect();
+        for system in ["/lib/x86_64-linux-gnu", "/lib64", "/usr/lib/x86_64-linux-gnu"] {
+            if Path::new(system).is_dir() {
+                folders.insert(PathBuf::from(system));
+            }
+        }
+        folders.insert(scripts.to_path_buf());
+        Ok(Self {
+            interpreter: interpreter.to_path_buf(),
+            scripts: scripts.to_path_buf(),
+            folders,
+        })
+    }
+
+    /// The interpreter, as a command in a pod.
+    pub(crate) fn command(&self) -> String {
+        self.interpreter.display().to_string()
+    }
+
+    /// A script of the tests, as a path in a pod.
+    pub(crate) fn script(&self, name: &str) -> String {
+        self.scripts.join(name).display().to_string()
+    }
+
+    fn volumes(&self) -> Vec<(Value, Value)> {
+        let volume = |(number, folder): (usize, &PathBuf)| {
+            let name = format!("host-{number}");
+            // What is a link on the host is a folder in the pod.
+            let real = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+            (
+                json!({"name": name, "hostPath": {"path": real, "type": "Directory"}}),
+                json!({"name": name, "mountPath": folder, "readOnly": true}),
+            )
+        };
+        self.folders.iter().enumerate().map(volume).collect()
+    }
+
+    /// A pod that runs `args` with this Python and holds a token for the mesh.
+    pub(crate) fn pod(&self, namespace: &str, name: &str, image: &str, args: &[&str]) -> Value {
+        let (mut volumes, mut mounts): (Vec<_>, Vec<_>) = self.volumes().into_iter().unzip();
+        volumes.push(json!({"name": "token", "projected": {"sources": [
+            {"serviceAccountToken": {"audience": "inferencemesh.dev", "expirationSeconds": 3600, "path": "token"}}]}}));
+        mounts.push(json!({"name": "token", "mountPath": "/var/run/secrets/inferencemesh.dev/token", "readOnly": true}));
+        volumes.push(json!({"name": "tmp", "emptyDir": {}}));
+        mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": namespace, "name": name, "labels": {"app": name}},
+            "spec": {
+                "serviceAccountName": name,
+                "terminationGracePeriodSeconds": 0,
+                "volumes": volumes,
+                "containers": [{
+                    "name": "app", "image": image, "imagePullPolicy": "Never",
+                    "command": [self.command()], "args": args,
+                    "env": [{"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}],
+                    "securityContext": {"runAsUser": 65534, "runAsNonRoot": true},
+                    "volumeMounts": mounts,
+                }],
+            },
+        })
+    }
+}
+
+/// What an application saw of one request.
+#[derive(Debug, Clone)]
+pub(crate) struct Said(pub(crate) Value);
+
+impl Said {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let line = text.lines().last().context("nothing was said")?;
+        Ok(Self(serde_json::from_str(line).with_context(|| format!("not what ask.py says: {text}"))?))
+    }
+
+    pub(crate) fn status(&self) -> u64 {
+        self.0["status"].as_u64().unwrap_or_default()
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        self.0["text"].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn code(&self) -> &str {
+        self.0["code"].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.0["headers"][name].as_str().unwrap_or_default()
+    }
+}

@@ -1,0 +1,6 @@
+//! What the story tells, a file per part.
+
+pub(crate) mod ask;
+pub(crate) mod floor;
+pub(crate) mod install;
+pub(crate) mod serve;

@@ -1,0 +1,226 @@
+//! One cluster with the release installed from the chart, and the hands of a platform engineer.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use mesh_cluster::{Cluster, Options, Tier};
+use serde_json::{Value, json};
+
+use crate::application::{Python, Said};
+
+pub(crate) const RELEASE: &str = "mesh";
+pub(crate) const HOME: &str = "mesh-system";
+pub(crate) const TEAM: &str = "team";
+pub(crate) const APP: &str = "app";
+const IMAGES: [&str; 4] = ["operator", "gateway", "worker", "worker-floor"];
+
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) python: Python,
+    root: PathBuf,
+    loads: AtomicU64,
+}
+
+/// An application that asks without pause.
+pub(crate) struct Load<'w> {
+    world: &'w World,
+    name: String,
+}
+
+impl World {
+    /// None where the machine has not what it takes, which is said.
+    pub(crate) fn start() -> Result<Option<Self>> {
+        let (Some(images), Some(python)) = (std::env::var_os("MESH_IMAGES"), std::env::var_os("MESH_SDK_PYTHON")) else {
+            ensure!(
+                std::env::var_os("CI").is_none(),
+                "MESH_IMAGES and MESH_SDK_PYTHON are not set, so the release cannot be tested"
+            );
+            println!("skipped: MESH_IMAGES and MESH_SDK_PYTHON are not set; `cargo xtask test` builds what they name and sets them");
+            return Ok(None);
+        };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("e2e lies in the checkout")?.to_path_buf();
+        let python = Python::find(Path::new(&python), &root.join("e2e/app"))?;
+        let cluster = Cluster::start(&Options {
+            tier: Tier::Nodes,
+            nodes: 1,
+            name: String::from("e2e"),
+            ..Options::default()
+        })?;
+        for image in IMAGES {
+            cluster.import_image(&Path::new(&images).join(format!("{image}.tar")))?;
+        }
+        Ok(Some(Self { cluster, python, root, loads: AtomicU64::new(0) }))
+    }
+
+    pub(crate) fn path(&self, path: &str) -> String {
+        self.root.join(path).display().to_string()
+    }
+
+    /// kubectl, or its words if it refuses.
+    pub(crate) fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
+        let done = Command::new(self.cluster.tool("kubectl"))
+            .arg("--kubeconfig")
+            .arg(self.cluster.kubeconfig())
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        if done.status.success() {
+            Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&done.stderr).into_owned())
+        }
+    }
+
+    pub(crate) fn kubectl(&self, args: &[&str]) -> String {
+        self.try_kubectl(args).unwrap_or_else(|said| panic!("kubectl {}: {said}", args.join(" ")))
+    }
+
+    pub(crate) fn helm(&self, args: &[&str]) -> String {
+        let done = Command::new(self.cluster.tool("helm"))
+            .args(args)
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "helm {}: {said}", args.join(" "));
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    /// Server-side apply of one object or a list of them.
+    pub(crate) fn apply(&self, object: &Value) {
+        self.try_apply(object).unwrap_or_else(|said| panic!("apply: {said}"));
+    }
+
+    pub(crate) fn try_apply(&self, object: &Value) -> Result<String, String> {
+        use std::io::Write;
+        let mut child = Command::new(self.cluster.tool("kubectl"))
+            .arg("--kubeconfig")
+            .arg(self.cluster.kubeconfig())
+            .args(["apply", "--server-side", "--force-conflicts", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+        let done = child.wait_with_output().unwrap();
+        if done.status.success() {
+            Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&done.stderr).into_owned())
+        }
+    }
+
+    pub(crate) fn get(&self, args: &[&str]) -> Value {
+        let text = self.kubectl(&[&["get", "-o", "json"], args].concat());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Waits as a platform engineer does.
+    pub(crate) fn wait(&self, namespace: &str, what: &str, condition: &str, limit: Duration) {
+        let (limit, condition) = (format!("--timeout={}s", limit.as_secs()), format!("--for=condition={condition}"));
+        self.kubectl(&["wait", "-n", namespace, what, &condition, &limit]);
+    }
+
+    /// Looks until `found` gives something. For what kubectl cannot wait for.
+    pub(crate) fn until<T>(&self, what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(value) = found() {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// A namespace with a ServiceAccount and a pod of the test's Python.
+    pub(crate) fn python_pod(&self, namespace: &str, name: &str, args: &[&str]) {
+        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {"team": namespace}}}));
+        self.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": name}}));
+        self.apply(&self.python.pod(namespace, name, &self.cluster.pause_image(), args));
+        self.wait(namespace, &format!("pod/{name}"), "Ready", Duration::from_mins(1));
+    }
+
+    /// An application that waits to be told what to ask.
+    pub(crate) fn application(&self, namespace: &str) {
+        self.python_pod(namespace, APP, &["-c", "import signal; signal.pause()"]);
+    }
+
+    pub(crate) fn exec(&self, namespace: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(self.cluster.tool("kubectl"));
+        command
+            .arg("--kubeconfig")
+            .arg(self.cluster.kubeconfig())
+            .args(["exec", "-n", namespace, APP, "--"])
+            .arg(self.python.command())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// One request of the application in `namespace`, by the official SDK.
+    pub(crate) fn ask(&self, namespace: &str, request: &Value) -> Said {
+        let script = self.python.script("ask.py");
+        let done = self.exec(namespace, &[&script, &request.to_string()]).output().unwrap();
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "ask.py: {errors}");
+        Said::parse(&String::from_utf8_lossy(&done.stdout)).unwrap()
+    }
+
+    /// Asks without pause from now on. It runs in the pod by itself, so it outlives the API server.
+    pub(crate) fn load(&self, model: &str, callers: usize) -> Load<'_> {
+        let name = format!("/tmp/load-{}", self.loads.fetch_add(1, Ordering::Relaxed));
+        let (python, script) = (self.python.command(), self.python.script("load.py"));
+        let program = format!(
+            "import subprocess; subprocess.Popen([{python:?}, {script:?}, {model:?}, '{callers}', '{name}.end'], \
+             stdout=open('{name}.part', 'w'), stderr=subprocess.STDOUT, start_new_session=True)"
+        );
+        let done = self.exec(TEAM, &["-c", &program]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        Load { world: self, name }
+    }
+
+    /// What somebody would look at first.
+    pub(crate) fn diagnosis(&self) -> String {
+        let mut text = String::new();
+        for args in [
+            &["get", "pods,deployments,jobs,endpointslices", "-A", "-o", "wide"][..],
+            &["get", "mesh", "-A", "-o", "wide"],
+            &["get", "events", "-A", "--sort-by=.lastTimestamp"],
+            &["logs", "-n", HOME, "-l", "app.kubernetes.io/component=operator", "--tail=40"],
+            &["logs", "-n", HOME, "-l", "app.kubernetes.io/component=gateway", "--tail=40"],
+            &["logs", "-n", HOME, "-l", "app.kubernetes.io/component=worker", "--all-containers", "--tail=20"],
+        ] {
+            let said = self.try_kubectl(args).unwrap_or_else(|said| said);
+            text.push_str(&format!("--- kubectl {}\n{said}\n", args.join(" ")));
+        }
+        text
+    }
+}
+
+impl Load<'_> {
+    /// Ends it; gives the number of requests and what failed.
+    pub(crate) fn finish(self) -> Result<(u64, Vec<String>)> {
+        let name = &self.name;
+        let program = format!(
+            "import time\nopen('{name}.end', 'w').close()\nfor _ in range(1200):\n    text = open('{name}.part').read()\n    \
+             if text.endswith('}}\\n'):\n        break\n    time.sleep(0.1)\nprint(text)"
+        );
+        let done = self.world.exec(TEAM, &["-c", &program]).output()?;
+        let text = String::from_utf8_lossy(&done.stdout);
+        let Some(said) = text.trim().lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok()) else {
+            bail!("load.py said {text} {}", String::from_utf8_lossy(&done.stderr));
+        };
+        println!("  load: {said}");
+        let failures = said["failures"].as_array().into_iter().flatten().map(Value::to_string).collect();
+        Ok((said["requests"].as_u64().unwrap_or_default(), failures))
+    }
+}
