@@ -8,6 +8,7 @@
 
 mod bench;
 mod check;
+mod cluster;
 mod context;
 mod generate;
 mod layering;
@@ -32,7 +33,7 @@ struct Cli {
     task: Task,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Task {
     /// Build and run the product with the standalone samples.
     Up,
@@ -50,6 +51,11 @@ enum Task {
     Model,
     /// Test the built release binary with the official SDKs.
     Sdk,
+    /// Build the programs of a Kubernetes, for tests and `cluster`.
+    Tools,
+    /// A Kubernetes of this machine's own, to play with.
+    #[command(subcommand)]
+    Cluster(cluster::Task),
     /// Measure the gateway's overhead and the floor's speed.
     Bench {
         /// Requests per connection and measurement.
@@ -87,6 +93,8 @@ fn run(task: Task) -> anyhow::Result<bool> {
             println!("{tally}");
             tally.good(context.ci)
         }),
+        Task::Tools => mesh_cluster::tool::build_all().map(|()| true),
+        Task::Cluster(task) => cluster::run(task),
         Task::Bench {
             requests,
             gateway_only,

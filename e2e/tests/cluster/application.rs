@@ -21,10 +21,18 @@ impl Python {
     pub(crate) fn find(interpreter: &Path, scripts: &Path) -> Result<Self> {
         let program = "import sys; print(sys.prefix); print(sys.base_prefix)";
         let said = Command::new(interpreter).args(["-c", program]).output()?;
-        ensure!(said.status.success(), "{} does not run", interpreter.display());
+        ensure!(
+            said.status.success(),
+            "{} does not run",
+            interpreter.display()
+        );
         let text = String::from_utf8(said.stdout)?;
         let mut folders: BTreeSet<PathBuf> = text.lines().map(PathBuf::from).collect();
-        for system in ["/lib/x86_64-linux-gnu", "/lib64", "/usr/lib/x86_64-linux-gnu"] {
+        for system in [
+            "/lib/x86_64-linux-gnu",
+            "/lib64",
+            "/usr/lib/x86_64-linux-gnu",
+        ] {
             if Path::new(system).is_dir() {
                 folders.insert(PathBuf::from(system));
             }
@@ -94,7 +102,9 @@ pub(crate) struct Said(pub(crate) Value);
 impl Said {
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let line = text.lines().last().context("nothing was said")?;
-        Ok(Self(serde_json::from_str(line).with_context(|| format!("not what ask.py says: {text}"))?))
+        Ok(Self(serde_json::from_str(line).with_context(|| {
+            format!("not what ask.py says: {text}")
+        })?))
     }
 
     pub(crate) fn status(&self) -> u64 {

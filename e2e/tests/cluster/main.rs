@@ -9,7 +9,11 @@
     clippy::tests_outside_test_module,
     reason = "a test program of its own, which speaks as cargo's do"
 )]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a chapter that cannot go on ends by a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a chapter that cannot go on ends by a panic"
+)]
 
 mod application;
 mod chapter;
@@ -24,22 +28,61 @@ use crate::world::World;
 type Chapter = (&'static str, fn(&World));
 
 const CHAPTERS: &[Chapter] = &[
-    ("helm_install_brings_up_a_floor_that_is_ready", chapter::install::floor),
-    ("every_pod_of_the_release_runs_restricted", chapter::install::restricted),
+    (
+        "helm_install_brings_up_a_floor_that_is_ready",
+        chapter::install::floor,
+    ),
+    (
+        "every_pod_of_the_release_runs_restricted",
+        chapter::install::restricted,
+    ),
     ("the_samples_become_ready", chapter::install::samples),
-    ("an_application_pod_gets_the_models_answer_through_the_gateway", chapter::ask::answer),
-    ("nobody_is_served_without_a_token_of_ours", chapter::ask::strangers),
+    (
+        "an_application_pod_gets_the_models_answer_through_the_gateway",
+        chapter::ask::answer,
+    ),
+    (
+        "nobody_is_served_without_a_token_of_ours",
+        chapter::ask::strangers,
+    ),
     ("an_api_key_is_let_in_and_taken_back", chapter::ask::api_key),
-    ("a_card_number_never_reaches_the_cloud_pod", chapter::ask::card),
-    ("the_key_goes_to_the_cloud_and_a_tenants_backend_cannot_have_it", chapter::ask::secrets),
+    (
+        "a_card_number_never_reaches_the_cloud_pod",
+        chapter::ask::card,
+    ),
+    (
+        "the_key_goes_to_the_cloud_and_a_tenants_backend_cannot_have_it",
+        chapter::ask::secrets,
+    ),
     ("scaling_under_load_fails_no_request", chapter::serve::scale),
-    ("a_killed_worker_is_not_noticed_by_the_next_request", chapter::serve::killed_worker),
-    ("the_gateway_answers_while_the_api_server_is_gone", chapter::serve::api_outage),
-    ("a_rolling_restart_of_the_gateway_cuts_no_stream", chapter::serve::gateway_rollout),
-    ("the_last_floor_can_be_neither_deleted_nor_scaled_away", chapter::floor::protected),
-    ("the_last_floor_is_protected_without_the_operator", chapter::floor::protected_alone),
-    ("a_namespace_with_backends_can_be_deleted", chapter::floor::namespace),
-    ("helm_uninstall_keeps_the_kinds_and_removes_the_rest", chapter::install::uninstall),
+    (
+        "a_killed_worker_is_not_noticed_by_the_next_request",
+        chapter::serve::killed_worker,
+    ),
+    (
+        "the_gateway_answers_while_the_api_server_is_gone",
+        chapter::serve::api_outage,
+    ),
+    (
+        "a_rolling_restart_of_the_gateway_cuts_no_stream",
+        chapter::serve::gateway_rollout,
+    ),
+    (
+        "the_last_floor_can_be_neither_deleted_nor_scaled_away",
+        chapter::floor::protected,
+    ),
+    (
+        "the_last_floor_is_protected_without_the_operator",
+        chapter::floor::protected_alone,
+    ),
+    (
+        "a_namespace_with_backends_can_be_deleted",
+        chapter::floor::namespace,
+    ),
+    (
+        "helm_uninstall_keeps_the_kinds_and_removes_the_rest",
+        chapter::install::uninstall,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -53,15 +96,23 @@ fn main() -> ExitCode {
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
             println!("the cluster could not be started: {error:#}");
-            println!("test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
+            println!(
+                "test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
+            );
             return ExitCode::FAILURE;
         }
     };
-    println!("\nrunning {} chapters (cluster up after {:.1} s)", CHAPTERS.len(), begun.elapsed().as_secs_f32());
+    println!(
+        "\nrunning {} chapters (cluster up after {:.1} s)",
+        CHAPTERS.len(),
+        begun.elapsed().as_secs_f32()
+    );
     let (mut passed, mut failed, mut filtered) = (0, 0, 0);
     for (number, (name, chapter)) in CHAPTERS.iter().enumerate() {
         // The first chapters make what the others need.
-        let wanted = filter.as_ref().is_none_or(|part| name.contains(part.as_str()) || number == 0);
+        let wanted = filter
+            .as_ref()
+            .is_none_or(|part| name.contains(part.as_str()) || number == 0);
         if !wanted {
             filtered += 1;
             continue;
@@ -69,7 +120,10 @@ fn main() -> ExitCode {
         let since = Instant::now();
         let good = catch_unwind(AssertUnwindSafe(|| chapter(&world))).is_ok();
         let verdict = if good { "ok" } else { "FAILED" };
-        println!("test {name} ... {verdict} ({:.1} s)", since.elapsed().as_secs_f32());
+        println!(
+            "test {name} ... {verdict} ({:.1} s)",
+            since.elapsed().as_secs_f32()
+        );
         if good {
             passed += 1;
         } else {
@@ -82,6 +136,13 @@ fn main() -> ExitCode {
     }
     drop(world);
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    println!("\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s", begun.elapsed().as_secs_f32());
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!(
+        "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s",
+        begun.elapsed().as_secs_f32()
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

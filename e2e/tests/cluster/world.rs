@@ -33,15 +33,23 @@ pub(crate) struct Load<'w> {
 impl World {
     /// None where the machine has not what it takes, which is said.
     pub(crate) fn start() -> Result<Option<Self>> {
-        let (Some(images), Some(python)) = (std::env::var_os("MESH_IMAGES"), std::env::var_os("MESH_SDK_PYTHON")) else {
+        let (Some(images), Some(python)) = (
+            std::env::var_os("MESH_IMAGES"),
+            std::env::var_os("MESH_SDK_PYTHON"),
+        ) else {
             ensure!(
                 std::env::var_os("CI").is_none(),
                 "MESH_IMAGES and MESH_SDK_PYTHON are not set, so the release cannot be tested"
             );
-            println!("skipped: MESH_IMAGES and MESH_SDK_PYTHON are not set; `cargo xtask test` builds what they name and sets them");
+            println!(
+                "skipped: MESH_IMAGES and MESH_SDK_PYTHON are not set; `cargo xtask test` builds what they name and sets them"
+            );
             return Ok(None);
         };
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("e2e lies in the checkout")?.to_path_buf();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("e2e lies in the checkout")?
+            .to_path_buf();
         let python = Python::find(Path::new(&python), &root.join("e2e/app"))?;
         let cluster = Cluster::start(&Options {
             tier: Tier::Nodes,
@@ -52,7 +60,12 @@ impl World {
         for image in IMAGES {
             cluster.import_image(&Path::new(&images).join(format!("{image}.tar")))?;
         }
-        Ok(Some(Self { cluster, python, root, loads: AtomicU64::new(0) }))
+        Ok(Some(Self {
+            cluster,
+            python,
+            root,
+            loads: AtomicU64::new(0),
+        }))
     }
 
     pub(crate) fn path(&self, path: &str) -> String {
@@ -76,7 +89,8 @@ impl World {
     }
 
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
-        self.try_kubectl(args).unwrap_or_else(|said| panic!("kubectl {}: {said}", args.join(" ")))
+        self.try_kubectl(args)
+            .unwrap_or_else(|said| panic!("kubectl {}: {said}", args.join(" ")))
     }
 
     pub(crate) fn helm(&self, args: &[&str]) -> String {
@@ -93,7 +107,8 @@ impl World {
 
     /// Server-side apply of one object or a list of them.
     pub(crate) fn apply(&self, object: &Value) {
-        self.try_apply(object).unwrap_or_else(|said| panic!("apply: {said}"));
+        self.try_apply(object)
+            .unwrap_or_else(|said| panic!("apply: {said}"));
     }
 
     pub(crate) fn try_apply(&self, object: &Value) -> Result<String, String> {
@@ -107,7 +122,12 @@ impl World {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(object.to_string().as_bytes())
+            .unwrap();
         let done = child.wait_with_output().unwrap();
         if done.status.success() {
             Ok(String::from_utf8_lossy(&done.stdout).into_owned())
@@ -123,12 +143,20 @@ impl World {
 
     /// Waits as a platform engineer does.
     pub(crate) fn wait(&self, namespace: &str, what: &str, condition: &str, limit: Duration) {
-        let (limit, condition) = (format!("--timeout={}s", limit.as_secs()), format!("--for=condition={condition}"));
+        let (limit, condition) = (
+            format!("--timeout={}s", limit.as_secs()),
+            format!("--for=condition={condition}"),
+        );
         self.kubectl(&["wait", "-n", namespace, what, &condition, &limit]);
     }
 
     /// Looks until `found` gives something. For what kubectl cannot wait for.
-    pub(crate) fn until<T>(&self, what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
+    pub(crate) fn until<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut found: impl FnMut() -> Option<T>,
+    ) -> T {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(value) = found() {
@@ -143,8 +171,17 @@ impl World {
     pub(crate) fn python_pod(&self, namespace: &str, name: &str, args: &[&str]) {
         self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {"team": namespace}}}));
         self.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": name}}));
-        self.apply(&self.python.pod(namespace, name, &self.cluster.pause_image(), args));
-        self.wait(namespace, &format!("pod/{name}"), "Ready", Duration::from_mins(1));
+        self.apply(
+            &self
+                .python
+                .pod(namespace, name, &self.cluster.pause_image(), args),
+        );
+        self.wait(
+            namespace,
+            &format!("pod/{name}"),
+            "Ready",
+            Duration::from_mins(1),
+        );
     }
 
     /// An application that waits to be told what to ask.
@@ -169,7 +206,10 @@ impl World {
     /// One request of the application in `namespace`, by the official SDK.
     pub(crate) fn ask(&self, namespace: &str, request: &Value) -> Said {
         let script = self.python.script("ask.py");
-        let done = self.exec(namespace, &[&script, &request.to_string()]).output().unwrap();
+        let done = self
+            .exec(namespace, &[&script, &request.to_string()])
+            .output()
+            .unwrap();
         let errors = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "ask.py: {errors}");
         Said::parse(&String::from_utf8_lossy(&done.stdout)).unwrap()
@@ -184,7 +224,11 @@ impl World {
              stdout=open('{name}.part', 'w'), stderr=subprocess.STDOUT, start_new_session=True)"
         );
         let done = self.exec(TEAM, &["-c", &program]).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         Load { world: self, name }
     }
 
@@ -192,12 +236,40 @@ impl World {
     pub(crate) fn diagnosis(&self) -> String {
         let mut text = String::new();
         for args in [
-            &["get", "pods,deployments,jobs,endpointslices", "-A", "-o", "wide"][..],
+            &[
+                "get",
+                "pods,deployments,jobs,endpointslices",
+                "-A",
+                "-o",
+                "wide",
+            ][..],
             &["get", "mesh", "-A", "-o", "wide"],
             &["get", "events", "-A", "--sort-by=.lastTimestamp"],
-            &["logs", "-n", HOME, "-l", "app.kubernetes.io/component=operator", "--tail=40"],
-            &["logs", "-n", HOME, "-l", "app.kubernetes.io/component=gateway", "--tail=40"],
-            &["logs", "-n", HOME, "-l", "app.kubernetes.io/component=worker", "--all-containers", "--tail=20"],
+            &[
+                "logs",
+                "-n",
+                HOME,
+                "-l",
+                "app.kubernetes.io/component=operator",
+                "--tail=40",
+            ],
+            &[
+                "logs",
+                "-n",
+                HOME,
+                "-l",
+                "app.kubernetes.io/component=gateway",
+                "--tail=40",
+            ],
+            &[
+                "logs",
+                "-n",
+                HOME,
+                "-l",
+                "app.kubernetes.io/component=worker",
+                "--all-containers",
+                "--tail=20",
+            ],
         ] {
             let said = self.try_kubectl(args).unwrap_or_else(|said| said);
             text.push_str(&format!("--- kubectl {}\n{said}\n", args.join(" ")));
@@ -216,11 +288,24 @@ impl Load<'_> {
         );
         let done = self.world.exec(TEAM, &["-c", &program]).output()?;
         let text = String::from_utf8_lossy(&done.stdout);
-        let Some(said) = text.trim().lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok()) else {
-            bail!("load.py said {text} {}", String::from_utf8_lossy(&done.stderr));
+        let Some(said) = text
+            .trim()
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str::<Value>(line).ok())
+        else {
+            bail!(
+                "load.py said {text} {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
         };
         println!("  load: {said}");
-        let failures = said["failures"].as_array().into_iter().flatten().map(Value::to_string).collect();
+        let failures = said["failures"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(Value::to_string)
+            .collect();
         Ok((said["requests"].as_u64().unwrap_or_default(), failures))
     }
 }

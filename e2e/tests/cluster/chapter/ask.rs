@@ -17,10 +17,18 @@ pub(crate) fn answer(world: &World) {
         (said.status() == 200).then_some(said)
     });
     assert!(!said.text().is_empty(), "{said:?}");
-    assert_eq!(said.header("mesh-sovereignty-class"), "OwnHardware", "{said:?}");
+    assert_eq!(
+        said.header("mesh-sovereignty-class"),
+        "OwnHardware",
+        "{said:?}"
+    );
     assert_eq!(said.header("mesh-privacy"), "confidential", "{said:?}");
     let streamed = world.ask(TEAM, &json!({"model": "smollm2", "text": "What is the capital of France?", "max_tokens": 24, "stream": true}));
-    assert_eq!(streamed.text(), said.text(), "a stream says the same: {streamed:?}");
+    assert_eq!(
+        streamed.text(),
+        said.text(),
+        "a stream says the same: {streamed:?}"
+    );
 }
 
 pub(crate) fn strangers(world: &World) {
@@ -39,10 +47,21 @@ pub(crate) fn api_key(world: &World) {
     // SHA-256 of `secret`, from `printf %s secret | sha256sum`.
     let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
     world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": HOME, "name": "mesh-api-keys"}, "stringData": {"alice": hash}}));
-    let ask = || world.ask(TEAM, &json!({"text": "Hello", "token": "secret", "max_tokens": 2})).status();
-    world.until("the key is let in", Duration::from_secs(90), || (ask() == 200).then_some(()));
+    let ask = || {
+        world
+            .ask(
+                TEAM,
+                &json!({"text": "Hello", "token": "secret", "max_tokens": 2}),
+            )
+            .status()
+    };
+    world.until("the key is let in", Duration::from_secs(90), || {
+        (ask() == 200).then_some(())
+    });
     world.kubectl(&["delete", "secret", "-n", HOME, "mesh-api-keys"]);
-    world.until("the key is refused again", Duration::from_secs(90), || (ask() == 401).then_some(()));
+    world.until("the key is refused again", Duration::from_secs(90), || {
+        (ask() == 401).then_some(())
+    });
 }
 
 /// A pod that plays a cloud, and a backend that names it.
@@ -53,19 +72,24 @@ fn cloud(world: &World) {
         "spec": {"selector": {"app": "cloud"}, "ports": [{"port": 8000}]}}));
     world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": HOME, "name": "cloud-key"}, "stringData": {"apiKey": KEY}}));
     world.apply(&backend(HOME, "scripted-cloud"));
-    world.wait(HOME, "inferencebackend/scripted-cloud", "Ready", Duration::from_mins(1));
+    world.wait(
+        HOME,
+        "inferencebackend/scripted-cloud",
+        "Ready",
+        Duration::from_mins(1),
+    );
 }
 
 fn backend(namespace: &str, name: &str) -> Value {
     json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend", "metadata": {"namespace": namespace, "name": name},
-        "spec": {
-            "cloud": {
-                "provider": "scripted", "url": "http://cloud.clouds.svc:8000/v1", "insecurePlaintext": true,
-                "credentials": {"secretRef": {"name": "cloud-key", "key": "apiKey"}},
-                "claims": {"seat": ["DE"], "dataCenters": ["DE"], "governingLaw": ["DE"], "retention": {"days": 0, "training": false}, "expires": "2031-01-01"},
-            },
-            "models": [{"name": "big", "license": "LicenseRef-proprietary", "capabilities": {"contextTokens": 100_000, "tasks": [{"name": "Chat", "quality": "0.90", "source": "test"}]}}],
-        }})
+    "spec": {
+        "cloud": {
+            "provider": "scripted", "url": "http://cloud.clouds.svc:8000/v1", "insecurePlaintext": true,
+            "credentials": {"secretRef": {"name": "cloud-key", "key": "apiKey"}},
+            "claims": {"seat": ["DE"], "dataCenters": ["DE"], "governingLaw": ["DE"], "retention": {"days": 0, "training": false}, "expires": "2031-01-01"},
+        },
+        "models": [{"name": "big", "license": "LicenseRef-proprietary", "capabilities": {"contextTokens": 100_000, "tasks": [{"name": "Chat", "quality": "0.90", "source": "test"}]}}],
+    }})
 }
 
 fn cloud_log(world: &World) -> String {
@@ -82,47 +106,102 @@ pub(crate) fn card(world: &World) {
             "defaults": {"privacy": "Public"},
             "floor": {"backendRef": {"name": "floor"}},
         }}));
-    world.wait(HOME, "sovereigntypolicy/team", "Ready", Duration::from_mins(1));
-    let public = world.until("the cloud answers what is public", Duration::from_secs(30), || {
-        let said = world.ask(TEAM, &json!({"model": "big", "text": "Say something public."}));
-        (said.header("mesh-backend") == "scripted-cloud").then_some(said)
-    });
-    assert_eq!((public.status(), public.text()), (200, "Greetings from the cloud."), "{public:?}");
+    world.wait(
+        HOME,
+        "sovereigntypolicy/team",
+        "Ready",
+        Duration::from_mins(1),
+    );
+    let public = world.until(
+        "the cloud answers what is public",
+        Duration::from_secs(30),
+        || {
+            let said = world.ask(
+                TEAM,
+                &json!({"model": "big", "text": "Say something public."}),
+            );
+            (said.header("mesh-backend") == "scripted-cloud").then_some(said)
+        },
+    );
+    assert_eq!(
+        (public.status(), public.text()),
+        (200, "Greetings from the cloud."),
+        "{public:?}"
+    );
     for stream in [false, true] {
         for model in ["auto", "big"] {
             let said = world.ask(TEAM, &json!({"model": model, "text": format!("Charge {CARD} please."), "stream": stream}));
             assert_ne!(said.header("mesh-backend"), "scripted-cloud", "{said:?}");
-            assert!(said.status() == 200 && said.header("mesh-privacy") == "restricted" || said.status() == 403, "{said:?}");
+            assert!(
+                said.status() == 200 && said.header("mesh-privacy") == "restricted"
+                    || said.status() == 403,
+                "{said:?}"
+            );
         }
     }
     let raised = world.ask(TEAM, &json!({"model": "auto", "text": "Raised by its caller.", "headers": {"mesh-privacy": "restricted"}}));
-    assert_eq!(raised.header("mesh-sovereignty-class"), "OwnHardware", "{raised:?}");
+    assert_eq!(
+        raised.header("mesh-sovereignty-class"),
+        "OwnHardware",
+        "{raised:?}"
+    );
     let log = cloud_log(world);
     assert!(log.contains("Say something public."), "{log}");
-    assert!(!log.contains("4111") && !log.contains("Charge") && !log.contains("Raised by"), "{log}");
+    assert!(
+        !log.contains("4111") && !log.contains("Charge") && !log.contains("Raised by"),
+        "{log}"
+    );
     for pod in ["operator", "gateway", "worker"] {
         let selector = format!("app.kubernetes.io/component={pod}");
-        let log = world.kubectl(&["logs", "-n", HOME, "-l", &selector, "--all-containers", "--tail=-1"]);
-        assert!(!log.contains("4111") && !log.contains("something public"), "{pod} wrote a prompt: {log}");
+        let log = world.kubectl(&[
+            "logs",
+            "-n",
+            HOME,
+            "-l",
+            &selector,
+            "--all-containers",
+            "--tail=-1",
+        ]);
+        assert!(
+            !log.contains("4111") && !log.contains("something public"),
+            "{pod} wrote a prompt: {log}"
+        );
     }
 }
 
 pub(crate) fn secrets(world: &World) {
-    assert!(cloud_log(world).contains(&format!("Bearer {KEY}")), "the cloud gets its key");
+    assert!(
+        cloud_log(world).contains(&format!("Bearer {KEY}")),
+        "the cloud gets its key"
+    );
     // A tenant names the Secret of the mesh namespace: there is none of that name in its own.
     world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend", "metadata": {"namespace": TEAM, "name": "mine"},
         "spec": backend(TEAM, "mine")["spec"]}));
-    let reason = world.until("the tenant's backend is judged", Duration::from_secs(30), || {
-        let object = world.get(&["-n", TEAM, "inferencebackend/mine"]);
-        object["status"]["conditions"].as_array()?.iter().find(|one| one["type"] == "Ready" && one["status"] == "False").cloned()
-    });
-    println!("  tenant's backend: {} {}", reason["reason"], reason["message"]);
+    let reason = world.until(
+        "the tenant's backend is judged",
+        Duration::from_secs(30),
+        || {
+            let object = world.get(&["-n", TEAM, "inferencebackend/mine"]);
+            object["status"]["conditions"]
+                .as_array()?
+                .iter()
+                .find(|one| one["type"] == "Ready" && one["status"] == "False")
+                .cloned()
+        },
+    );
+    println!(
+        "  tenant's backend: {} {}",
+        reason["reason"], reason["message"]
+    );
     let before = cloud_log(world).matches(KEY).count();
     for _ in 0..3 {
         let said = world.ask(TEAM, &json!({"model": "big", "text": "Hello"}));
         assert_ne!(said.header("mesh-backend"), "team/mine", "{said:?}");
     }
     let asked = cloud_log(world).matches(KEY).count() - before;
-    assert!(asked <= 3, "the mesh's own backend may have been asked, with its own key: {asked}");
+    assert!(
+        asked <= 3,
+        "the mesh's own backend may have been asked, with its own key: {asked}"
+    );
     world.kubectl(&["delete", "inferencebackend", "-n", TEAM, "mine"]);
 }

@@ -8,10 +8,37 @@ use crate::world::{HOME, World};
 
 fn attempts(world: &World) {
     for args in [
-        &["delete", "-n", HOME, "inferencebackend/floor", "--wait=false"][..],
-        &["delete", "-n", HOME, "inferencebackends", "--all", "--wait=false"],
-        &["scale", "-n", HOME, "inferencebackend/floor", "--replicas=0"],
-        &["patch", "-n", HOME, "inferencebackend/floor", "--type=merge", "-p", r#"{"spec":{"inCluster":{"replicas":0}}}"#],
+        &[
+            "delete",
+            "-n",
+            HOME,
+            "inferencebackend/floor",
+            "--wait=false",
+        ][..],
+        &[
+            "delete",
+            "-n",
+            HOME,
+            "inferencebackends",
+            "--all",
+            "--wait=false",
+        ],
+        &[
+            "scale",
+            "-n",
+            HOME,
+            "inferencebackend/floor",
+            "--replicas=0",
+        ],
+        &[
+            "patch",
+            "-n",
+            HOME,
+            "inferencebackend/floor",
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"inCluster":{"replicas":0}}}"#,
+        ],
     ] {
         let said = world.try_kubectl(args).expect_err(&args.join(" "));
         assert!(said.contains("floor"), "{said}");
@@ -19,9 +46,28 @@ fn attempts(world: &World) {
     let floor = world.get(&["-n", HOME, "inferencebackend/floor"]);
     assert!(floor["metadata"]["deletionTimestamp"].is_null());
     assert!(floor["spec"]["inCluster"]["replicas"].as_i64().unwrap_or(1) >= 1);
-    world.kubectl(&["label", "-n", HOME, "inferencebackend/floor", "tried=yes", "--overwrite"]);
-    world.kubectl(&["scale", "-n", HOME, "inferencebackend/floor", "--replicas=2"]);
-    world.kubectl(&["scale", "-n", HOME, "inferencebackend/floor", "--replicas=1"]);
+    world.kubectl(&[
+        "label",
+        "-n",
+        HOME,
+        "inferencebackend/floor",
+        "tried=yes",
+        "--overwrite",
+    ]);
+    world.kubectl(&[
+        "scale",
+        "-n",
+        HOME,
+        "inferencebackend/floor",
+        "--replicas=2",
+    ]);
+    world.kubectl(&[
+        "scale",
+        "-n",
+        HOME,
+        "inferencebackend/floor",
+        "--replicas=1",
+    ]);
 }
 
 pub(crate) fn protected(world: &World) {
@@ -29,14 +75,39 @@ pub(crate) fn protected(world: &World) {
 }
 
 pub(crate) fn protected_alone(world: &World) {
-    world.kubectl(&["scale", "-n", HOME, "deployment/mesh-operator", "--replicas=0"]);
+    world.kubectl(&[
+        "scale",
+        "-n",
+        HOME,
+        "deployment/mesh-operator",
+        "--replicas=0",
+    ]);
     world.until("the operator is gone", Duration::from_mins(1), || {
-        let pods = world.get(&["pods", "-n", HOME, "-l", "app.kubernetes.io/component=operator"]);
+        let pods = world.get(&[
+            "pods",
+            "-n",
+            HOME,
+            "-l",
+            "app.kubernetes.io/component=operator",
+        ]);
         pods["items"].as_array()?.is_empty().then_some(())
     });
     attempts(world);
-    world.kubectl(&["scale", "-n", HOME, "deployment/mesh-operator", "--replicas=2"]);
-    world.kubectl(&["rollout", "status", "-n", HOME, "deployment/mesh-operator", "--timeout=90s"]);
+    world.kubectl(&[
+        "scale",
+        "-n",
+        HOME,
+        "deployment/mesh-operator",
+        "--replicas=2",
+    ]);
+    world.kubectl(&[
+        "rollout",
+        "status",
+        "-n",
+        HOME,
+        "deployment/mesh-operator",
+        "--timeout=90s",
+    ]);
 }
 
 pub(crate) fn namespace(world: &World) {
@@ -48,6 +119,10 @@ pub(crate) fn namespace(world: &World) {
         "spec": {"inCluster": {"modelRef": {"name": "m"}}, "models": [{"name": "own"}]}}));
     world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": name, "name": "p"},
         "spec": {"floor": {"backendRef": {"name": "b"}, "protect": true}}}));
-    world.until("the worker is made", Duration::from_secs(30), || world.try_kubectl(&["get", "-n", name, "deployment/b-worker"]).ok());
+    world.until("the worker is made", Duration::from_secs(30), || {
+        world
+            .try_kubectl(&["get", "-n", name, "deployment/b-worker"])
+            .ok()
+    });
     world.kubectl(&["delete", "namespace", name, "--timeout=60s"]);
 }

@@ -13,28 +13,67 @@ pub(crate) fn floor(world: &World) {
     let enforced = "pod-security.kubernetes.io/enforce=restricted";
     world.kubectl(&["label", "namespace", HOME, enforced]);
     let begun = std::time::Instant::now();
-    world.helm(&["install", RELEASE, &world.path("charts/inference-mesh"), "-n", HOME, "--wait", "--timeout", "3m"]);
-    println!("  helm install --wait: {:.1} s", begun.elapsed().as_secs_f32());
+    world.helm(&[
+        "install",
+        RELEASE,
+        &world.path("charts/inference-mesh"),
+        "-n",
+        HOME,
+        "--wait",
+        "--timeout",
+        "3m",
+    ]);
+    println!(
+        "  helm install --wait: {:.1} s",
+        begun.elapsed().as_secs_f32()
+    );
     let limit = Duration::from_mins(3);
-    world.until("the floor is made", limit, || world.try_kubectl(&["get", "-n", HOME, "inferencebackend/floor"]).ok());
+    world.until("the floor is made", limit, || {
+        world
+            .try_kubectl(&["get", "-n", HOME, "inferencebackend/floor"])
+            .ok()
+    });
     world.wait(HOME, "modelcache/floor", "Ready", limit);
     world.wait(HOME, "inferencebackend/floor", "Ready", limit);
     world.wait(HOME, "sovereigntypolicy/default", "Ready", limit);
     println!("  floor Ready after {:.1} s", begun.elapsed().as_secs_f32());
     let backend = world.get(&["-n", HOME, "inferencebackend/floor"]);
-    assert_eq!(backend["status"]["sovereignty"]["class"], "OwnHardware", "{}", backend["status"]);
-    assert_eq!(backend["status"]["observedGeneration"], backend["metadata"]["generation"]);
+    assert_eq!(
+        backend["status"]["sovereignty"]["class"], "OwnHardware",
+        "{}",
+        backend["status"]
+    );
+    assert_eq!(
+        backend["status"]["observedGeneration"],
+        backend["metadata"]["generation"]
+    );
     world.application(TEAM);
 }
 
 pub(crate) fn restricted(world: &World) {
     let pods = world.get(&["pods", "-n", HOME]);
     let pods = pods["items"].as_array().unwrap();
-    assert!(pods.len() >= 3, "operator, gateway and floor: {}", pods.len());
+    assert!(
+        pods.len() >= 3,
+        "operator, gateway and floor: {}",
+        pods.len()
+    );
     for pod in pods {
         let name = &pod["metadata"]["name"];
-        assert_eq!(pod["spec"]["automountServiceAccountToken"].as_bool().unwrap_or(true) && pod["metadata"]["labels"]["app.kubernetes.io/component"] == "worker", false, "{name} needs no API token");
-        for container in pod["spec"]["containers"].as_array().into_iter().chain(pod["spec"]["initContainers"].as_array()).flatten() {
+        assert_eq!(
+            pod["spec"]["automountServiceAccountToken"]
+                .as_bool()
+                .unwrap_or(true)
+                && pod["metadata"]["labels"]["app.kubernetes.io/component"] == "worker",
+            false,
+            "{name} needs no API token"
+        );
+        for container in pod["spec"]["containers"]
+            .as_array()
+            .into_iter()
+            .chain(pod["spec"]["initContainers"].as_array())
+            .flatten()
+        {
             let context = &container["securityContext"];
             assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
             assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
@@ -43,34 +82,71 @@ pub(crate) fn restricted(world: &World) {
 }
 
 pub(crate) fn samples(world: &World) {
-    world.kubectl(&["apply", "--server-side", "-R", "-f", &world.path("deploy/samples/cluster")]);
+    world.kubectl(&[
+        "apply",
+        "--server-side",
+        "-R",
+        "-f",
+        &world.path("deploy/samples/cluster"),
+    ]);
     let limit = Duration::from_mins(3);
     for kind in KINDS {
         let objects = world.get(&[kind, "-A"]);
         for object in objects["items"].as_array().unwrap() {
-            let (namespace, name) = (text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]));
+            let (namespace, name) = (
+                text(&object["metadata"]["namespace"]),
+                text(&object["metadata"]["name"]),
+            );
             world.wait(namespace, &format!("{kind}/{name}"), "Ready", limit);
         }
     }
     let listed = world.kubectl(&["get", "mesh", "-A"]);
-    assert!(listed.contains("inferencebackend.inferencemesh.dev/floor"), "{listed}");
+    assert!(
+        listed.contains("inferencebackend.inferencemesh.dev/floor"),
+        "{listed}"
+    );
 }
 
 pub(crate) fn uninstall(world: &World) {
-    world.helm(&["uninstall", RELEASE, "-n", HOME, "--wait", "--timeout", "2m"]);
+    world.helm(&[
+        "uninstall",
+        RELEASE,
+        "-n",
+        HOME,
+        "--wait",
+        "--timeout",
+        "2m",
+    ]);
     for kind in KINDS {
         let crd = format!("crd/{kind}.inferencemesh.dev");
         world.kubectl(&["get", &crd]);
     }
     let floor = world.get(&["-n", HOME, "inferencebackend/floor"]);
-    assert_eq!(text(&floor["metadata"]["name"]), "floor", "objects of the user stay");
+    assert_eq!(
+        text(&floor["metadata"]["name"]),
+        "floor",
+        "objects of the user stay"
+    );
     let gone = || {
-        let left = world.kubectl(&["get", "deployments,services,networkpolicies,poddisruptionbudgets,pods", "-n", HOME, "-o", "name"]);
+        let left = world.kubectl(&[
+            "get",
+            "deployments,services,networkpolicies,poddisruptionbudgets,pods",
+            "-n",
+            HOME,
+            "-o",
+            "name",
+        ]);
         let cluster = world.kubectl(&["get", "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,mutatingwebhookconfigurations", "-l", "app.kubernetes.io/part-of=inference-mesh", "-o", "name"]);
-        (left.trim().is_empty() && cluster.trim().is_empty()).then_some(()).ok_or(format!("{left}{cluster}"))
+        (left.trim().is_empty() && cluster.trim().is_empty())
+            .then_some(())
+            .ok_or(format!("{left}{cluster}"))
     };
     let mut last = String::new();
-    world.until("nothing of the release is left", Duration::from_mins(2), || gone().map_err(|left| last = left).ok());
+    world.until(
+        "nothing of the release is left",
+        Duration::from_mins(2),
+        || gone().map_err(|left| last = left).ok(),
+    );
     drop(last);
 }
 

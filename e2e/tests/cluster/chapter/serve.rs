@@ -13,17 +13,45 @@ const OUTAGE: Duration = Duration::from_secs(8);
 
 fn workers(world: &World) -> Vec<serde_json::Value> {
     let pods = world.get(&["pods", "-n", HOME, "-l", "inferencemesh.dev/backend=floor"]);
-    let ready = |pod: &serde_json::Value| pod["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True")) && pod["metadata"]["deletionTimestamp"].is_null();
-    pods["items"].as_array().unwrap().iter().filter(|pod| ready(pod)).cloned().collect()
+    let ready = |pod: &serde_json::Value| {
+        pod["status"]["conditions"].as_array().is_some_and(|all| {
+            all.iter()
+                .any(|one| one["type"] == "Ready" && one["status"] == "True")
+        }) && pod["metadata"]["deletionTimestamp"].is_null()
+    };
+    pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|pod| ready(pod))
+        .cloned()
+        .collect()
 }
 
 pub(crate) fn scale(world: &World) {
     let load = world.load("smollm2", 2);
-    world.kubectl(&["scale", "-n", HOME, "inferencebackend/floor", "--replicas=2"]);
-    world.until("two workers are ready", LIMIT, || (workers(world).len() == 2).then_some(()));
-    world.until("status says two", LIMIT, || (world.get(&["-n", HOME, "inferencebackend/floor"])["status"]["replicas"] == 2).then_some(()));
+    world.kubectl(&[
+        "scale",
+        "-n",
+        HOME,
+        "inferencebackend/floor",
+        "--replicas=2",
+    ]);
+    world.until("two workers are ready", LIMIT, || {
+        (workers(world).len() == 2).then_some(())
+    });
+    world.until("status says two", LIMIT, || {
+        (world.get(&["-n", HOME, "inferencebackend/floor"])["status"]["replicas"] == 2)
+            .then_some(())
+    });
     std::thread::sleep(Duration::from_secs(3));
-    world.kubectl(&["scale", "-n", HOME, "inferencebackend/floor", "--replicas=1"]);
+    world.kubectl(&[
+        "scale",
+        "-n",
+        HOME,
+        "inferencebackend/floor",
+        "--replicas=1",
+    ]);
     world.until("one worker is left", LIMIT, || {
         let pods = world.get(&["pods", "-n", HOME, "-l", "inferencemesh.dev/backend=floor"]);
         (pods["items"].as_array()?.len() == 1).then_some(())
@@ -34,17 +62,34 @@ pub(crate) fn scale(world: &World) {
 }
 
 pub(crate) fn killed_worker(world: &World) {
-    world.kubectl(&["scale", "-n", HOME, "inferencebackend/floor", "--replicas=2"]);
-    world.until("two workers are ready", LIMIT, || (workers(world).len() == 2).then_some(()));
+    world.kubectl(&[
+        "scale",
+        "-n",
+        HOME,
+        "inferencebackend/floor",
+        "--replicas=2",
+    ]);
+    world.until("two workers are ready", LIMIT, || {
+        (workers(world).len() == 2).then_some(())
+    });
     let asked = json!({"model": "smollm2", "text": "Hello", "max_tokens": 4});
     assert_eq!(world.ask(TEAM, &asked).status(), 200);
     let victim = text(&workers(world)[0]["metadata"]["uid"]).to_owned();
-    assert!(world.cluster.kill_pod(&victim).unwrap() > 0, "no process of {victim} was found");
+    assert!(
+        world.cluster.kill_pod(&victim).unwrap() > 0,
+        "no process of {victim} was found"
+    );
     for _ in 0..4 {
         let said = world.ask(TEAM, &asked);
         assert_eq!(said.status(), 200, "{said:?}");
     }
-    world.kubectl(&["scale", "-n", HOME, "inferencebackend/floor", "--replicas=1"]);
+    world.kubectl(&[
+        "scale",
+        "-n",
+        HOME,
+        "inferencebackend/floor",
+        "--replicas=1",
+    ]);
 }
 
 pub(crate) fn api_outage(world: &World) {
@@ -52,7 +97,9 @@ pub(crate) fn api_outage(world: &World) {
     world.cluster.kill("kube-apiserver").unwrap();
     std::thread::sleep(OUTAGE);
     world.cluster.restart("kube-apiserver").unwrap();
-    world.until("the API server is back", LIMIT, || world.try_kubectl(&["get", "namespaces"]).ok());
+    world.until("the API server is back", LIMIT, || {
+        world.try_kubectl(&["get", "namespaces"]).ok()
+    });
     let (requests, failures) = load.finish().unwrap();
     assert!(requests >= 3, "only {requests} requests");
     assert!(failures.is_empty(), "{failures:?}");
@@ -61,7 +108,14 @@ pub(crate) fn api_outage(world: &World) {
 pub(crate) fn gateway_rollout(world: &World) {
     let load = world.load("smollm2", 2);
     world.kubectl(&["rollout", "restart", "-n", HOME, "deployment/mesh-gateway"]);
-    world.kubectl(&["rollout", "status", "-n", HOME, "deployment/mesh-gateway", "--timeout=120s"]);
+    world.kubectl(&[
+        "rollout",
+        "status",
+        "-n",
+        HOME,
+        "deployment/mesh-gateway",
+        "--timeout=120s",
+    ]);
     std::thread::sleep(Duration::from_secs(2));
     let (requests, failures) = load.finish().unwrap();
     assert!(requests >= 4, "only {requests} requests");

@@ -1,0 +1,352 @@
+//! etcd, kube-apiserver and what runs beside them.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::certificate::Authority;
+use crate::namespace::{Namespace, enter_network};
+use crate::process::{self, Daemon};
+use crate::state::State;
+use crate::tool::Tools;
+use crate::{Options, Tier, tool};
+
+/// Address of the API server inside a cluster with nodes.
+pub(crate) const ADDRESS: &str = "10.77.0.254";
+/// Service addresses.
+const SERVICES: &str = "10.0.0.0/24";
+const START: Duration = Duration::from_secs(60);
+
+/// Every request's user, verb and resource: what RBAC is compared with.
+const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
+  {"level": "None", "nonResourceURLs": ["/readyz*", "/livez*", "/healthz*"]},
+  {"level": "Metadata"}]}"#;
+
+/// The control plane of a cluster.
+#[derive(Debug)]
+pub(crate) struct ControlPlane {
+    pub(crate) daemons: Vec<Daemon>,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) server: String,
+    namespace: Option<Namespace>,
+    kubectl: PathBuf,
+    folder: PathBuf,
+}
+
+/// Two ports that were free a moment ago. etcd and the API server cannot be asked for the port they got.
+fn ports<const N: usize>() -> Result<[u16; N]> {
+    let listeners: Vec<TcpListener> = (0..N)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()?;
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+impl ControlPlane {
+    pub(crate) fn start(
+        options: &Options,
+        state: &State,
+        tools: &Tools,
+        authority: &Authority,
+    ) -> Result<Self> {
+        let namespace = (options.tier == Tier::Nodes)
+            .then(|| network(state))
+            .transpose()?;
+        let (etcd_port, peer_port, api_port) = if namespace.is_some() {
+            (2379, 2380, 6443)
+        } else {
+            let [etcd, peer, api] = ports()?;
+            (etcd, peer, api)
+        };
+        let address = if namespace.is_some() {
+            ADDRESS
+        } else {
+            "127.0.0.1"
+        };
+        let place = |daemon: Daemon| {
+            let daemon = daemon.logged(state);
+            match namespace {
+                Some(namespace) => daemon.inside(namespace.holder, false),
+                None => daemon,
+            }
+        };
+        let etcd = place(Daemon::new(
+            "etcd",
+            &tools.path("etcd")?,
+            etcd_args(state, etcd_port, peer_port),
+        ));
+        let api = api_args(
+            state,
+            authority,
+            address,
+            api_port,
+            etcd_port,
+            namespace.is_some(),
+        )?;
+        let api = place(Daemon::new(
+            "kube-apiserver",
+            &tools.path("kube-apiserver")?,
+            api,
+        ));
+        let server = format!("https://{address}:{api_port}");
+        let mut plane = Self {
+            daemons: vec![etcd, api],
+            kubeconfig: state.path("admin.kubeconfig"),
+            server,
+            namespace,
+            kubectl: tools.path("kubectl")?,
+            folder: state.folder.clone(),
+        };
+        let admin = authority.user("admin", Some("system:masters"))?;
+        authority.kubeconfig(&plane.kubeconfig, &plane.server, &admin)?;
+        if options.tier > Tier::ControlPlane {
+            plane
+                .daemons
+                .push(place(plane.controller_manager(authority, tools)?));
+            plane
+                .daemons
+                .push(place(plane.scheduler(authority, tools)?));
+        }
+        plane
+            .daemons
+            .iter()
+            .try_for_each(|daemon| daemon.start(state))?;
+        Ok(plane)
+    }
+
+    fn controller_manager(&self, authority: &Authority, tools: &Tools) -> Result<Daemon> {
+        let config = self.kubeconfig_for(authority, "system:kube-controller-manager", None)?;
+        let args = words(&[
+            &format!("--kubeconfig={}", config.display()),
+            &format!(
+                "--service-account-private-key-file={}",
+                authority.account_key().display()
+            ),
+            &format!("--root-ca-file={}", authority.certificate().display()),
+            &format!(
+                "--cluster-signing-cert-file={}",
+                authority.certificate().display()
+            ),
+            &format!("--cluster-signing-key-file={}", authority.key().display()),
+            "--use-service-account-credentials",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--node-monitor-period=2s",
+            "--node-monitor-grace-period=16s",
+            "--kube-api-qps=200",
+            "--kube-api-burst=400",
+        ]);
+        Ok(Daemon::new(
+            "kube-controller-manager",
+            &tools.path("kube-controller-manager")?,
+            args,
+        ))
+    }
+
+    fn scheduler(&self, authority: &Authority, tools: &Tools) -> Result<Daemon> {
+        let config = self.kubeconfig_for(authority, "system:kube-scheduler", None)?;
+        let args = words(&[
+            &format!("--kubeconfig={}", config.display()),
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--kube-api-qps=200",
+            "--kube-api-burst=400",
+        ]);
+        Ok(Daemon::new(
+            "kube-scheduler",
+            &tools.path("kube-scheduler")?,
+            args,
+        ))
+    }
+
+    pub(crate) fn kubeconfig_for(
+        &self,
+        authority: &Authority,
+        user: &str,
+        group: Option<&str>,
+    ) -> Result<PathBuf> {
+        let file = self
+            .folder
+            .join(format!("{}.kubeconfig", user.replace([':', '/'], "-")));
+        authority.kubeconfig(&file, &self.server, &authority.user(user, group)?)?;
+        Ok(file)
+    }
+
+    /// A program in the control plane's network.
+    pub(crate) fn enter(&self, program: &Path) -> Command {
+        match self.namespace {
+            Some(namespace) => enter_network(namespace.holder, program),
+            None => Command::new(program),
+        }
+    }
+
+    fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut command = self.enter(&self.kubectl);
+        command.env("KUBECONFIG", &self.kubeconfig).args(args);
+        process::run(&mut command)
+    }
+
+    /// Waits until the API server is ready.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let mut ended = None;
+        let ready = process::until("the API server is ready", START, || {
+            ended = self.daemons.iter().find_map(|daemon| daemon.alive().err());
+            (ended.is_some() || self.kubectl(&["get", "--raw", "/readyz"]).is_ok()).then_some(())
+        });
+        match ended {
+            Some(error) => Err(error),
+            None => {
+                ready.with_context(|| self.daemons.iter().map(Daemon::tail).collect::<String>())
+            }
+        }
+    }
+
+    pub(crate) fn apply(&self, objects: &Value) -> Result<()> {
+        let file = self.folder.join("apply.json");
+        fs::write(&file, objects.to_string())?;
+        let file = file.display().to_string();
+        self.kubectl(&["apply", "--server-side", "-f", &file])
+            .map(drop)
+    }
+
+    /// Starts kwok and hundreds of nodes that only seem to be.
+    pub(crate) fn start_fake_nodes(&mut self, state: &State) -> Result<()> {
+        let kwok = tool::path("kwok")?;
+        let stages = kwok.with_file_name(tool::STAGES);
+        let args = words(&[
+            &format!("--kubeconfig={}", self.kubeconfig.display()),
+            &format!("--config={}", stages.display()),
+            "--manage-all-nodes=true",
+            "--node-lease-duration-seconds=40",
+        ]);
+        let kwok = Daemon::new("kwok", &kwok, args).logged(state);
+        kwok.start(state)?;
+        self.daemons.push(kwok);
+        self.apply(&crate::fake::nodes())
+    }
+
+    /// Cuts or heals the link of a node.
+    pub(crate) fn link(&self, node: u8, up: bool) -> Result<()> {
+        let namespace = self
+            .namespace
+            .context("only clusters with nodes have links")?;
+        let state = if up { "up" } else { "down" };
+        namespace
+            .sh(&format!("ip link set v{node} {state}"))
+            .map(drop)
+    }
+
+    /// The network of a cluster with nodes.
+    pub(crate) fn namespace(&self) -> Result<Namespace> {
+        self.namespace
+            .context("only clusters with nodes have a network")
+    }
+}
+
+fn network(state: &State) -> Result<Namespace> {
+    let namespace = Namespace::create(state, "cp", &[])?;
+    namespace.sh(&format!(
+        "ip link add br0 type bridge && ip addr add {ADDRESS}/24 dev br0 && ip link set br0 up"
+    ))?;
+    Ok(namespace)
+}
+
+fn words(args: &[&str]) -> Vec<String> {
+    args.iter().map(|arg| (*arg).to_owned()).collect()
+}
+
+fn etcd_args(state: &State, client: u16, peer: u16) -> Vec<String> {
+    let (client, peer) = (
+        format!("http://127.0.0.1:{client}"),
+        format!("http://127.0.0.1:{peer}"),
+    );
+    words(&[
+        &format!("--data-dir={}", state.path("etcd").display()),
+        &format!("--listen-client-urls={client}"),
+        &format!("--advertise-client-urls={client}"),
+        &format!("--listen-peer-urls={peer}"),
+        &format!("--initial-advertise-peer-urls={peer}"),
+        &format!("--initial-cluster=default={peer}"),
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+    ])
+}
+
+fn api_args(
+    state: &State,
+    authority: &Authority,
+    address: &str,
+    port: u16,
+    etcd: u16,
+    nodes: bool,
+) -> Result<Vec<String>> {
+    let policy = state.path("audit-policy.json");
+    fs::write(&policy, AUDIT)?;
+    let hosts = [
+        address,
+        "127.0.0.1",
+        "10.0.0.1",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
+    let server = authority.server("kube-apiserver", &hosts)?;
+    let proxy = authority.user("front-proxy", None)?;
+    let (ca, account, public) = (
+        authority.certificate(),
+        authority.account_key(),
+        authority.account_public_key(),
+    );
+    let (ca, account, public) = (ca.display(), account.display(), public.display());
+    let mut args = words(&[
+        &format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+        &format!("--secure-port={port}"),
+        &format!("--bind-address={address}"),
+        &format!("--advertise-address={address}"),
+        &format!("--cert-dir={}", state.path("pki").display()),
+        &format!("--tls-cert-file={}", server.certificate.display()),
+        &format!("--tls-private-key-file={}", server.key.display()),
+        &format!("--client-ca-file={ca}"),
+        &format!("--service-cluster-ip-range={SERVICES}"),
+        "--service-account-issuer=https://kubernetes.default.svc",
+        &format!("--service-account-key-file={public}"),
+        &format!("--service-account-signing-key-file={account}"),
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        "--allow-privileged",
+        "--requestheader-allowed-names=front-proxy",
+        &format!("--requestheader-client-ca-file={ca}"),
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        &format!("--proxy-client-cert-file={}", proxy.certificate.display()),
+        &format!("--proxy-client-key-file={}", proxy.key.display()),
+        &format!("--audit-log-path={}", state.path("audit.log").display()),
+        &format!("--audit-policy-file={}", policy.display()),
+    ]);
+    if nodes {
+        let kubelet = authority.user("kube-apiserver-kubelet-client", Some("system:masters"))?;
+        args.extend(words(&[
+            "--enable-aggregator-routing=true",
+            "--kubelet-preferred-address-types=InternalIP",
+            &format!("--kubelet-certificate-authority={ca}"),
+            &format!(
+                "--kubelet-client-certificate={}",
+                kubelet.certificate.display()
+            ),
+            &format!("--kubelet-client-key={}", kubelet.key.display()),
+        ]));
+    } else {
+        args.push(String::from("--endpoint-reconciler-type=none"));
+    }
+    Ok(args)
+}

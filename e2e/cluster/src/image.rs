@@ -1,0 +1,201 @@
+//! Images from files of this machine: one layer, no base, no daemon. And the two that every node needs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::process::run;
+use crate::tool;
+
+/// Does nothing until it is told to end.
+pub(crate) const PAUSE: &str = "inferencemesh.test/pause:1";
+const DNS: &str = "inferencemesh.test/coredns:1";
+
+/// A program that sleeps until a signal, in as few bytes as a linker makes.
+const PAUSE_SOURCE: &str = "#include <signal.h>\n#include <unistd.h>\nstatic void end(int s) { _exit(0); }\n\
+int main(void) { signal(SIGTERM, end); signal(SIGINT, end); for (;;) pause(); }\n";
+
+/// An image to build.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    /// Full name with its tag.
+    pub name: String,
+    /// Files of this machine and where they go, with their modes, such as `0555`.
+    pub files: Vec<(PathBuf, String, String)>,
+    /// What runs.
+    pub entrypoint: String,
+    /// Labels.
+    pub labels: Vec<(String, String)>,
+}
+
+/// An archive in the OCI layout.
+#[derive(Debug, Clone)]
+pub(crate) struct Archive {
+    pub(crate) archive: PathBuf,
+}
+
+/// Writes an image as an OCI archive with Debian's buildah. The same files give the same layers.
+///
+/// # Errors
+/// If buildah is missing or refuses.
+pub fn build_image(image: &Image, archive: &Path) -> Result<()> {
+    let storage = tool::cache()?
+        .join("buildah")
+        .join(std::process::id().to_string());
+    fs::create_dir_all(&storage)?;
+    let done = build_in(image, archive, &storage);
+    drop(fs::remove_dir_all(&storage));
+    done
+}
+
+fn build_in(image: &Image, archive: &Path, storage: &Path) -> Result<()> {
+    let buildah = |args: &[&str]| {
+        let mut command = Command::new("buildah");
+        command
+            .arg("--root")
+            .arg(storage.join("root"))
+            .arg("--runroot")
+            .arg(storage.join("run"))
+            .args(args)
+            .env("BUILDAH_ISOLATION", "chroot")
+            .env("STORAGE_DRIVER", "vfs");
+        run(&mut command)
+    };
+    let container =
+        buildah(&["from", "scratch"]).context("no image can be built: install buildah")?;
+    let container = container.trim();
+    ensure!(!container.is_empty(), "buildah gave no container");
+    for (from, to, mode) in &image.files {
+        buildah(&[
+            "copy",
+            "--chmod",
+            mode,
+            "--chown",
+            "0:0",
+            container,
+            &from.display().to_string(),
+            to,
+        ])?;
+    }
+    let entrypoint = json!([image.entrypoint]).to_string();
+    let mut config = vec![
+        "config",
+        "--entrypoint",
+        &entrypoint,
+        "--cmd",
+        "",
+        "--user",
+        "65532:65532",
+    ];
+    let labels: Vec<String> = image
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    labels
+        .iter()
+        .for_each(|label| config.extend(["--label", label]));
+    config.push(container);
+    buildah(&config)?;
+    buildah(&[
+        "commit",
+        "--quiet",
+        "--timestamp",
+        "0",
+        container,
+        &image.name,
+    ])?;
+    if let Some(folder) = archive.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let part = archive.with_extension("part");
+    drop(fs::remove_file(&part));
+    let target = format!("oci-archive:{}:{}", part.display(), image.name);
+    buildah(&[
+        "push",
+        "--quiet",
+        "--compression-format",
+        "gzip",
+        &image.name,
+        &target,
+    ])?;
+    Ok(fs::rename(part, archive)?)
+}
+
+fn kept(name: &str, image: impl FnOnce() -> Result<Image>) -> Result<Archive> {
+    let archive = tool::cache()?.join("images").join(format!("{name}.tar"));
+    if !archive.is_file() {
+        build_image(&image()?, &archive)?;
+    }
+    Ok(Archive { archive })
+}
+
+/// The image of every sandbox.
+pub(crate) fn pause() -> Result<Archive> {
+    kept("pause-1", || {
+        let folder = tool::cache()?.join("images");
+        fs::create_dir_all(&folder)?;
+        let (source, program) = (folder.join("pause.c"), folder.join("pause"));
+        fs::write(&source, PAUSE_SOURCE)?;
+        let mut compiler = Command::new("cc");
+        compiler
+            .args(["-static", "-Os", "-s", "-o"])
+            .arg(&program)
+            .arg(&source);
+        run(&mut compiler).context("the pause program could not be compiled: install gcc")?;
+        Ok(Image {
+            name: PAUSE.to_owned(),
+            files: vec![(program, String::from("/pause"), String::from("0555"))],
+            entrypoint: String::from("/pause"),
+            labels: Vec::new(),
+        })
+    })
+}
+
+/// The image of the cluster's DNS server.
+pub(crate) fn dns() -> Result<Archive> {
+    let program = tool::path("coredns")?;
+    kept("coredns-1", || {
+        Ok(Image {
+            name: DNS.to_owned(),
+            files: vec![(program, String::from("/coredns"), String::from("0555"))],
+            entrypoint: String::from("/coredns"),
+            labels: Vec::new(),
+        })
+    })
+}
+
+/// CoreDNS as it runs in clusters, without a way out.
+pub(crate) fn dns_objects() -> Value {
+    let corefile = ".:53 {\n  errors\n  health\n  ready\n  kubernetes cluster.local in-addr.arpa ip6.arpa {\n    pods insecure\n    ttl 5\n  }\n  cache 5\n}\n";
+    let labels = json!({"k8s-app": "kube-dns"});
+    let meta = |name: &str| json!({"name": name, "namespace": "kube-system", "labels": labels});
+    let pod = json!({
+        "serviceAccountName": "coredns", "dnsPolicy": "Default", "priorityClassName": "system-cluster-critical",
+        "containers": [{
+            "name": "coredns", "image": DNS, "imagePullPolicy": "Never", "args": ["-conf", "/etc/coredns/Corefile"],
+            "volumeMounts": [{"name": "config", "mountPath": "/etc/coredns", "readOnly": true}],
+            "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}, "periodSeconds": 1},
+            "securityContext": {"runAsUser": 65532, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}},
+        }],
+        "volumes": [{"name": "config", "configMap": {"name": "coredns"}}],
+    });
+    json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta("coredns")},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("coredns"), "data": {"Corefile": corefile}},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "mesh-test-coredns"}, "rules": [
+            {"apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": ["list", "watch"]},
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}]},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "mesh-test-coredns"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "mesh-test-coredns"},
+            "subjects": [{"kind": "ServiceAccount", "name": "coredns", "namespace": "kube-system"}]},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta("coredns"),
+            "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta("kube-dns"), "spec": {"clusterIP": "10.0.0.10", "selector": labels, "ports": [
+            {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]}},
+    ]})
+}

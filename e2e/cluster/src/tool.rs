@@ -1,0 +1,322 @@
+//! The programs of a Kubernetes, built from their published Go modules. The wrapper modules in
+//! `e2e/tools` only list versions; what is built is kept by the hash of their lock files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::{Tier, tell};
+
+/// Version of Kubernetes, which its programs cannot tell by themselves.
+const KUBERNETES: &str = "1.36.3";
+
+/// How kwok plays nodes and pods: files of its own module, kept beside it as one.
+pub(crate) const STAGES: &str = "stages.yaml";
+const STAGE_FILES: [&str; 5] = [
+    "node/fast/node-initialize.yaml",
+    "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+    "pod/fast/pod-ready.yaml",
+    "pod/fast/pod-complete.yaml",
+    "pod/fast/pod-delete.yaml",
+];
+
+struct Module {
+    name: &'static str,
+    /// Name of the program and its package.
+    programs: &'static [(&'static str, &'static str)],
+}
+
+const MODULES: [Module; 6] = [
+    Module {
+        name: "etcd",
+        programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
+    },
+    Module {
+        name: "kubernetes",
+        programs: &[
+            ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+            ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+            (
+                "kube-controller-manager",
+                "k8s.io/kubernetes/cmd/kube-controller-manager",
+            ),
+            ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+            ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+            ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+        ],
+    },
+    Module {
+        name: "containerd",
+        programs: &[
+            (
+                "containerd",
+                "github.com/containerd/containerd/v2/cmd/containerd",
+            ),
+            (
+                "containerd-shim-runc-v2",
+                "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+            ),
+            ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
+        ],
+    },
+    Module {
+        name: "helm",
+        programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+    },
+    Module {
+        name: "coredns",
+        programs: &[("coredns", "github.com/coredns/coredns")],
+    },
+    Module {
+        name: "kwok",
+        programs: &[("kwok", "sigs.k8s.io/kwok/cmd/kwok")],
+    },
+];
+
+/// Debian packages of a machine with nodes, by a file that each brings.
+const PACKAGES: [(&str, &str); 7] = [
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("/usr/sbin/nft", "nftables"),
+    ("/usr/sbin/iptables", "iptables"),
+    ("/usr/sbin/conntrack", "conntrack"),
+    ("/usr/bin/buildah", "buildah"),
+    ("/sbin/ip", "iproute2"),
+];
+
+/// Where everything built is kept: `$HOME/.cache/inference-mesh`.
+///
+/// # Errors
+/// If no home folder is known.
+pub fn cache() -> Result<PathBuf> {
+    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    Ok(home
+        .context("no home folder is known: set HOME")?
+        .join(".cache/inference-mesh"))
+}
+
+/// A program that is built already.
+///
+/// # Errors
+/// If it is not.
+pub fn path(program: &str) -> Result<PathBuf> {
+    let module = MODULES
+        .iter()
+        .find(|module| module.programs.iter().any(|(name, _)| *name == program))
+        .with_context(|| format!("there is no tool {program}"))?;
+    let path = folder(module)?.join(program);
+    if !path.is_file() {
+        bail!("{program} is not built: run `cargo xtask tools`");
+    }
+    Ok(path)
+}
+
+/// The tools of a tier; builds what is missing.
+pub(crate) struct Tools;
+
+impl Tools {
+    pub(crate) fn path(&self, program: &str) -> Result<PathBuf> {
+        path(program)
+    }
+}
+
+/// Builds what a tier needs, and says what cannot be.
+pub(crate) fn needed(tier: Tier) -> Result<Tools> {
+    let modules: &[&str] = match tier {
+        Tier::ControlPlane => &["etcd", "kubernetes"],
+        Tier::FakeNodes => &["etcd", "kubernetes", "kwok"],
+        Tier::Nodes => &["etcd", "kubernetes", "containerd", "coredns", "helm"],
+    };
+    build(modules)?;
+    if tier == Tier::Nodes {
+        packages()?;
+    }
+    Ok(Tools)
+}
+
+/// Builds all tools and installs the packages that nodes need.
+///
+/// # Errors
+/// If one cannot be had, with the reason.
+pub fn build_all() -> Result<()> {
+    let names: Vec<&str> = MODULES.iter().map(|module| module.name).collect();
+    build(&names)?;
+    packages()
+}
+
+fn build(names: &[&str]) -> Result<()> {
+    let mut built = false;
+    for module in MODULES.iter().filter(|module| names.contains(&module.name)) {
+        let folder = folder(module)?;
+        if !complete(module, &folder) {
+            build_module(module, &folder)?;
+            built = true;
+        }
+    }
+    if built {
+        // Downloaded sources and compiled packages are gigabytes that nobody needs any more.
+        for name in ["go-mod", "go-build"] {
+            drop(fs::remove_dir_all(cache()?.join("tools").join(name)));
+        }
+    }
+    Ok(())
+}
+
+fn complete(module: &Module, folder: &Path) -> bool {
+    module
+        .programs
+        .iter()
+        .all(|(name, _)| folder.join(name).is_file())
+}
+
+fn source(module: &Module) -> Result<PathBuf> {
+    let e2e = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("this crate lies in e2e")?;
+    Ok(e2e.join("tools").join(module.name))
+}
+
+fn folder(module: &Module) -> Result<PathBuf> {
+    let source = source(module)?;
+    let mut hasher = Sha256::new();
+    for name in ["go.mod", "go.sum"] {
+        let file = source.join(name);
+        hasher
+            .update(fs::read(&file).with_context(|| format!("could not read {}", file.display()))?);
+    }
+    hasher.update(flags());
+    let hash: String = hasher
+        .finalize()
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(cache()?
+        .join("tools")
+        .join(format!("{}-{hash}", module.name)))
+}
+
+fn flags() -> String {
+    let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
+    let version = "k8s.io/component-base/version";
+    [
+        ("gitVersion", format!("v{KUBERNETES}")),
+        ("gitMajor", String::from("1")),
+        ("gitMinor", minor.to_owned()),
+        ("gitTreeState", String::from("clean")),
+        ("gitCommit", String::from("unknown")),
+        ("buildDate", String::from("1970-01-01T00:00:00Z")),
+    ]
+    .iter()
+    .fold(String::from("-s -w"), |flags, (name, value)| {
+        format!("{flags} -X {version}.{name}={value}")
+    })
+}
+
+fn build_module(module: &Module, folder: &Path) -> Result<()> {
+    let tools = cache()?.join("tools");
+    let part = tools.join(format!("{}.part-{}", module.name, std::process::id()));
+    fs::create_dir_all(&part)?;
+    for (number, (name, package)) in module.programs.iter().enumerate() {
+        tell(&format!(
+            "building {name} ({} of {} of {})",
+            number + 1,
+            module.programs.len(),
+            module.name
+        ));
+        let mut go = Command::new("go");
+        go.current_dir(source(module)?)
+            .args([
+                "build",
+                "-trimpath",
+                "-buildvcs=false",
+                "-ldflags",
+                &flags(),
+                "-o",
+            ])
+            .arg(part.join(name))
+            .arg(package)
+            .env("CGO_ENABLED", "0")
+            .env("GOTOOLCHAIN", "local")
+            .env("GOFLAGS", "-mod=readonly -modcacherw")
+            .env("GOMODCACHE", tools.join("go-mod"))
+            .env("GOCACHE", tools.join("go-build"))
+            .stdin(Stdio::null());
+        let status = go
+            .status()
+            .context("no Go was found: install Go 1.26 or newer")?;
+        if !status.success() {
+            bail!("{name} could not be built");
+        }
+    }
+    if module.name == "kwok" {
+        fs::write(part.join(STAGES), stages(module)?)?;
+    }
+    for entry in fs::read_dir(&tools)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&format!("{}-", module.name)) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    // Another build may have been faster; both are the same.
+    drop(fs::rename(&part, folder));
+    drop(fs::remove_dir_all(&part));
+    Ok(())
+}
+
+/// The stages in the module's own source, which lies in the module cache after a build.
+fn stages(module: &Module) -> Result<String> {
+    let mut go = Command::new("go");
+    go.current_dir(source(module)?)
+        .args(["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"])
+        .env("GOMODCACHE", cache()?.join("tools/go-mod"));
+    let folder = PathBuf::from(crate::process::run(&mut go)?.trim()).join("kustomize/stage");
+    let mut all = String::new();
+    for file in STAGE_FILES {
+        let file = folder.join(file);
+        all.push_str("---\n");
+        all.push_str(
+            &fs::read_to_string(&file)
+                .with_context(|| format!("could not read {}", file.display()))?,
+        );
+    }
+    Ok(all)
+}
+
+/// Installs the packages that nodes need, where that is ours to do.
+fn packages() -> Result<()> {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(file, _)| !Path::new(file).exists())
+        .map(|(_, package)| *package)
+        .collect();
+    if !root() {
+        bail!("nodes need root: namespaces, cgroups and mounts are made for them");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    tell(&format!("installing {}", missing.join(" ")));
+    let install = |args: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        apt.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+        crate::process::run(&mut apt)
+    };
+    let wanted = [
+        &["install", "-y", "-q", "--no-install-recommends"][..],
+        &missing,
+    ]
+    .concat();
+    install(&["update", "-q"])
+        .and_then(|_| install(&wanted))
+        .with_context(|| format!("install these by hand: {}", missing.join(" ")))?;
+    Ok(())
+}
+
+fn root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}

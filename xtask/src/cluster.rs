@@ -1,0 +1,123 @@
+//! `cargo xtask cluster …`: a Kubernetes to play with, and `cargo xtask tools`, which builds what it needs.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+use mesh_cluster::{Cluster, Options, Tier};
+
+/// What to do with a cluster.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Task {
+    /// Start one and leave it running.
+    Up(Up),
+    /// End it.
+    Down {
+        /// Its name.
+        #[arg(long, default_value = "dev")]
+        name: String,
+    },
+    /// Say which clusters there are.
+    Status,
+    /// Run kubectl in it.
+    Kubectl {
+        /// Its name.
+        #[arg(long, default_value = "dev")]
+        name: String,
+        /// What kubectl shall do.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// End what crashed test runs left behind.
+    Sweep,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Up {
+    /// Its name.
+    #[arg(long, default_value = "dev")]
+    name: String,
+    /// How much of a Kubernetes.
+    #[arg(long, value_enum, default_value_t = Depth::Nodes)]
+    tier: Depth,
+    /// Real nodes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: u8,
+}
+
+/// How much of a Kubernetes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Depth {
+    /// etcd and the API server.
+    ControlPlane,
+    /// And nodes that only seem to be.
+    FakeNodes,
+    /// And real nodes.
+    Nodes,
+}
+
+pub(crate) fn run(task: Task) -> Result<bool> {
+    match task {
+        Task::Up(up) => start(&up).map(|()| true),
+        Task::Down { name } => {
+            let there = Cluster::down(&name)?;
+            println!(
+                "{}",
+                if there {
+                    "ended"
+                } else {
+                    "there is none of that name"
+                }
+            );
+            Ok(true)
+        }
+        Task::Status => {
+            for name in Cluster::names()? {
+                let version = Cluster::kubectl_for(&name)?
+                    .args(["get", "nodes,pods", "-A"])
+                    .status()?;
+                println!(
+                    "{name}: {}",
+                    if version.success() {
+                        "answers"
+                    } else {
+                        "does not answer"
+                    }
+                );
+            }
+            Ok(true)
+        }
+        Task::Kubectl { name, args } => {
+            Ok(Cluster::kubectl_for(&name)?.args(args).status()?.success())
+        }
+        Task::Sweep => mesh_cluster::sweep::abandoned().map(|()| true),
+    }
+}
+
+fn start(up: &Up) -> Result<()> {
+    let begun = Instant::now();
+    let cluster = Cluster::start(&Options {
+        tier: match up.tier {
+            Depth::ControlPlane => Tier::ControlPlane,
+            Depth::FakeNodes => Tier::FakeNodes,
+            Depth::Nodes => Tier::Nodes,
+        },
+        nodes: up.nodes,
+        name: up.name.clone(),
+        detached: true,
+    })?;
+    println!(
+        "cluster {} is up after {:.1} s",
+        up.name,
+        begun.elapsed().as_secs_f32()
+    );
+    println!("KUBECONFIG={}", cluster.kubeconfig().display());
+    let name = if up.name == "dev" {
+        String::new()
+    } else {
+        format!(" --name {}", up.name)
+    };
+    println!("try: cargo xtask cluster kubectl{name} -- get pods -A");
+    println!("end: cargo xtask cluster down{name}");
+    Ok(())
+}
