@@ -10,13 +10,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mesh_core::{ObjectId, Snapshot};
+use mesh_core::{ObjectId, Pod, Snapshot};
 
 pub use model::{ArtifactSpec, ModelSpec, SamplingSpec, SourceSpec};
 
 use crate::kind::Kind;
 use crate::parse::{Document, Object};
 use crate::problem::{Problem, ProblemKind, Severity};
+
+/// The pods that are ready to serve, by namespace and name of their InferenceBackend.
+pub type PodMap = BTreeMap<(String, String), Vec<Arc<Pod>>>;
 
 /// What a translation needs to know besides the objects.
 #[derive(Clone, Copy)]
@@ -29,6 +32,8 @@ pub struct ConvertInput<'a> {
     pub now: jiff::Timestamp,
     /// Addresses of a host name; called for names only, never for addresses. May give nothing.
     pub resolve: &'a dyn Fn(&str) -> Vec<IpAddr>,
+    /// In a cluster: the pods of `inCluster` backends. On one machine: `None`, they are this process.
+    pub pods: Option<&'a PodMap>,
 }
 
 /// What a translation gives.

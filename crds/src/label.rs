@@ -15,8 +15,16 @@ pub const INJECTED: &str = "inferencemesh.dev/injected";
 pub const CONFINE: &str = "inferencemesh.dev/confine";
 /// Annotation of a pod or namespace: the lowest level of everything it sends.
 pub const PRIVACY: &str = "inferencemesh.dev/privacy";
-/// Annotation of the policy that the installation made.
+/// Label of the objects that the installation made.
 pub const BOOTSTRAP: &str = "inferencemesh.dev/bootstrap";
+/// Label of a policy that stands in for one that was never accepted; set by the gateway, on no object.
+pub const STAND_IN: &str = "inferencemesh.dev/stand-in";
+/// Label of everything that belongs to an InferenceBackend: its name.
+pub const BACKEND: &str = "inferencemesh.dev/backend";
+/// Label of everything that belongs to a ModelCache: its name.
+pub const MODEL_CACHE: &str = "inferencemesh.dev/model-cache";
+/// Label of the kept versions of a SovereigntyPolicy: its name.
+pub const POLICY: &str = "inferencemesh.dev/policy";
 /// Finalizer of objects with something to clean up outside their namespace.
 pub const FINALIZER: &str = "inferencemesh.dev/cleanup";
 /// Key of a namespace's own name, set by Kubernetes on every namespace.

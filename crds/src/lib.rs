@@ -30,6 +30,7 @@ pub mod convert;
 pub mod endpoint;
 pub mod guard;
 mod header;
+mod home;
 pub mod in_cluster;
 pub mod inference_backend;
 pub mod kind;
@@ -53,13 +54,14 @@ pub mod vocabulary;
 mod walk;
 
 pub use convert::{
-    ArtifactSpec, ConvertInput, Converted, ModelSpec, SamplingSpec, SourceSpec, to_snapshot,
+    ArtifactSpec, ConvertInput, Converted, ModelSpec, PodMap, SamplingSpec, SourceSpec, to_snapshot,
 };
+pub use home::Home;
 pub use inference_backend::{InferenceBackend, InferenceBackendSpec, InferenceBackendStatus};
 pub use kind::Kind;
 pub use manifest::manifests;
 pub use model_cache::{ModelCache, ModelCacheSpec, ModelCacheStatus};
-pub use parse::{Document, Object, Parsed, decode, parse};
+pub use parse::{Document, Object, Parsed, decode, parse, parse_for};
 pub use problem::{Position, Problem, ProblemKind, Severity};
 pub use reference_page::reference_markdown;
 pub use sovereignty_policy::{SovereigntyPolicy, SovereigntyPolicySpec, SovereigntyPolicyStatus};

@@ -12,7 +12,7 @@ use crate::kind::Kind;
 use crate::problem::{Position, Problem, ProblemKind, Severity, shown};
 use crate::tree::{Content, Node};
 use crate::walk::walk;
-use crate::{InferenceBackend, ModelCache, SovereigntyPolicy, header, manifest, support};
+use crate::{Home, InferenceBackend, ModelCache, SovereigntyPolicy, header, manifest, support};
 
 /// A typed object.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +68,14 @@ impl Object {
     /// `metadata.namespace`, if the file says one.
     pub fn namespace(&self) -> Option<&str> {
         self.metadata().namespace.as_deref()
+    }
+
+    /// True if this label says `true`.
+    pub fn labeled(&self, key: &str) -> bool {
+        let labels = self.metadata().labels.as_ref();
+        labels
+            .and_then(|labels| labels.get(key))
+            .is_some_and(|value| value == "true")
     }
 
     fn metadata(&self) -> &kube::core::ObjectMeta {
@@ -127,8 +135,13 @@ pub fn decode<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Box<Problem>> 
     })
 }
 
-/// Reads all documents of `text`. `file` is only a name for messages.
+/// Reads all documents of `text` for use on one machine. `file` is only a name for messages.
 pub fn parse(file: &str, text: &str) -> Parsed {
+    parse_for(Home::Machine, file, text)
+}
+
+/// The same for any home.
+pub fn parse_for(home: Home, file: &str, text: &str) -> Parsed {
     let Composed {
         documents,
         findings,
@@ -142,7 +155,7 @@ pub fn parse(file: &str, text: &str) -> Parsed {
         let mut findings = Vec::new();
         match header::read(&root, &mut findings) {
             header::Header::Ours(kind) => {
-                if let Some(object) = object(kind, &root, &mut findings) {
+                if let Some(object) = object(home, kind, &root, &mut findings) {
                     parsed.documents.push(Document {
                         object,
                         file: Arc::clone(&file),
@@ -227,7 +240,7 @@ fn rules(kind: Kind) -> Option<&'static Rules> {
 }
 
 /// Schema, later fields, types, rules, in this order.
-fn object(kind: Kind, root: &Node, findings: &mut Vec<Finding>) -> Option<Object> {
+fn object(home: Home, kind: Kind, root: &Node, findings: &mut Vec<Finding>) -> Option<Object> {
     let before = findings.len();
     let Some(rules) = rules(kind) else {
         let message =
@@ -245,7 +258,7 @@ fn object(kind: Kind, root: &Node, findings: &mut Vec<Finding>) -> Option<Object
         .pointer("/properties/spec")
         .unwrap_or(&Value::Null);
     let spec = walk_at(spec, schema, findings);
-    for (field, message) in support::refused(kind, root) {
+    for (field, message) in support::refused(home, kind, root) {
         findings.push(Finding::new(
             root.locate(&field),
             field,

@@ -1,6 +1,7 @@
 //! Fields that the contract has and this release does not act on. One table: the door refuses them,
 //! and the reference pages mark them.
 
+use crate::Home;
 use crate::kind::Kind;
 use crate::tree::{Content, Node};
 
@@ -220,10 +221,103 @@ pub(crate) const LATER: &[Later] = &[
     any(POLICY, "spec.audit", ""),
 ];
 
-/// Every use in `root` of something that comes later: path and message.
-pub(crate) fn refused(kind: Kind, root: &Node) -> Vec<(String, String)> {
+/// What a cluster refuses: either it comes later, or it would let an author reach files, variables and
+/// addresses of the gateway itself.
+pub(crate) const CLUSTER: &[Later] = &[
+    but(CACHE, "spec.type", &["Model"], ""),
+    any(CACHE, "spec.base", ""),
+    any(
+        CACHE,
+        "spec.sources[].file",
+        "a cluster has no file of this machine: use builtin, http or huggingFace",
+    ),
+    any(CACHE, "spec.sources[].s3", IMAGES),
+    any(CACHE, "spec.sources[].oci", IMAGES),
+    any(CACHE, "spec.sources[].pvc", IMAGES),
+    presence(CACHE, "spec.sources[].peers", IMAGES),
+    any(
+        CACHE,
+        "spec.sources[].huggingFace.files",
+        "name the artifacts as the repository does",
+    ),
+    any(CACHE, "spec.sources[].huggingFace.credentials", ""),
+    any(CACHE, "spec.sources[].huggingFace.tls", ""),
+    any(CACHE, "spec.sources[].huggingFace.proxy", ""),
+    any(CACHE, "spec.sources[].http.credentials", ""),
+    any(CACHE, "spec.sources[].http.tls", ""),
+    any(CACHE, "spec.sources[].http.proxy", ""),
+    any(CACHE, "spec.derive", ""),
+    any(CACHE, "spec.storage.persistentVolumeClaim", "use emptyDir"),
+    any(CACHE, "spec.storage.nodeLocal", "use emptyDir"),
+    any(
+        CACHE,
+        "spec.verification",
+        "every pod verifies what it serves",
+    ),
+    any(CACHE, "spec.distribution", ""),
+    any(BACKEND, "spec.peer", ""),
+    any(BACKEND, "spec.inCluster.modelRef.quantization", ""),
+    but(
+        BACKEND,
+        "spec.inCluster.engine",
+        &["Candle"],
+        "run that engine yourself and use external",
+    ),
+    but(BACKEND, "spec.inCluster.accelerator.vendor", &["Cpu"], ""),
+    any(BACKEND, "spec.inCluster.adapters", ""),
+    but(BACKEND, "spec.inCluster.stages", &["1"], ""),
+    any(BACKEND, "spec.inCluster.tensorParallel", ""),
+    but(
+        BACKEND,
+        "spec.cloud.protocol",
+        &["OpenAI"],
+        "use the provider's OpenAI-compatible address",
+    ),
+    any(BACKEND, "spec.cloud.credentials.env", SECRET),
+    any(BACKEND, "spec.cloud.credentials.file", SECRET),
+    any(BACKEND, "spec.cloud.tls", ""),
+    any(BACKEND, "spec.cloud.proxy", ""),
+    but(
+        BACKEND,
+        "spec.external.protocol",
+        &["OpenAI"],
+        "use the server's OpenAI-compatible address",
+    ),
+    any(BACKEND, "spec.external.credentials.env", SECRET),
+    any(BACKEND, "spec.external.credentials.file", SECRET),
+    any(BACKEND, "spec.external.tls", ""),
+    any(BACKEND, "spec.external.proxy", ""),
+    any(
+        BACKEND,
+        "spec.limits.tokensPerMinute",
+        "use requestsPerMinute",
+    ),
+    any(
+        BACKEND,
+        "spec.availableTo.namespaceSelector.matchExpressions",
+        "use matchLabels",
+    ),
+    any(
+        POLICY,
+        "spec.ownership.nodeSelector.matchExpressions",
+        "use matchLabels",
+    ),
+];
+const IMAGES: &str = "use builtin, http or huggingFace";
+const SECRET: &str = "a cluster has neither: use secretRef";
+
+/// Every use in `root` of something that this home refuses: path and message.
+pub(crate) fn refused(home: Home, kind: Kind, root: &Node) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for later in LATER.iter().filter(|later| later.kind == kind) {
+    // What policies say about requests means the same everywhere.
+    let rules: Vec<&Later> = match home {
+        Home::Machine => LATER.iter().collect(),
+        Home::Cluster => {
+            let policies = LATER.iter().filter(|later| later.kind == POLICY);
+            CLUSTER.iter().chain(policies).collect()
+        }
+    };
+    for later in rules.into_iter().filter(|later| later.kind == kind) {
         let mut used = Vec::new();
         follow(root, later.path, String::new(), &mut used);
         found.extend(used.into_iter().filter_map(|(path, node)| {
@@ -309,7 +403,7 @@ mod tests {
 
     #[test]
     fn every_entry_names_a_field_that_exists() {
-        for later in LATER {
+        for later in LATER.iter().chain(super::CLUSTER) {
             let schema = manifest::schema(later.kind).expect("a schema");
             let found = at(&schema, later.path);
             assert!(found.is_some(), "{}: {}", later.kind, later.path);

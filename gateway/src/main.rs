@@ -1,3 +1,142 @@
-//! `mesh-gateway`.
+//! `mesh-gateway`: the entry of a cluster. Watches what is declared, finds out who is calling, and hands
+//! everything else to the data plane.
+//!
+//! It decides nothing itself: classification, admission and plans are the data plane's.
 
-fn main() {}
+mod args;
+mod callers;
+mod secrets;
+mod translate;
+mod watch;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use jiff::Timestamp;
+use mesh_backends::{Backends, ClientOptions};
+use mesh_core::Snapshot;
+use mesh_dataplane::{Config, Dataplane, Metrics, Parts, SnapshotStore, clock};
+use mesh_runtime::{Admin, Shutdown, listen, logs, serve};
+use prometheus_client::registry::Registry;
+
+use crate::args::Args;
+use crate::callers::ClusterCallers;
+use crate::secrets::Secrets;
+use crate::watch::Cluster;
+
+/// How long background work may take to end once the last answer is written.
+const GRACE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    mesh_runtime::install_crypto_provider();
+    mesh_runtime::install_panic_hook();
+    match start(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write;
+            // Nothing can be done if standard error is closed.
+            drop(writeln!(std::io::stderr(), "mesh-gateway: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start(args: Args) -> anyhow::Result<()> {
+    logs::install(&args.log, logs::Format::Json)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(run(args));
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let listener = listen::bind(args.listen, "--listen").await?;
+    let admin_listener = listen::bind(args.admin_listen, "--admin-listen").await?;
+    let client = kube::Client::try_default()
+        .await
+        .context("no cluster was found: run this in a pod, or set KUBECONFIG")?;
+    let shutdown = Shutdown::new();
+    let backends = Arc::new(Backends::new(ClientOptions {
+        shared: true,
+        ..ClientOptions::default()
+    })?);
+    let callers = Arc::new(ClusterCallers::new(&args.mesh_namespace));
+    let snapshots = SnapshotStore::new(Snapshot::empty(&args.mesh_namespace, Timestamp::now()));
+    let dataplane = Dataplane::new(Parts {
+        config: Config {
+            mesh_namespace: args.mesh_namespace.clone(),
+            callers: Some(callers.clone()),
+            loopback: false,
+            ..Config::default()
+        },
+        snapshots: snapshots.clone(),
+        backends: Arc::clone(&backends),
+        metrics: Metrics::new(),
+        tracker: shutdown.tracker.clone(),
+        shutdown: shutdown.token.clone(),
+        clock: clock::system_clock(),
+    })?;
+    let cluster = Cluster::watch(&client, &args, &shutdown);
+    callers::keep(&callers, client.clone(), &cluster, &shutdown);
+    let secrets = Secrets::new(client, &args, backends);
+    translate::keep(
+        cluster.clone(),
+        snapshots,
+        secrets,
+        &args.mesh_namespace,
+        &shutdown,
+    );
+    serve_admin(&dataplane, admin_listener, &cluster, &callers, &shutdown);
+
+    let signals = shutdown.clone();
+    let delay = args.drain_delay;
+    shutdown.spawn(async move { signals.on_signal_drain(delay).await });
+    tracing::info!(address = %listener.local_addr()?, "serving");
+    let limits = serve::Limits {
+        grace: args.drain_timeout,
+        ..serve::Limits::default()
+    };
+    if !serve::serve(listener, dataplane.router(), limits, &shutdown).await {
+        tracing::warn!("answers still running were cut");
+    }
+    if !shutdown.finish(GRACE).await {
+        tracing::warn!("some work did not end in time");
+    }
+    Ok(())
+}
+
+/// Ready means: everything declared is known, callers can be told apart, and nobody asked it to end. It
+/// does not need a backend, else an installation that waits for the gateway would never end.
+fn serve_admin(
+    dataplane: &Dataplane,
+    listener: tokio::net::TcpListener,
+    cluster: &Cluster,
+    callers: &Arc<ClusterCallers>,
+    shutdown: &Shutdown,
+) {
+    let mut registry = Registry::with_prefix("mesh_gateway");
+    dataplane.register(&mut registry);
+    let (cluster, callers, ending) = (cluster.clone(), Arc::clone(callers), shutdown.clone());
+    let missing = move || {
+        let mut missing = cluster.missing();
+        if !callers.ready() {
+            missing.push(String::from("the keys of the API server are not known yet"));
+        }
+        if ending.draining() {
+            missing.push(String::from("it was asked to end"));
+        }
+        missing
+    };
+    let admin = Admin::new(registry, Arc::new(missing), Arc::new(|| ()));
+    let task = admin.serve(listener, shutdown.clone());
+    shutdown.spawn(async move {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "the admin port ended");
+        }
+    });
+}

@@ -130,6 +130,8 @@ fn missing(backend: &Backend) -> Option<String> {
                 format!("set the environment variable {name} and start again"),
             )
         }
+        // Refused at the door of one machine.
+        Credential::Secret { .. } => (false, String::from("use env or file")),
         Credential::File(path) => (path.is_file(), format!("put its key into {}", shown(path))),
     };
     (!found).then(|| format!("missing  {} has no key: {what}", backend.id))

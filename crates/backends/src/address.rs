@@ -37,6 +37,30 @@ pub(crate) fn check_literal(url: &Url, networks: &[IpNet]) -> Result<(), Attempt
     }
 }
 
+/// Resolves names and leaves out addresses that mean this machine itself, or its cloud's identity
+/// service.
+pub(crate) struct NotSelf;
+
+impl Resolve for NotSelf {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let others: Vec<SocketAddr> = found.filter(|address| !own(address.ip())).collect();
+            if others.is_empty() {
+                return Err(NoAddress.into());
+            }
+            Ok(Box::new(others.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn own(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    }
+}
+
 /// Resolves names with the system's resolver and gives only addresses inside the networks.
 pub(crate) struct InsideOnly {
     networks: Arc<[IpNet]>,

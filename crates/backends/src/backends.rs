@@ -12,13 +12,19 @@ use mesh_core::{Backend, BackendId, Place};
 use mesh_routing::Admitted;
 
 use crate::client::Clients;
+use crate::credential::Keys;
+use crate::pods::Pods;
 use crate::upstream::{Dispatch, Target};
-use crate::{AttemptError, ClientOptions, Error, LocalModel, Outbound, Started, probe};
+use crate::{AttemptError, ClientOptions, Error, LocalModel, Outbound, Started, pods, probe};
+
+/// Most pods that one probe asks.
+const PROBED: usize = 3;
 
 /// All backends. Cheap to share; one per process.
 pub struct Backends {
     clients: Clients,
     local: ArcSwap<HashMap<BackendId, Arc<dyn LocalModel>>>,
+    pods: Pods,
 }
 
 impl fmt::Debug for Backends {
@@ -39,12 +45,18 @@ impl Backends {
         Ok(Self {
             clients: Clients::new(options)?,
             local: ArcSwap::default(),
+            pods: Pods::default(),
         })
     }
 
     /// Replaces the models of this process as a whole.
     pub fn set_local(&self, models: HashMap<BackendId, Arc<dyn LocalModel>>) {
         self.local.store(Arc::new(models));
+    }
+
+    /// Replaces the keys of Secrets as a whole. What is not among them cannot be used.
+    pub fn set_keys(&self, keys: Keys) {
+        self.clients.keys.store(Arc::new(keys));
     }
 
     /// Whether a model of this process can answer now; the error says why not.
@@ -58,17 +70,20 @@ impl Backends {
     /// Sends the request to the admitted backend. Resolves once the upstream's headers are there
     /// (2xx, right content type) or the engine accepted it; events follow. Dropping the future or
     /// the events cancels the work at once.
-    pub fn start(
-        &self,
-        admitted: &Admitted,
+    pub fn start<'a>(
+        &'a self,
+        admitted: &'a Admitted,
         outbound: Outbound,
-    ) -> BoxFuture<'_, Result<Started, AttemptError>> {
+    ) -> BoxFuture<'a, Result<Started, AttemptError>> {
         if outbound.level > admitted.level() {
             return ready(Err(AttemptError::NotAdmitted)).boxed();
         }
         let backend = admitted.backend();
         if matches!(backend.place, Place::InProcess { .. }) {
             return self.start_local(&backend.id, outbound);
+        }
+        if matches!(backend.place, Place::Pods(_)) {
+            return self.pods.start(&self.clients, admitted, outbound).boxed();
         }
         let dispatch = self
             .target(backend, admitted.networks())
@@ -98,15 +113,36 @@ impl Backends {
 
     /// Asks the backend for its list of models, or the local model whether it is ready. Never
     /// carries a prompt. A server that has no such list but answers is fine.
-    pub fn probe(&self, backend: &Backend) -> BoxFuture<'_, Result<(), AttemptError>> {
+    pub fn probe<'a>(&'a self, backend: &'a Backend) -> BoxFuture<'a, Result<(), AttemptError>> {
         if matches!(backend.place, Place::InProcess { .. }) {
             let state = self.local_ready(&backend.id);
             return ready(state.map_err(AttemptError::NotReady)).boxed();
+        }
+        if let Place::Pods(pods) = &backend.place {
+            return self.probe_pods(backend, pods).boxed();
         }
         match self.target(backend, None) {
             Ok(target) => probe::probe(target, self.clients.options().probe_timeout).boxed(),
             Err(error) => ready(Err(error)).boxed(),
         }
+    }
+
+    /// Fine if any of its pods is.
+    async fn probe_pods(
+        &self,
+        backend: &Backend,
+        pods: &mesh_core::Pods,
+    ) -> Result<(), AttemptError> {
+        let limit = self.clients.options().probe_timeout;
+        let mut last = AttemptError::NotReady(String::from("none of its pods is ready"));
+        for pod in pods.pods.iter().take(PROBED) {
+            let target = pods::target(&self.clients, &backend.id, pod.address)?;
+            match probe::probe(target, limit).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// Everything that is needed to speak to a backend, checked.

@@ -6,12 +6,14 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use mesh_core::BackendId;
 use reqwest::{Client, redirect, retry};
 use rustls::ClientConfig;
 
-use crate::address::InsideOnly;
+use crate::address::{InsideOnly, NotSelf};
+use crate::credential::Keys;
 use crate::{ClientOptions, Error, tls};
 
 /// Clients kept before the oldest configurations are thrown away with all others.
@@ -30,6 +32,7 @@ pub(crate) struct Clients {
     options: ClientOptions,
     tls: ClientConfig,
     kept: RwLock<HashMap<Key, Client>>,
+    pub(crate) keys: ArcSwap<Keys>,
 }
 
 impl Clients {
@@ -39,6 +42,7 @@ impl Clients {
             options,
             tls,
             kept: RwLock::default(),
+            keys: ArcSwap::default(),
         };
         // What can go wrong with the settings goes wrong now, not with the first request.
         clients.build(None)?;
@@ -101,6 +105,8 @@ impl Clients {
             .pool_max_idle_per_host(self.options.idle_connections);
         if let Some(networks) = networks {
             builder = builder.dns_resolver(InsideOnly::new(networks));
+        } else if self.options.shared {
+            builder = builder.dns_resolver(NotSelf);
         }
         builder.build().map_err(|_| Error::Client)
     }

@@ -1,6 +1,7 @@
 //! Keys, found where the declaration says at the moment they are used: a rotated file counts with
 //! the next request. A key is `Sensitive`, and no error holds one.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -9,11 +10,17 @@ use mesh_core::{Credential, Sensitive};
 
 use crate::AttemptError;
 
+/// Keys of Secrets, found beforehand by whoever may read them: a request never waits for that.
+pub type Keys = HashMap<Credential, Sensitive<String>>;
+
 /// Largest key file in bytes.
 const LIMIT: u64 = 16 << 10;
 
 /// Gets the key.
-pub(crate) fn resolve(credential: &Credential) -> Result<Sensitive<String>, AttemptError> {
+pub(crate) fn resolve(
+    credential: &Credential,
+    secrets: &Keys,
+) -> Result<Sensitive<String>, AttemptError> {
     let key = match credential {
         Credential::Env(name) => match std::env::var(name) {
             Ok(key) => key,
@@ -25,6 +32,10 @@ pub(crate) fn resolve(credential: &Credential) -> Result<Sensitive<String>, Atte
             }
         },
         Credential::File(path) => read(path)?,
+        Credential::Secret { .. } => match secrets.get(credential) {
+            Some(key) => key.expose().clone(),
+            None => return missing(format!("{} could not be read", place(credential))),
+        },
     };
     let key = key.trim();
     if key.is_empty() {
@@ -60,6 +71,11 @@ fn place(credential: &Credential) -> String {
     match credential {
         Credential::Env(name) => format!("environment variable {name}"),
         Credential::File(path) => format!("file {}", path.display()),
+        Credential::Secret {
+            namespace,
+            name,
+            key,
+        } => format!("entry {key} of Secret {namespace}/{name}"),
     }
 }
 
@@ -71,7 +87,7 @@ fn missing<T>(what: String) -> Result<T, AttemptError> {
 mod tests {
     use mesh_core::Credential;
 
-    use super::resolve;
+    use super::{Keys, resolve};
     use crate::AttemptError;
 
     #[test]
@@ -81,7 +97,10 @@ mod tests {
         let credential = Credential::File(path.clone());
         for key in ["first", "second"] {
             std::fs::write(&path, format!(" {key}\n")).expect("written");
-            assert_eq!(resolve(&credential).expect("a key").expose(), key);
+            assert_eq!(
+                resolve(&credential, &Keys::new()).expect("a key").expose(),
+                key
+            );
         }
     }
 
@@ -90,7 +109,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("key");
         let credential = Credential::File(path.clone());
-        let said = |credential: &Credential| match resolve(credential) {
+        let said = |credential: &Credential| match resolve(credential, &Keys::new()) {
             Err(error @ AttemptError::Credentials { .. }) => format!("{error} {error:?}"),
             other => panic!("{other:?}"),
         };

@@ -24,6 +24,7 @@ mod client;
 mod credential;
 mod failure;
 mod headers;
+mod pods;
 mod probe;
 mod scrub;
 mod tls;
@@ -32,6 +33,7 @@ mod wording;
 
 pub use backends::Backends;
 pub use body::streamed;
+pub use credential::Keys;
 pub use error::{Action, AttemptError, ConnectCause, HealthEffect};
 pub use options::{ClientOptions, Error};
 pub use outbound::{EventStream, LocalModel, Outbound, Started};

@@ -20,6 +20,9 @@ pub struct ClientOptions {
     pub answer_limit: usize,
     /// Largest single event of a stream, in bytes.
     pub event_limit: usize,
+    /// This process serves many tenants: names that lead to itself or to the identity service of its
+    /// cloud (loopback, link-local) are never connected to.
+    pub shared: bool,
     /// Further certificate authorities (DER), besides those of the platform.
     pub extra_roots: Vec<Vec<u8>>,
 }
@@ -34,6 +37,7 @@ impl Default for ClientOptions {
             user_agent: format!("inference-mesh/{}", env!("CARGO_PKG_VERSION")),
             answer_limit: 32 << 20,
             event_limit: 4 << 20,
+            shared: false,
             extra_roots: Vec::new(),
         }
     }

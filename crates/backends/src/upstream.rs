@@ -44,7 +44,7 @@ impl Target {
         let key = endpoint
             .credentials
             .as_ref()
-            .map(credential::resolve)
+            .map(|credential| credential::resolve(credential, &clients.keys.load()))
             .transpose()?;
         let client = clients
             .get(id, url, networks)
@@ -115,6 +115,12 @@ impl Dispatch {
             },
             target,
         })
+    }
+
+    /// Adds a header of ours.
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.request = self.request.header(name, value);
+        self
     }
 
     pub(crate) async fn send(self) -> Result<Started, AttemptError> {

@@ -1,8 +1,10 @@
 //! A place that can serve a model, as the data plane sees it. Built once at the door from the
 //! InferenceBackend (and its ModelCache); immutable afterwards.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -45,10 +47,41 @@ pub enum Place {
         /// Context window to serve; absent = what the file says.
         context_tokens: Option<u32>,
     },
+    /// Model servers in pods of this cluster (kind field `inCluster` there).
+    Pods(Pods),
     /// Any OpenAI-compatible server the organization points at.
     External(Endpoint),
     /// A company's API.
     Cloud(Cloud),
+}
+
+/// The pods of a backend that are ready to serve, as the cluster's EndpointSlices name them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pods {
+    /// One entry a pod; may be empty.
+    pub pods: Vec<Arc<Pod>>,
+}
+
+/// One pod of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Name of the pod, for logs.
+    pub name: String,
+    /// Where its model server listens.
+    pub address: SocketAddr,
+    /// The node it runs on; absent = nothing is known of it.
+    pub node: Option<Arc<Node>>,
+}
+
+/// What is known of a node: the evidence for the class of its pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name of the node.
+    pub name: String,
+    /// `spec.providerID`: who rents it out, as the cloud's controller wrote it.
+    pub provider_id: Option<String>,
+    /// Labels of the node.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A cloud backend: endpoint, company and claims.
@@ -112,12 +145,21 @@ pub struct Endpoint {
 }
 
 /// Where a key is found; never the key itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Credential {
     /// Environment variable of this process.
     Env(String),
     /// File whose trimmed content is the key.
     File(PathBuf),
+    /// Entry of a Secret in the backend's own namespace.
+    Secret {
+        /// Namespace of the Secret.
+        namespace: String,
+        /// Name of the Secret.
+        name: String,
+        /// The entry.
+        key: String,
+    },
 }
 
 /// Declared limits of a backend. Absent = unlimited.
@@ -133,7 +175,7 @@ impl Backend {
     /// The network endpoint, if it has one.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match &self.place {
-            Place::InProcess { .. } => None,
+            Place::InProcess { .. } | Place::Pods(_) => None,
             Place::External(endpoint) | Place::Cloud(Cloud { endpoint, .. }) => Some(endpoint),
         }
     }
@@ -142,7 +184,7 @@ impl Backend {
     pub fn provider(&self) -> Option<&str> {
         match &self.place {
             Place::Cloud(cloud) => Some(&cloud.provider),
-            Place::InProcess { .. } | Place::External(_) => None,
+            Place::InProcess { .. } | Place::Pods(_) | Place::External(_) => None,
         }
     }
 }

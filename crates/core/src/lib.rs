@@ -21,7 +21,9 @@ pub mod sensitive;
 pub mod snapshot;
 pub mod task;
 
-pub use backend::{Backend, Claims, Cloud, Credential, Endpoint, Limits, Place, Protocol};
+pub use backend::{
+    Backend, Claims, Cloud, Credential, Endpoint, Limits, Node, Place, Pod, Pods, Protocol,
+};
 pub use caller::{Caller, NamespaceSelector};
 pub use class::SovereigntyClass;
 pub use decision::{Candidate, Decision, PlanEntry, PolicyRef, Refusal, Score, Verdict};

@@ -19,6 +19,8 @@ pub struct Policy {
     pub id: PolicyId,
     /// sha256 of the canonical spec, hex.
     pub digest: String,
+    /// Who wrote it.
+    pub origin: Origin,
     /// Namespaces selected (only a policy of the mesh namespace reaches beyond its own).
     pub namespaces: NamespaceSelector,
     /// ServiceAccounts selected; empty = all.
@@ -49,9 +51,26 @@ pub struct Policy {
     pub tests: Vec<PolicyTest>,
 }
 
+/// Where a policy comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// Somebody wrote it.
+    #[default]
+    Written,
+    /// It came with the installation, and steps back where somebody's policy of the mesh namespace
+    /// governs.
+    Bootstrap,
+    /// It stands in for one that was never accepted: it allows owned hardware only, and pushes
+    /// nothing aside.
+    StandIn,
+}
+
 /// What counts as the organization's own.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Ownership {
+    /// Labels that owned nodes have: all selectors must match. Absent = no node is claimed; an empty
+    /// selector = every node is.
+    pub nodes: Option<Vec<std::collections::BTreeMap<String, String>>>,
     /// Networks whose addresses are owned; loopback only if listed.
     pub networks: Vec<IpNet>,
     /// External backends owned whatever their address: namespace and name.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_backends::{Action, Outbound};
-use mesh_core::Degradation;
 use mesh_core::policy::Overflow;
+use mesh_core::{Degradation, Place};
 use mesh_protocol::openai::write::Whole;
 use mesh_routing::health::{Event, Permit};
 use mesh_routing::{Admitted, Attempt, EffectivePolicy, ReadmitInput, Role, readmit};
@@ -180,7 +180,7 @@ impl Run<'_> {
         let remaining = self.deadline.saturating_duration_since(Instant::now());
         let first_token = if self.attempt.floor() {
             // The floor is exempt; one outside of this process may hang without our seeing why.
-            let outside = admitted.backend().endpoint().is_some();
+            let outside = !matches!(admitted.backend().place, Place::InProcess { .. });
             outside.then_some(OUTSIDE_FLOOR)
         } else if mesh_backends::streamed(&self.job.request, admitted.backend()) {
             Some(failover.time_to_first_token.min(remaining))

@@ -118,7 +118,7 @@ impl ApiKeys {
     }
 
     /// The name of the key, if it is one of ours. Every entry is compared, whichever matches.
-    fn name_of(&self, key: &[u8]) -> Option<&str> {
+    pub fn name_of(&self, key: &[u8]) -> Option<&str> {
         let hash: [u8; 32] = Sha256::digest(key).into();
         let mut found = None;
         for entry in &self.entries {
@@ -128,6 +128,13 @@ impl ApiKeys {
         }
         found
     }
+}
+
+/// Tells who is calling, where API keys alone do not: a cluster.
+pub trait Callers: fmt::Debug + Send + Sync {
+    /// The caller that these credentials (the value after `Bearer `) belong to; `None` = nobody we know.
+    /// Called on the threads that serve connections: must not block.
+    fn caller(&self, bearer: &[u8]) -> Option<Caller>;
 }
 
 /// Finds out who sent a request with these headers; `None` if a key is required and the one that
@@ -141,6 +148,12 @@ pub(crate) fn caller(
     let Some(keys) = keys else {
         return Some(local);
     };
+    let subject = keys.name_of(bearer(headers)?)?.to_owned();
+    Some(Caller { subject, ..local })
+}
+
+/// The credentials of a request, if it has exactly one `Authorization: Bearer …`.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return None;
@@ -149,11 +162,9 @@ pub(crate) fn caller(
         .as_bytes()
         .split_at_checked("bearer ".len())
         .filter(|(_, key)| !key.is_empty())?;
-    if !scheme.eq_ignore_ascii_case(b"bearer ") {
-        return None;
-    }
-    let subject = keys.name_of(key.trim_ascii())?.to_owned();
-    Some(Caller { subject, ..local })
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| key.trim_ascii())
 }
 
 fn entry(line: usize, content: &str) -> Result<Entry, Error> {

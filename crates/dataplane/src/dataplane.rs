@@ -15,6 +15,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Callers;
 use crate::clock::Clock;
 use crate::decide::{Decider, Job, Question};
 use crate::health::Health;
@@ -47,6 +48,8 @@ pub struct Config {
     /// Keys that callers need; `None` = everybody is the subject `local`. A listener outside
     /// loopback must have them: [`Config::check`].
     pub api_keys: Option<ApiKeys>,
+    /// Tells who is calling, in place of `api_keys`; nobody is served without an answer of it.
+    pub callers: Option<Arc<dyn Callers>>,
     /// The listener is bound to loopback only.
     pub loopback: bool,
     /// Largest answer collected for a caller who did not ask for a stream, in bytes.
@@ -66,6 +69,7 @@ impl Default for Config {
             max_concurrent: 1024,
             hosts: Vec::new(),
             api_keys: None,
+            callers: None,
             loopback: true,
             answer_limit: 64 << 20,
             probe_interval: Duration::from_secs(5),
@@ -96,7 +100,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::KeysNeeded`] without keys outside loopback.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.loopback && self.api_keys.is_none() {
+        if !self.loopback && self.api_keys.is_none() && self.callers.is_none() {
             return Err(ConfigError::KeysNeeded);
         }
         Ok(())

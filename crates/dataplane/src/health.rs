@@ -142,7 +142,10 @@ impl Health {
     pub(crate) fn not_ready(&self, backend: &Backend) -> Option<String> {
         match backend.place {
             Place::InProcess { .. } => self.backends.local_ready(&backend.id).err(),
-            Place::External(_) | Place::Cloud(_) => None,
+            Place::Pods(ref pods) if pods.pods.is_empty() => {
+                Some(String::from("none of its pods is ready"))
+            }
+            Place::Pods(_) | Place::External(_) | Place::Cloud(_) => None,
         }
     }
 
@@ -237,11 +240,13 @@ struct View<'a> {
 
 impl HealthView for View<'_> {
     fn admission(&self, id: &BackendId, model: &str) -> Admission {
-        let local = self
-            .snapshot
-            .backend(id)
-            .is_some_and(|backend| matches!(backend.place, Place::InProcess { .. }));
-        if local && self.backends.local_ready(id).is_err() {
+        let place = self.snapshot.backend(id).map(|backend| &backend.place);
+        let missing = match place {
+            Some(Place::InProcess { .. }) => self.backends.local_ready(id).is_err(),
+            Some(Place::Pods(pods)) => pods.pods.is_empty(),
+            Some(Place::External(_) | Place::Cloud(_)) | None => false,
+        };
+        if missing {
             return Admission::No {
                 retry_in: NOT_READY_RETRY,
                 cause: OpenCause::Failures,

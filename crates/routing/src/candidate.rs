@@ -100,7 +100,7 @@ pub(crate) fn select(
 }
 
 /// The backend that the policy names as floor, if it exists and can be one: in this mesh's own
-/// processes, or an owned external server.
+/// processes, in pods of this cluster, or an owned external server.
 pub(crate) fn find_floor<'a>(
     snapshot: &'a Snapshot,
     policy: &EffectivePolicy,
@@ -112,7 +112,7 @@ pub(crate) fn find_floor<'a>(
         .iter()
         .find(|backend| backend.id.namespace == *namespace && backend.id.name == *name)
         .filter(|backend| {
-            matches!(backend.place, Place::InProcess { .. })
+            matches!(backend.place, Place::InProcess { .. } | Place::Pods(_))
                 || derive(backend, policy.ownership(), policy.mesh_namespace(), now)
                     .class
                     .owned()

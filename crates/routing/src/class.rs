@@ -1,7 +1,7 @@
 //! The sovereignty class of a backend, derived from evidence at the moment of the decision.
 //!
-//! Nothing a backend's author writes can raise its class: a process of this mesh is owned, an
-//! external server only where a policy of the mesh namespace says so, and a cloud is always one of
+//! Nothing a backend's author writes can raise its class: a process of this mesh is owned, a pod is
+//! where its node lets a policy's claim stand, an external server only where a policy of the mesh namespace says so, and a cloud is always one of
 //! the three cloud classes, whatever its address. Claims count until they expire.
 
 use std::net::IpAddr;
@@ -9,8 +9,26 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use mesh_core::policy::Ownership;
 use mesh_core::{
-    Backend, Claims, Endpoint, Jurisdiction, JurisdictionSet, Place, ServedModel, SovereigntyClass,
+    Backend, Claims, Endpoint, Jurisdiction, JurisdictionSet, Node, Place, Pod, ServedModel,
+    SovereigntyClass,
 };
+
+/// Schemes of `spec.providerID` that say nothing about who owns a node: what installs a cluster on
+/// machines that are there already.
+const NEUTRAL_PROVIDERS: [&str; 4] = ["k3s", "kind", "metal3", "vsphere"];
+
+/// Prefixes of labels that only the node controllers and installers of clouds set.
+const CLOUD_LABELS: [&str; 9] = [
+    "cloud.google.com/",
+    "csi.hetzner.cloud/",
+    "doks.digitalocean.com/",
+    "eks.amazonaws.com/",
+    "ibm-cloud.kubernetes.io/",
+    "k8s.scaleway.com/",
+    "kubernetes.azure.com/",
+    "lke.linode.com/",
+    "oci.oraclecloud.com/",
+];
 
 /// A class and what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +44,14 @@ pub struct Derived {
 pub enum Basis {
     /// The engine runs in this process.
     InProcess,
+    /// Its pods run on nodes that `ownership.nodeSelector` claims and nobody rents out.
+    OwnedNodes,
+    /// A pod runs on a node whose providerID or labels name a cloud.
+    RentedNode,
+    /// A pod runs on a node that `ownership.nodeSelector` does not claim, or of which nothing is known.
+    UnclaimedNode,
+    /// No pod is ready, so there is nothing to look at.
+    NoPods,
     /// `ownership.external` lists the backend.
     Listed,
     /// Every address lies inside `ownership.networks`; to be checked again at connect time.
@@ -53,6 +79,12 @@ impl Derived {
     pub fn evidence(self, backend: &Backend) -> Vec<String> {
         let first = match self.basis {
             Basis::InProcess => "runs in a process of this mesh",
+            Basis::OwnedNodes => "runs on nodes that ownership.nodeSelector claims",
+            Basis::RentedNode => "a pod runs on a node whose providerID or labels name a cloud",
+            Basis::UnclaimedNode => {
+                "a pod runs on a node that ownership.nodeSelector does not claim"
+            }
+            Basis::NoPods => "no pod is ready",
             Basis::Listed => "listed in ownership.external",
             Basis::Networks => "every address lies inside ownership.networks",
             Basis::UnknownOperator => {
@@ -75,6 +107,7 @@ impl Derived {
         let mut lines = vec![first.to_owned()];
         match &backend.place {
             Place::InProcess { .. } => {}
+            Place::Pods(pods) => lines.extend(nodes(&pods.pods)),
             Place::External(endpoint) => lines.push(format!(
                 "addresses: {}",
                 list(&endpoint.resolved, "none known")
@@ -97,6 +130,12 @@ pub fn derive(
 ) -> Derived {
     let (class, basis) = match &backend.place {
         Place::InProcess { .. } => (SovereigntyClass::OwnHardware, Basis::InProcess),
+        Place::Pods(pods) => {
+            // The worst pod speaks for all: who looks at the backend as a whole may meet any.
+            let all = pods.pods.iter().map(|pod| of_pod(pod, ownership));
+            let worst = all.min_by_key(|derived| derived.class);
+            return worst.unwrap_or_else(|| no_pods(ownership));
+        }
         Place::External(endpoint) => external(backend, endpoint, ownership, mesh_namespace),
         Place::Cloud(cloud) => match cloud.claims.as_ref() {
             None => (SovereigntyClass::CloudRetained, Basis::NoClaims),
@@ -104,6 +143,66 @@ pub fn derive(
         },
     };
     Derived { class, basis }
+}
+
+/// Without a pod there is nothing to look at and nobody to send to: what the policy claims is taken
+/// as declared, so that a policy can be judged before its floor has started.
+fn no_pods(ownership: &Ownership) -> Derived {
+    let class = if ownership.nodes.is_some() {
+        SovereigntyClass::OwnHardware
+    } else {
+        SovereigntyClass::RentedHardware
+    };
+    let basis = Basis::NoPods;
+    Derived { class, basis }
+}
+
+/// The class of one pod, from its node. A claim of ownership stands only where nothing speaks against
+/// it: `spec.providerID` is empty or of a scheme that says nothing, and no label names a cloud.
+pub fn of_pod(pod: &Pod, ownership: &Ownership) -> Derived {
+    let (class, basis) = match &pod.node {
+        Some(node) if rented(node) => (SovereigntyClass::RentedHardware, Basis::RentedNode),
+        Some(node) if claims(node, ownership) => (SovereigntyClass::OwnHardware, Basis::OwnedNodes),
+        Some(_) | None => (SovereigntyClass::RentedHardware, Basis::UnclaimedNode),
+    };
+    Derived { class, basis }
+}
+
+fn rented(node: &Node) -> bool {
+    let provider = node.provider_id.as_deref().unwrap_or_default();
+    let neutral = provider.is_empty()
+        || provider
+            .split_once("://")
+            .is_some_and(|(scheme, _)| NEUTRAL_PROVIDERS.contains(&scheme));
+    let label = |key: &String| CLOUD_LABELS.iter().any(|prefix| key.starts_with(prefix));
+    !neutral || node.labels.keys().any(label)
+}
+
+fn claims(node: &Node, ownership: &Ownership) -> bool {
+    let Some(selectors) = &ownership.nodes else {
+        return false;
+    };
+    let mut wanted = selectors.iter().flatten();
+    wanted.all(|(key, value)| node.labels.get(key) == Some(value))
+}
+
+/// For a person: the nodes that pods run on, each once.
+fn nodes(pods: &[std::sync::Arc<Pod>]) -> Vec<String> {
+    let describe = |pod: &std::sync::Arc<Pod>| match &pod.node {
+        None => format!("pod {}: nothing is known of its node", pod.name),
+        Some(node) => format!(
+            "node {}: providerID {}",
+            node.name,
+            node.provider_id
+                .as_deref()
+                .filter(|id| !id.is_empty())
+                .unwrap_or("none")
+        ),
+    };
+    let mut lines: Vec<String> = pods.iter().map(describe).collect();
+    lines.sort();
+    lines.dedup();
+    lines
 }
 
 /// True if `address` lies inside one of `networks`. An IPv4 address written as IPv6 counts as what
@@ -117,7 +216,7 @@ pub fn inside(address: IpAddr, networks: &[IpNet]) -> bool {
 pub(crate) fn current_claims(backend: &Backend, now: jiff::Timestamp) -> Option<&Claims> {
     match &backend.place {
         Place::Cloud(cloud) => cloud.claims.as_ref().filter(|claims| now < claims.expires),
-        Place::InProcess { .. } | Place::External(_) => None,
+        Place::InProcess { .. } | Place::Pods(_) | Place::External(_) => None,
     }
 }
 

@@ -18,10 +18,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use mesh_core::{
-    Backend, Constraint, EmbeddingSpec, Facts, PrivacyLevel, Refusal, ServedModel, SovereigntyClass,
+    Backend, Constraint, EmbeddingSpec, Facts, Place, Pod, PrivacyLevel, Refusal, ServedModel,
+    SovereigntyClass,
 };
 
-use crate::class::{Basis, Derived, derive};
+use crate::class::{Basis, Derived, derive, of_pod};
 use crate::policy::EffectivePolicy;
 
 /// A backend and model that policy allows for one request. Made by [`admit`] alone, and not
@@ -33,6 +34,7 @@ pub struct Admitted {
     derived: Derived,
     level: PrivacyLevel,
     networks: Vec<IpNet>,
+    pods: Vec<Arc<Pod>>,
 }
 
 impl Admitted {
@@ -66,6 +68,14 @@ impl Admitted {
     /// `None` = any address.
     pub fn networks(&self) -> Option<&[IpNet]> {
         (self.derived.basis == Basis::Networks).then_some(self.networks.as_slice())
+    }
+}
+
+impl Admitted {
+    /// For a backend in pods: those that may be sent to. Others of the same backend may stand on
+    /// hardware of a worse class.
+    pub fn pods(&self) -> &[Arc<Pod>] {
+        &self.pods
     }
 }
 
@@ -114,12 +124,7 @@ pub fn admit(
         });
     };
     let served = &backend.models[index];
-    let derived = derive(
-        backend,
-        policy.ownership(),
-        policy.mesh_namespace(),
-        input.now,
-    );
+    let (derived, pods) = best(input, backend);
 
     availability(policy, backend)?;
     local_only(input, derived)?;
@@ -138,6 +143,7 @@ pub fn admit(
         backend: Arc::clone(backend),
         model: index,
         derived,
+        pods,
         level: input.level(),
         networks: if derived.basis == Basis::Networks {
             policy.ownership().networks.clone()
@@ -145,6 +151,37 @@ pub fn admit(
             Vec::new()
         },
     })
+}
+
+/// The class that counts for this request, and the pods that have it. Of a backend in pods only those
+/// count that the level allows; if none is, the class of the worst says why.
+fn best(input: &AdmitInput<'_>, backend: &Arc<Backend>) -> (Derived, Vec<Arc<Pod>>) {
+    let policy = input.policy;
+    let whole = derive(
+        backend,
+        policy.ownership(),
+        policy.mesh_namespace(),
+        input.now,
+    );
+    let Place::Pods(all) = &backend.place else {
+        return (whole, Vec::new());
+    };
+    let minimum = policy.minimum_class(input.level());
+    let allowed =
+        |class: SovereigntyClass| class >= minimum && (!input.local_only || class.owned());
+    if allowed(whole.class) {
+        return (whole, all.pods.clone());
+    }
+    let classes = all
+        .pods
+        .iter()
+        .map(|pod| (of_pod(pod, policy.ownership()), pod));
+    let (some, pods): (Vec<Derived>, Vec<Arc<Pod>>) = classes
+        .filter(|(derived, _)| allowed(derived.class))
+        .map(|(derived, pod)| (derived, Arc::clone(pod)))
+        .unzip();
+    let worst = some.into_iter().min_by_key(|derived| derived.class);
+    (worst.unwrap_or(whole), pods)
 }
 
 /// True if the backend serves the caller's namespace: one of the mesh namespace where `availableTo`

@@ -1,6 +1,8 @@
 //! Signals, and an orderly end: everything started here is told to stop and waited for.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -13,6 +15,7 @@ pub struct Shutdown {
     pub token: CancellationToken,
     /// Every background task is spawned here.
     pub tracker: TaskTracker,
+    draining: Arc<AtomicBool>,
 }
 
 impl Shutdown {
@@ -35,6 +38,28 @@ impl Shutdown {
             () = self.token.cancelled() => {}
         }
         self.token.cancel();
+    }
+
+    /// As [`on_signal`](Self::on_signal), but from the signal on for `delay` it only says that it is
+    /// [`draining`](Self::draining): whoever sends here learns it and sends elsewhere before anything
+    /// is closed.
+    pub async fn on_signal_drain(&self, delay: Duration) {
+        let interrupt = tokio::signal::ctrl_c();
+        tokio::select! {
+            _ = interrupt => tracing::info!("interrupted, draining"),
+            () = terminate() => tracing::info!("asked to end, draining"),
+            () = self.token.cancelled() => {}
+        }
+        self.draining.store(true, Ordering::Relaxed);
+        self.token
+            .run_until_cancelled(tokio::time::sleep(delay))
+            .await;
+        self.token.cancel();
+    }
+
+    /// True once this process should be sent nothing more.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed) || self.token.is_cancelled()
     }
 
     /// Cancels, then waits at most `grace` for the background tasks. True if all ended.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use mesh_core as core;
 use mesh_core::{
     Backend, Capabilities, Endpoint, Jurisdiction, JurisdictionSet, License, NamespaceSelector,
-    Place,
+    Place, Pods,
 };
 use serde_json::{Map, Value};
 use url::{Host, Url};
@@ -174,6 +174,11 @@ fn in_process(
         .as_ref()
         .map(crate::value::Quantity::read)
         .transpose();
+    if let Some(pods) = world.input.pods {
+        let id = (namespace.to_owned(), document.object.name().to_owned());
+        let pods = pods.get(&id).cloned().unwrap_or_default();
+        return Some(Place::Pods(Pods { pods }));
+    }
     Some(Place::InProcess {
         model_cache: name.clone(),
         kv_bytes: value(document, "spec.inCluster.kvMemory", memory, problems)?,
@@ -262,9 +267,16 @@ fn endpoint(
     }
     let url = Url::parse(spec.url).map_err(|error| format!("not an address: {error}"));
     let url = value(document, &format!("{place}.url"), url, problems)?;
+    if world.input.pods.is_some() && own_machine(&url) {
+        let message = "not in a cluster: loopback and link-local addresses are the gateway's own";
+        problems.push(document.problem(ProblemKind::Value, format!("{place}.url"), message));
+        return None;
+    }
     Some(Endpoint {
         protocol: core::Protocol::OpenAI,
-        credentials: spec.credentials.and_then(credential),
+        credentials: spec
+            .credentials
+            .and_then(|spec| credential(world.namespace(document), spec)),
         auth_header: spec.auth_header.map(str::to_lowercase),
         headers: spec
             .headers
@@ -278,13 +290,39 @@ fn endpoint(
     })
 }
 
-/// References to Secrets are refused at the door.
-fn credential(spec: &Credentials) -> Option<core::Credential> {
+/// A Secret is one of the object's own namespace, whatever the author writes.
+fn credential(namespace: &str, spec: &Credentials) -> Option<core::Credential> {
+    if let Some(secret) = &spec.secret_ref {
+        return Some(core::Credential::Secret {
+            namespace: namespace.to_owned(),
+            name: secret.name.0.clone(),
+            key: secret.key.clone(),
+        });
+    }
     let file = spec
         .file
         .as_ref()
         .map(|path| core::Credential::File(PathBuf::from(path)));
     file.or_else(|| spec.env.clone().map(core::Credential::Env))
+}
+
+/// True for addresses that mean the asking machine itself, or the service of its cloud that hands out
+/// identities.
+fn own_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => {
+            address.is_loopback() || address.is_link_local() || address.is_unspecified()
+        }
+        Some(Host::Ipv6(address)) => {
+            let mapped = address.to_ipv4_mapped();
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unicast_link_local()
+                || mapped.is_some_and(|v4| v4.is_loopback() || v4.is_link_local())
+        }
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => true,
+    }
 }
 
 fn resolved(world: &World<'_>, url: &Url) -> Vec<IpAddr> {

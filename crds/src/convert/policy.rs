@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::backend::{jurisdictions, selector};
 use super::{World, value, warning};
 use crate::kind::Kind;
+use crate::label;
 use crate::parse::{Document, Object};
 use crate::policy_rule as rule;
 use crate::policy_test as test;
@@ -73,6 +74,7 @@ pub(super) fn convert(
     Some(Policy {
         id: world.id(document),
         digest: digest(spec),
+        origin: origin(&document.object),
         namespaces: namespaces(spec),
         service_accounts: service_accounts(spec),
         ownership: all_read(owned)?,
@@ -219,6 +221,16 @@ fn failover(spec: &rule::Failover) -> Result<policy::Failover, Error> {
     })
 }
 
+fn origin(object: &Object) -> policy::Origin {
+    if object.labeled(label::STAND_IN) {
+        policy::Origin::StandIn
+    } else if object.labeled(label::BOOTSTRAP) {
+        policy::Origin::Bootstrap
+    } else {
+        policy::Origin::Written
+    }
+}
+
 fn ownership(
     world: &World<'_>,
     document: &Document,
@@ -258,6 +270,10 @@ fn ownership(
         .map(|network| network.0.parse())
         .collect();
     Some(policy::Ownership {
+        nodes: spec
+            .node_selector
+            .as_ref()
+            .map(|selector| vec![selector.match_labels.clone()]),
         networks: value(document, "spec.ownership.networks", networks, problems)?,
         external: spec
             .external

@@ -33,6 +33,7 @@ fn convert_with(
             generation: 1,
             now,
             resolve,
+            pods: None,
         },
     )
 }

@@ -27,6 +27,7 @@ fn convert(documents: &[Document]) -> Converted {
         generation: 7,
         now: "2026-11-22T00:00:00Z".parse().expect("a time"),
         resolve: &|_| Vec::new(),
+        pods: None,
     };
     to_snapshot(documents, &input).expect("a snapshot")
 }

@@ -329,6 +329,7 @@ fn policy() -> Policy {
     Policy {
         id: PolicyId::home("default", "default"),
         digest: String::from("d1"),
+        origin: mesh_core::policy::Origin::Written,
         namespaces: NamespaceSelector::default(),
         service_accounts: Vec::new(),
         ownership: Some(Ownership {

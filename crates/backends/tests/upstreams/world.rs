@@ -62,9 +62,11 @@ fn policy(networks: &[&str]) -> Policy {
     Policy {
         id: PolicyId::home("default", "test"),
         digest: String::new(),
+        origin: mesh_core::policy::Origin::Written,
         namespaces: NamespaceSelector::default(),
         service_accounts: Vec::new(),
         ownership: Some(Ownership {
+            nodes: None,
             networks: networks
                 .iter()
                 .map(|network| network.parse().expect("a network"))

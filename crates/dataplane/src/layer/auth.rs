@@ -14,8 +14,12 @@ pub(crate) async fn identify(
 ) -> Result<Response, Error> {
     let config = plane.config();
     let keys = config.api_keys.as_ref();
-    let caller = auth::caller(keys, request.headers(), &config.mesh_namespace)
-        .ok_or(Error::InvalidApiKey)?;
+    let headers = request.headers();
+    let caller = match &config.callers {
+        Some(callers) => auth::bearer(headers).and_then(|bearer| callers.caller(bearer)),
+        None => auth::caller(keys, headers, &config.mesh_namespace),
+    };
+    let caller = caller.ok_or(Error::InvalidApiKey)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

@@ -132,14 +132,14 @@ fn by_name(backend: &Backend) -> BackendLabels {
 fn expiry(backend: &Backend) -> Option<jiff::Timestamp> {
     match &backend.place {
         Place::Cloud(cloud) => Some(cloud.claims.as_ref()?.expires),
-        Place::InProcess { .. } | Place::External(_) => None,
+        Place::InProcess { .. } | Place::Pods(_) | Place::External(_) => None,
     }
 }
 
 fn info(backend: &Backend) -> BackendInfoLabels {
     let seats = match &backend.place {
         Place::Cloud(cloud) => cloud.claims.as_ref().map(|claims| &claims.seat),
-        Place::InProcess { .. } | Place::External(_) => None,
+        Place::InProcess { .. } | Place::Pods(_) | Place::External(_) => None,
     };
     let jurisdiction = seats.map_or_else(
         || UNKNOWN.to_owned(),
@@ -156,7 +156,7 @@ fn info(backend: &Backend) -> BackendInfoLabels {
         // The engine in this process computes on the CPU.
         hardware_vendor: match backend.place {
             Place::InProcess { .. } => "cpu",
-            Place::External(_) | Place::Cloud(_) => UNKNOWN,
+            Place::Pods(_) | Place::External(_) | Place::Cloud(_) => UNKNOWN,
         },
     }
 }

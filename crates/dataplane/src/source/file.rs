@@ -132,6 +132,7 @@ impl FileSource {
             generation: 0,
             now,
             resolve: &resolve,
+            pods: None,
         };
         match to_snapshot(&documents, &input) {
             Ok(converted) => {

@@ -188,7 +188,7 @@ fn again(input: &DecideInput<'_>, earlier: &Attempt, others: bool) -> Option<Att
 }
 
 /// What an answer by this attempt would be less than asked, as far as it is known now. Tools are
-/// dropped by the floor and by models in this process, which see only what their engine enforces.
+/// dropped by the floor and by engines of this mesh, which see only what their engine enforces.
 fn degradations(
     input: &DecideInput<'_>,
     admitted: &Admitted,
@@ -197,7 +197,11 @@ fn degradations(
     substitute: bool,
 ) -> Vec<Degradation> {
     let without_tools = input.facts.needs.tools == ToolNeed::Soft
-        && (floor || matches!(admitted.backend().place, Place::InProcess { .. }))
+        && (floor
+            || matches!(
+                admitted.backend().place,
+                Place::InProcess { .. } | Place::Pods(_)
+            ))
         && !admitted.model().capabilities.enforces(Feature::Tools);
     [
         (after_others, Degradation::FloorOnly),

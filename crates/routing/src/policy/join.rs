@@ -133,6 +133,10 @@ fn ownership(home: &[&Policy], mesh_namespace: &str) -> Ownership {
         .filter(|policy| selects_everything(policy, mesh_namespace))
         .filter_map(|policy| policy.ownership.clone())
         .reduce(|left, right| Ownership {
+            nodes: left
+                .nodes
+                .zip(right.nodes)
+                .map(|(left, right)| [left, right].concat()),
             networks: pairwise(&left.networks, &right.networks, |a, b| a.contains(b)),
             external: pairwise(&left.external, &right.external, |a, b| a == b),
             home_jurisdictions: JurisdictionSet(pairwise(

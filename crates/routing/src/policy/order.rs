@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use mesh_core::policy::Origin;
 use mesh_core::{Caller, Policy, PrivacyLevel, Snapshot, SovereigntyClass};
 
 use super::DEFAULT_MINIMUM;
@@ -28,7 +29,8 @@ pub fn selects_everything(policy: &Policy, mesh_namespace: &str) -> bool {
 
 /// The policies that govern `caller`, most specific first: another namespace's own, then those
 /// that name ServiceAccounts, then those with a selector, then the rest; of equals the strictest,
-/// then by name.
+/// then by name. What came with the installation steps back once somebody
+/// has written a policy of the mesh namespace that governs the caller.
 pub(super) fn selected<'a>(snapshot: &'a Snapshot, caller: &Caller) -> Vec<&'a Policy> {
     let mesh = snapshot.mesh_namespace.as_str();
     let mut found: Vec<&Policy> = snapshot
@@ -37,6 +39,11 @@ pub(super) fn selected<'a>(snapshot: &'a Snapshot, caller: &Caller) -> Vec<&'a P
         .map(AsRef::as_ref)
         .filter(|policy| matches(policy, mesh, caller))
         .collect();
+    let written =
+        |policy: &&Policy| policy.id.namespace == mesh && policy.origin == Origin::Written;
+    if found.iter().any(written) {
+        found.retain(|policy| policy.origin != Origin::Bootstrap);
+    }
     found.sort_by_cached_key(|policy| {
         let specificity = (
             policy.id.namespace != mesh,

@@ -10,6 +10,7 @@ use crate::world::{MESH, claims, cloud, external, floor, now, places};
 
 fn ownership() -> Ownership {
     Ownership {
+        nodes: None,
         networks: vec!["192.168.20.0/24".parse().expect("a network")],
         external: vec![(String::from("lab"), String::from("llama"))],
         home_jurisdictions: places(&["DE", "FR"]),

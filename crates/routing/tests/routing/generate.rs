@@ -253,6 +253,7 @@ fn ownership() -> BoxedStrategy<Ownership> {
         jurisdictions(),
     )
         .prop_map(|(networks, listed, home_jurisdictions)| Ownership {
+            nodes: None,
             networks: networks
                 .into_iter()
                 .map(|network| network.parse().expect("a network"))

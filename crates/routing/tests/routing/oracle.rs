@@ -69,6 +69,7 @@ fn v4(address: IpAddr) -> IpAddr {
 pub(crate) fn class(world: &World, backend: &Backend) -> SovereigntyClass {
     match &backend.place {
         Place::InProcess { .. } => SovereigntyClass::OwnHardware,
+        Place::Pods(_) => unreachable!("the generator makes none; classes.rs tests them"),
         Place::External(endpoint) => {
             let own = (backend.id.namespace.clone(), backend.id.name.clone());
             let listed = all_owners_say(world, |owner| owner.external.contains(&own));

@@ -277,6 +277,7 @@ fn several_policies_that_say_what_is_owned_intersect() {
     let owning = |name: &str, networks: &[&str], home: &[&str]| {
         let mut policy = silent(name);
         policy.ownership = Some(Ownership {
+            nodes: None,
             networks: networks
                 .iter()
                 .map(|net| net.parse().expect("a network"))

@@ -153,6 +153,7 @@ pub(crate) fn silent(name: &str) -> Policy {
     Policy {
         id: PolicyId::home(MESH, name),
         digest: format!("digest-{name}"),
+        origin: mesh_core::policy::Origin::Written,
         namespaces: NamespaceSelector::default(),
         service_accounts: Vec::new(),
         ownership: None,
@@ -175,6 +176,7 @@ pub(crate) fn policy() -> Policy {
     Policy {
         default_privacy: Some(PrivacyLevel::Public),
         ownership: Some(Ownership {
+            nodes: None,
             networks: vec!["192.168.20.0/24".parse().expect("a network")],
             external: Vec::new(),
             home_jurisdictions: places(&["DE", "FR"]),

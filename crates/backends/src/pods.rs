@@ -1,0 +1,309 @@
+//! Model servers in pods of this cluster: which pod takes a request, and what happens if it is gone.
+//!
+//! A conversation stays with the pod that holds its prefix (rendezvous hashing) as long as that pod is
+//! not much busier than the others (bounded loads: Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing
+//! with Bounded Loads", 2016). A pod that could not be connected to rests for a moment, and the next one
+//! is asked: nothing had been sent.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use mesh_core::policy::Overflow;
+use mesh_core::{BackendId, Endpoint, LatencyClass, Pod, Protocol};
+use mesh_protocol::ModelRequest;
+use mesh_routing::Admitted;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::client::Clients;
+use crate::upstream::{Dispatch, Target};
+use crate::{AttemptError, Outbound, Started};
+
+/// How long a pod that could not be connected to is left alone, if there are others.
+const REST: Duration = Duration::from_secs(2);
+/// Most pods asked for one attempt.
+const MOST: usize = 3;
+/// A pod may carry this much of the mean load before a conversation moves, in percent.
+const BOUND: usize = 125;
+/// Bytes of the prompt that decide where a conversation is at home.
+const PREFIX: usize = 1024;
+/// Pods remembered before those at rest are forgotten.
+const REMEMBERED: usize = 4096;
+
+/// Tells the worker what the engine of this process would be told directly.
+const OVERFLOW: &str = "mesh-overflow";
+const LATENCY: &str = "mesh-latency";
+/// The worker left old turns out.
+const TRIMMED: &str = "mesh-context-trimmed";
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    running: usize,
+    rests_until: Option<Instant>,
+}
+
+type Loads = Arc<Mutex<HashMap<SocketAddr, Load>>>;
+
+/// What this process knows of the pods it sends to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pods {
+    loads: Loads,
+}
+
+/// Counts a request at a pod until it is dropped.
+#[derive(Debug)]
+struct Running {
+    loads: Loads,
+    address: SocketAddr,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(load) = loads.get_mut(&self.address) {
+            load.running = load.running.saturating_sub(1);
+            if load.running == 0 && load.rests_until.is_none() {
+                loads.remove(&self.address);
+            }
+        }
+    }
+}
+
+impl Pods {
+    /// Sends the request to one of the admitted pods.
+    pub(crate) async fn start(
+        &self,
+        clients: &Clients,
+        admitted: &Admitted,
+        outbound: Outbound,
+    ) -> Result<Started, AttemptError> {
+        let home = home(&outbound.tenant, &outbound.request);
+        let mut tried = Vec::new();
+        let mut last = AttemptError::NotReady(String::from("none of its pods is ready"));
+        while tried.len() < MOST {
+            let Some((address, running)) = self.choose(admitted.pods(), &tried, home) else {
+                break;
+            };
+            tried.push(address);
+            let target = target(clients, &admitted.backend().id, address)?;
+            let dispatch = Dispatch::new(target, admitted, &outbound, clients.options())?
+                .header(OVERFLOW, overflow(outbound.overflow))
+                .header(LATENCY, latency(outbound.latency));
+            match dispatch.send().await {
+                Ok(started) => return Ok(held(started, running)),
+                Err(error @ AttemptError::Connect(_)) => {
+                    self.rest(address);
+                    last = error;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// The pod that shall be asked next, counted from now on.
+    fn choose(
+        &self,
+        pods: &[Arc<Pod>],
+        tried: &[SocketAddr],
+        home: u64,
+    ) -> Option<(SocketAddr, Running)> {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let load = |address: &SocketAddr| loads.get(address).copied().unwrap_or_default();
+        let left = pods
+            .iter()
+            .map(|pod| pod.address)
+            .filter(|address| !tried.contains(address));
+        let (resting, awake): (Vec<SocketAddr>, Vec<SocketAddr>) =
+            left.partition(|address| load(address).rests_until.is_some_and(|until| now < until));
+        // If all rest, one of them is asked all the same.
+        let mut choices = if awake.is_empty() { resting } else { awake };
+        let running: usize = choices.iter().map(|address| load(address).running).sum();
+        let bound = ((running + 1) * BOUND).div_ceil(100 * choices.len().max(1));
+        choices.sort_by_key(|address| std::cmp::Reverse(weight(home, address)));
+        let address = choices
+            .iter()
+            .find(|address| load(address).running < bound)
+            .or_else(|| choices.iter().min_by_key(|address| load(address).running))
+            .copied()?;
+        if loads.len() >= REMEMBERED {
+            loads.retain(|_, load| load.running > 0);
+        }
+        let entry = loads.entry(address).or_default();
+        entry.running += 1;
+        entry.rests_until = entry.rests_until.filter(|until| now < *until);
+        drop(loads);
+        let loads = Arc::clone(&self.loads);
+        Some((address, Running { loads, address }))
+    }
+
+    fn rest(&self, address: SocketAddr) {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        loads.entry(address).or_default().rests_until = Some(Instant::now() + REST);
+    }
+}
+
+/// What is needed to speak to a pod.
+pub(crate) fn target(
+    clients: &Clients,
+    id: &BackendId,
+    address: SocketAddr,
+) -> Result<Target, AttemptError> {
+    let url = Url::parse(&format!("http://{address}/v1"))
+        .map_err(|_| AttemptError::Unusable("its pod has no usable address"))?;
+    let endpoint = Endpoint {
+        url,
+        protocol: Protocol::OpenAI,
+        credentials: None,
+        auth_header: None,
+        headers: Vec::new(),
+        organization: None,
+        insecure_plaintext: true,
+        resolved: vec![address.ip()],
+    };
+    Target::new(clients, id, &endpoint, None)
+}
+
+/// The answer counts at its pod until its last event, or until nobody listens.
+fn held(started: Started, running: Running) -> Started {
+    let trimmed = started.headers.iter().any(|(name, _)| name == TRIMMED);
+    let events = started.events.map(move |event| {
+        // Moved into the stream, so that it lives as long.
+        let _ = &running;
+        event
+    });
+    Started {
+        events: Box::pin(events),
+        context_trimmed: started.context_trimmed || trimmed,
+        ..started
+    }
+}
+
+const fn overflow(overflow: Overflow) -> &'static str {
+    match overflow {
+        Overflow::TrimHistory => "trim-history",
+        Overflow::Refuse => "refuse",
+    }
+}
+
+const fn latency(latency: LatencyClass) -> &'static str {
+    match latency {
+        LatencyClass::Interactive => "interactive",
+        LatencyClass::Standard => "standard",
+        LatencyClass::Batch => "batch",
+    }
+}
+
+/// Where a conversation is at home: its tenant and how it begins.
+fn home(tenant: &str, request: &ModelRequest) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tenant.hash(&mut hasher);
+    let beginning = ["messages", "prompt", "input"]
+        .iter()
+        .find_map(|field| request.body.get(*field));
+    let mut left = PREFIX;
+    if let Some(value) = beginning {
+        texts(value, &mut left, &mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Hashes the texts of a prompt, in order, as far as `left` reaches.
+fn texts(value: &serde_json::Value, left: &mut usize, hasher: &mut DefaultHasher) {
+    use serde_json::Value;
+    if *left == 0 {
+        return;
+    }
+    match value {
+        Value::String(text) => {
+            let part = &text.as_bytes()[..text.len().min(*left)];
+            part.hash(hasher);
+            *left -= part.len();
+        }
+        Value::Array(items) => items.iter().for_each(|item| texts(item, left, hasher)),
+        Value::Object(fields) => {
+            for field in ["role", "content", "text"] {
+                if let Some(value) = fields.get(field) {
+                    texts(value, left, hasher);
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Rendezvous hashing (Thaler, Ravishankar, 1998): the highest weight wins, and a pod that comes or goes
+/// moves only what is its own.
+fn weight(home: u64, address: &SocketAddr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    home.hash(&mut hasher);
+    address.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mesh_core::Pod;
+
+    use super::Pods;
+
+    fn pods(count: u8) -> Vec<Arc<Pod>> {
+        let pod = |number: u8| {
+            Arc::new(Pod {
+                name: format!("pod-{number}"),
+                address: ([10, 0, 0, number], 8000).into(),
+                node: None,
+            })
+        };
+        (1..=count).map(pod).collect()
+    }
+
+    #[test]
+    fn a_conversation_stays_with_its_pod_until_that_pod_is_much_busier() {
+        let (picker, pods) = (Pods::default(), pods(4));
+        let (home, first) = picker.choose(&pods, &[], 7).expect("a pod");
+        drop(first);
+        let mut running = Vec::new();
+        let (again, held) = picker.choose(&pods, &[], 7).expect("a pod");
+        running.push(held);
+        assert_eq!(again, home);
+        for _ in 0..7 {
+            running.push(picker.choose(&pods, &[], 7).expect("a pod").1);
+        }
+        let loads = picker.loads.lock().expect("loads");
+        assert_eq!(loads.len(), 4, "{loads:?}");
+        assert!(
+            loads.values().all(|load| (1..=3).contains(&load.running)),
+            "{loads:?}"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_could_not_be_reached_rests_unless_all_do_and_what_ended_is_not_counted() {
+        let (picker, pods) = (Pods::default(), pods(2));
+        let (home, running) = picker.choose(&pods, &[], 7).expect("a pod");
+        picker.rest(home);
+        drop(running);
+        let (other, running) = picker.choose(&pods, &[], 7).expect("a pod");
+        assert_ne!(other, home);
+        assert!(picker.choose(&pods, &[home, other], 7).is_none());
+        picker.rest(other);
+        drop(running);
+        assert!(picker.choose(&pods, &[], 7).is_some());
+        assert!(
+            picker
+                .loads
+                .lock()
+                .expect("loads")
+                .values()
+                .all(|load| load.running == 0)
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! The command line; every flag is also an environment variable.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Entry of a cluster for applications that speak OpenAI's API.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "mesh-gateway", version, about)]
+pub(crate) struct Args {
+    /// Address of the API.
+    #[arg(long, env = "MESH_LISTEN", default_value = "0.0.0.0:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Address of metrics and health.
+    #[arg(long, env = "MESH_ADMIN_LISTEN", default_value = "0.0.0.0:8081")]
+    pub(crate) admin_listen: SocketAddr,
+    /// Namespace of the mesh itself: its backends serve everybody, its policies may select everybody.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub(crate) mesh_namespace: String,
+    /// Further namespaces whose Secrets may be read for backends declared there, separated by commas.
+    #[arg(long, env = "MESH_CREDENTIAL_NAMESPACES", value_delimiter = ',')]
+    pub(crate) credential_namespaces: Vec<String>,
+    /// After SIGTERM: how long connections are still accepted, so that no sender is refused before it
+    /// has heard.
+    #[arg(long, env = "MESH_DRAIN_DELAY", default_value = "5s", value_parser = duration)]
+    pub(crate) drain_delay: Duration,
+    /// After that: how long answers may take to end.
+    #[arg(long, env = "MESH_DRAIN_TIMEOUT", default_value = "120s", value_parser = duration)]
+    pub(crate) drain_timeout: Duration,
+    /// Log filter, for example `info`.
+    #[arg(long, env = "MESH_LOG", default_value = "info,kube_runtime=warn")]
+    pub(crate) log: String,
+}
+
+/// `30s`, `2m`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| String::from("expected for example 30s"))?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        _ => Err(String::from("expected a number and ms, s or m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::duration;
+
+    #[test]
+    fn durations_are_numbers_with_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
+        for wrong in ["", "5", "s", "5h", "-5s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}
