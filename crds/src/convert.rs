@@ -6,7 +6,7 @@ mod backend;
 mod model;
 mod policy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -83,6 +83,40 @@ pub fn to_snapshot(
         model_caches,
         warnings: problems,
     })
+}
+
+/// As [`to_snapshot`], but an object with a fault is left out by itself, and whatever needs it: in a
+/// cluster nobody can mend another's object. `replace` may give something else for a faulty document,
+/// once; a policy must be replaced by a stricter one, never left out.
+pub fn to_snapshot_lenient(
+    mut documents: Vec<Document>,
+    input: &ConvertInput<'_>,
+    replace: &dyn Fn(&Document) -> Option<Document>,
+) -> (Converted, Vec<Problem>) {
+    let mut replaced: BTreeSet<String> = BTreeSet::new();
+    let mut told = Vec::new();
+    loop {
+        let problems = match to_snapshot(&documents, input) {
+            Ok(converted) => return (converted, told),
+            Err(problems) => problems,
+        };
+        let faulty: BTreeSet<String> = problems
+            .iter()
+            .filter(|problem| problem.error())
+            .map(|problem| problem.file.clone())
+            .collect();
+        told.extend(problems);
+        documents = documents
+            .into_iter()
+            .filter_map(|document| {
+                if !faulty.contains(document.file()) {
+                    return Some(document);
+                }
+                let first = replaced.insert(document.file().to_owned());
+                first.then(|| replace(&document)).flatten()
+            })
+            .collect();
+    }
 }
 
 /// All objects by kind, namespace and name.

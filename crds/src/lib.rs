@@ -54,7 +54,8 @@ pub mod vocabulary;
 mod walk;
 
 pub use convert::{
-    ArtifactSpec, ConvertInput, Converted, ModelSpec, PodMap, SamplingSpec, SourceSpec, to_snapshot,
+    ArtifactSpec, ConvertInput, Converted, ModelSpec, PodMap, SamplingSpec, SourceSpec,
+    to_snapshot, to_snapshot_lenient,
 };
 pub use home::Home;
 pub use inference_backend::{InferenceBackend, InferenceBackendSpec, InferenceBackendStatus};

@@ -81,7 +81,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         shutdown: shutdown.token.clone(),
         clock: clock::system_clock(),
     })?;
-    let cluster = Cluster::watch(&client, &args, &shutdown);
+    let cluster = Cluster::watch(&client, &shutdown);
     callers::keep(&callers, client.clone(), &cluster, &shutdown);
     let secrets = Secrets::new(client, &args, backends);
     translate::keep(

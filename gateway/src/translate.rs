@@ -1,7 +1,7 @@
 //! From what the cluster declares to the snapshot that requests are decided from. An object with a fault
 //! is left out by itself, and whatever needs it; a policy is never left out, it gets stricter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DynamicObject;
 use kube::{Resource, ResourceExt};
 use mesh_core::{Pod, Snapshot};
-use mesh_crds::{ConvertInput, Document, Home, PodMap, Problem, label, parse_for, to_snapshot};
+use mesh_crds::{
+    ConvertInput, Document, Home, PodMap, Problem, label, parse_for, to_snapshot_lenient,
+};
 use mesh_dataplane::SnapshotStore;
 use mesh_runtime::Shutdown;
 use serde_json::{Value, json};
@@ -88,48 +90,33 @@ impl Seen {
             .iter()
             .filter_map(|object| declared(object))
             .collect();
-        let mut strict: BTreeSet<String> = BTreeSet::new();
-        let now = Timestamp::now();
+        documents.extend(
+            self.policies
+                .iter()
+                .filter_map(|policy| self.accepted(policy)),
+        );
         let input = ConvertInput {
             mesh_namespace,
             generation: 0,
-            now,
+            now: Timestamp::now(),
             resolve: &resolve,
             pods: Some(&self.pods),
         };
-        loop {
-            let mut all = documents.clone();
-            for policy in &self.policies {
-                all.extend(self.accepted(policy, strict.contains(&file(policy))));
-            }
-            let problems = match to_snapshot(&all, &input) {
-                Ok(converted) => return converted.snapshot,
-                Err(problems) => problems,
-            };
-            let faulty: BTreeSet<&str> = problems
+        let stricter = |document: &Document| {
+            let policy = self
+                .policies
                 .iter()
-                .filter(|problem| problem.error())
-                .map(|problem| problem.file.as_str())
-                .collect();
-            let before = (documents.len(), strict.len());
-            documents.retain(|document| !faulty.contains(document.file()));
-            strict.extend(
-                self.policies
-                    .iter()
-                    .map(|policy| file(policy))
-                    .filter(|file| faulty.contains(file.as_str())),
-            );
-            tell(&problems);
-            if before == (documents.len(), strict.len()) {
-                // Cannot be: every fault names an object that has just been dealt with.
-                return Snapshot::empty(mesh_namespace, now);
-            }
-        }
+                .find(|policy| file(policy) == document.file())?;
+            read(policy, &stand_in(policy), &[(label::STAND_IN, "true")])
+        };
+        let (converted, problems) = to_snapshot_lenient(documents, &input, &stricter);
+        tell(&problems);
+        converted.snapshot
     }
 
     /// The newest accepted spec of a policy. Without one the traffic that it selects may use owned
     /// hardware only.
-    fn accepted(&self, policy: &DynamicObject, strict: bool) -> Option<Document> {
+    fn accepted(&self, policy: &DynamicObject) -> Option<Document> {
         let uid = policy.meta().uid.as_deref();
         let own = |revision: &&Arc<ControllerRevision>| {
             let owners = revision.metadata.owner_references.iter().flatten();
@@ -144,9 +131,7 @@ impl Seen {
             .filter(own)
             .max_by_key(|revision| revision.revision);
         let spec = newest.and_then(|revision| revision.data.as_ref()?.0.get("spec").cloned());
-        let document = spec
-            .filter(|_| !strict)
-            .and_then(|spec| read(policy, &spec, &[]));
+        let document = spec.and_then(|spec| read(policy, &spec, &[]));
         document.or_else(|| read(policy, &stand_in(policy), &[(label::STAND_IN, "true")]))
     }
 }

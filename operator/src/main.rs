@@ -1,3 +1,117 @@
-//! `mesh-operator`.
+//! `mesh-operator`: makes a cluster match the objects of inferencemesh.dev.
+//!
+//! ```text
+//! watches --> world (in memory) --> per object: validate, build, apply, status --> API server
+//!                 ^                                                                  |
+//!                 +------------------------- every change ---------------------------+
+//! ```
+//!
+//! Every pass looks at everything and writes only what differs, so it does not matter which event was
+//! missed or seen twice. It never answers requests and never sees a prompt.
 
-fn main() {}
+mod apply;
+mod args;
+mod backend;
+mod bootstrap;
+mod cache;
+mod lease;
+mod metrics;
+mod pass;
+mod policy;
+mod status;
+mod uninstall;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use mesh_runtime::{Admin, Shutdown, listen, logs};
+use prometheus_client::registry::Registry;
+
+use crate::args::{Args, Command, Run};
+use crate::lease::Lease;
+use crate::metrics::Metrics;
+use crate::pass::Pass;
+use crate::world::World;
+
+/// How long background work may take to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    mesh_runtime::install_crypto_provider();
+    mesh_runtime::install_panic_hook();
+    match start(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write;
+            // Nothing can be done if standard error is closed.
+            drop(writeln!(std::io::stderr(), "mesh-operator: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start(args: Args) -> anyhow::Result<()> {
+    logs::install(&args.log, logs::Format::Json)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(async {
+        let client = kube::Client::try_default()
+            .await
+            .context("no cluster was found: run this in a pod, or set KUBECONFIG")?;
+        match args.command {
+            Command::Run(options) => run(*options, client).await,
+            Command::Uninstall(options) => uninstall::run(&client, &options).await,
+        }
+    });
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(options: Run, client: kube::Client) -> anyhow::Result<()> {
+    let admin_listener = listen::bind(options.admin_listen, "--admin-listen").await?;
+    let bootstrap = bootstrap::read(options.bootstrap.as_deref())?;
+    let shutdown = Shutdown::new();
+    let metrics = Metrics::default();
+    let world = World::watch(&client, &shutdown);
+    let lease = Lease::new(client.clone(), &options, metrics.clone());
+
+    let mut registry = Registry::with_prefix("mesh_operator");
+    metrics.register(&mut registry);
+    let seen = world.clone();
+    let admin = Admin::new(registry, Arc::new(move || seen.missing()), Arc::new(|| ()));
+    let admin = admin.serve(admin_listener, shutdown.clone());
+    shutdown.spawn(async move {
+        if let Err(error) = admin.await {
+            tracing::error!(%error, "the admin port ended");
+        }
+    });
+    let signals = shutdown.clone();
+    shutdown.spawn(async move { signals.on_signal().await });
+
+    // A standby keeps its memory of the cluster fresh and writes nothing.
+    let Some(()) = shutdown.token.run_until_cancelled(lease.acquire()).await else {
+        shutdown.finish(GRACE).await;
+        return Ok(());
+    };
+    tracing::info!("leading");
+    let pass = Pass::new(client, options, world, metrics, bootstrap);
+    let lost = tokio::select! {
+        () = pass.run() => false,
+        () = lease.keep() => true,
+        () = shutdown.token.cancelled() => false,
+    };
+    if !lost {
+        lease.release().await;
+    }
+    shutdown.finish(GRACE).await;
+    anyhow::ensure!(
+        !lost,
+        "another operator leads now; starting again as its standby"
+    );
+    Ok(())
+}

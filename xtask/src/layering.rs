@@ -40,6 +40,7 @@ const ROOMS: &[Room] = &[
         ],
     ),
     room("mesh-identity", &[]),
+    room("mesh-watch", &[]),
     room(
         "mesh-worker",
         &[
@@ -61,6 +62,7 @@ const ROOMS: &[Room] = &[
             "mesh-crds",
             "mesh-identity",
             "mesh-runtime",
+            "mesh-watch",
         ],
     ),
     room(
@@ -72,6 +74,7 @@ const ROOMS: &[Room] = &[
             "mesh-dataplane",
             "mesh-identity",
             "mesh-runtime",
+            "mesh-watch",
         ],
     ),
     room(
@@ -144,7 +147,13 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         matches: |name| name == "kube",
-        only: &["mesh-crds", "mesh-e2e", "mesh-gateway", "mesh-operator"],
+        only: &[
+            "mesh-crds",
+            "mesh-e2e",
+            "mesh-gateway",
+            "mesh-operator",
+            "mesh-watch",
+        ],
     },
 ];
 

@@ -70,7 +70,7 @@ pub enum Origin {
 pub struct Ownership {
     /// Labels that owned nodes have: all selectors must match. Absent = no node is claimed; an empty
     /// selector = every node is.
-    pub nodes: Option<Vec<std::collections::BTreeMap<String, String>>>,
+    pub nodes: Option<Vec<BTreeMap<String, String>>>,
     /// Networks whose addresses are owned; loopback only if listed.
     pub networks: Vec<IpNet>,
     /// External backends owned whatever their address: namespace and name.

@@ -1,0 +1,67 @@
+//! The command line; every flag is also an environment variable.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Makes a cluster match the objects of inferencemesh.dev.
+#[derive(Debug, Parser)]
+#[command(name = "mesh-operator", version, about)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Log filter, for example `info`.
+    #[arg(
+        long,
+        env = "MESH_LOG",
+        global = true,
+        default_value = "info,kube_runtime=warn"
+    )]
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Reconcile until told to end.
+    Run(Box<Run>),
+    /// Remove what was made for the objects of the kinds; the objects themselves stay.
+    Uninstall(Uninstall),
+}
+
+/// Settings of `run`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Run {
+    /// Namespace of the mesh itself.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub(crate) mesh_namespace: String,
+    /// Address of metrics and health.
+    #[arg(long, env = "MESH_ADMIN_LISTEN", default_value = "0.0.0.0:8081")]
+    pub(crate) admin_listen: SocketAddr,
+    /// Name of this replica; in a pod, the pod's.
+    #[arg(long, env = "MESH_POD_NAME", default_value = "mesh-operator")]
+    pub(crate) identity: String,
+    /// Objects that are made if they are not there: the floor of an installation.
+    #[arg(long, env = "MESH_BOOTSTRAP")]
+    pub(crate) bootstrap: Option<PathBuf>,
+    /// Image of the worker.
+    #[arg(long, env = "MESH_WORKER_IMAGE")]
+    pub(crate) worker_image: String,
+    /// Image of the worker with the built-in model.
+    #[arg(long, env = "MESH_WORKER_FLOOR_IMAGE")]
+    pub(crate) worker_floor_image: String,
+    /// Pull policy of both.
+    #[arg(long, env = "MESH_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
+    pub(crate) image_pull_policy: String,
+    /// Secrets to pull them with, separated by commas.
+    #[arg(long, env = "MESH_IMAGE_PULL_SECRETS", value_delimiter = ',')]
+    pub(crate) image_pull_secrets: Vec<String>,
+}
+
+/// Settings of `uninstall`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Uninstall {
+    /// Namespace of the mesh itself.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub(crate) mesh_namespace: String,
+}

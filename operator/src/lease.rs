@@ -1,0 +1,187 @@
+//! One operator leads, by a Lease (coordination.k8s.io/v1), the way client-go's leader election does it:
+//! whoever holds it renews it, and who sees it unrenewed for its duration, by its own clock, may take it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease as Object, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, ObjectMeta, PostParams};
+use kube::{Client, ResourceExt};
+use tokio::time::Instant;
+
+use crate::args::Run;
+use crate::metrics::Metrics;
+
+const NAME: &str = "mesh-operator";
+/// Unrenewed for this long, a lease may be taken.
+const DURATION: Duration = Duration::from_secs(15);
+/// Who cannot renew for this long no longer leads: well before another may begin.
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The lease of this replica.
+pub(crate) struct Lease {
+    api: Api<Object>,
+    identity: String,
+    metrics: Metrics,
+}
+
+/// What was seen of the holder: its record, and when that last changed by our own clock.
+struct Seen {
+    version: Option<String>,
+    since: Instant,
+}
+
+impl Lease {
+    pub(crate) fn new(client: Client, options: &Run, metrics: Metrics) -> Self {
+        // Two pods of one name cannot be, but a pod and its next life can.
+        let started = Timestamp::now().as_millisecond();
+        Self {
+            api: Api::namespaced(client, &options.mesh_namespace),
+            identity: format!("{}_{started}", options.identity),
+            metrics,
+        }
+    }
+
+    /// Waits until this replica leads.
+    pub(crate) async fn acquire(&self) {
+        let mut seen = Seen {
+            version: None,
+            since: Instant::now(),
+        };
+        loop {
+            match self.attempt(&mut seen).await {
+                Ok(true) => {
+                    self.metrics.leads(true);
+                    return;
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "could not ask for the lease"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Renews until that is no longer possible.
+    pub(crate) async fn keep(&self) {
+        let mut renewed = Instant::now();
+        while renewed.elapsed() < RENEW_DEADLINE {
+            tokio::time::sleep(RETRY).await;
+            match tokio::time::timeout(RENEW_DEADLINE, self.renew()).await {
+                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(false)) => break,
+                Ok(Err(error)) => tracing::warn!(%error, "could not renew the lease"),
+                Err(_) => break,
+            }
+        }
+        self.metrics.leads(false);
+        tracing::error!("the lease is lost");
+    }
+
+    /// Gives it up, so that the next one need not wait.
+    pub(crate) async fn release(&self) {
+        self.metrics.leads(false);
+        let Ok(Some(mut object)) = self.api.get_opt(NAME).await else {
+            return;
+        };
+        let spec = object.spec.get_or_insert_default();
+        if spec.holder_identity.as_ref() == Some(&self.identity) {
+            spec.holder_identity = None;
+            if let Err(error) = self
+                .api
+                .replace(NAME, &PostParams::default(), &object)
+                .await
+            {
+                tracing::warn!(%error, "could not give up the lease");
+            }
+        }
+    }
+
+    async fn attempt(&self, seen: &mut Seen) -> kube::Result<bool> {
+        let Some(object) = self.api.get_opt(NAME).await? else {
+            return self.create().await;
+        };
+        if object.resource_version() != seen.version {
+            seen.version = object.resource_version();
+            seen.since = Instant::now();
+        }
+        let holder = object
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.holder_identity.as_deref());
+        let free = holder.is_none_or(|holder| holder.is_empty() || holder == self.identity);
+        if !free && seen.since.elapsed() < DURATION {
+            return Ok(false);
+        }
+        self.take(object).await
+    }
+
+    async fn renew(&self) -> kube::Result<bool> {
+        let Some(object) = self.api.get_opt(NAME).await? else {
+            return Ok(false);
+        };
+        let holder = object
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.holder_identity.clone());
+        if holder.as_ref() != Some(&self.identity) {
+            return Ok(false);
+        }
+        self.take(object).await
+    }
+
+    async fn create(&self) -> kube::Result<bool> {
+        let object = Object {
+            metadata: ObjectMeta {
+                name: Some(NAME.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(self.spec(None)),
+        };
+        match self.api.create(&PostParams::default(), &object).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fails by the resource version if somebody else was faster.
+    async fn take(&self, mut object: Object) -> kube::Result<bool> {
+        object.spec = Some(self.spec(object.spec.as_ref()));
+        object.metadata.managed_fields = None;
+        match self
+            .api
+            .replace(NAME, &PostParams::default(), &object)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn spec(&self, old: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let ours = old.is_some_and(|old| old.holder_identity.as_ref() == Some(&self.identity));
+        let transitions = old
+            .and_then(|old| old.lease_transitions)
+            .unwrap_or_default();
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            acquire_time: if ours {
+                old.and_then(|old| old.acquire_time.clone())
+            } else {
+                Some(now.clone())
+            },
+            renew_time: Some(now),
+            lease_transitions: Some(if ours {
+                transitions
+            } else {
+                transitions.saturating_add(1)
+            }),
+            ..LeaseSpec::default()
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! One pass: everything that is declared, against everything that is there.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, ResourceExt};
+use mesh_core::policy::Ownership;
+use mesh_core::{Caller, Node, ObjectId, Pod, Snapshot};
+use mesh_crds::{
+    ConvertInput, InferenceBackend, ModelCache, Object, PodMap, condition, label,
+    to_snapshot_lenient,
+};
+use mesh_routing::{derive, join};
+use serde_json::Value;
+
+use crate::apply::{Error, Writer};
+use crate::args::Run;
+use crate::backend::{Images, Observed, PodView, children, view};
+use crate::metrics::Metrics;
+use crate::world::{Read, World};
+use crate::{backend, bootstrap, cache, policy, status};
+
+/// Changes that come in a burst are looked at once.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// Everything is looked at at least this often: claims expire.
+const RESYNC: Duration = Duration::from_secs(60);
+/// After something could not be written.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Makes the cluster match what is declared.
+pub(crate) struct Pass {
+    client: Client,
+    options: Run,
+    images: Images,
+    world: World,
+    writer: Writer,
+    metrics: Metrics,
+    bootstrap: Vec<Value>,
+}
+
+/// Everything declared at one moment, read.
+struct Seen {
+    caches: Vec<Read>,
+    backends: Vec<Read>,
+    policies: Vec<Read>,
+    pods: BTreeMap<(String, String), Vec<PodView>>,
+    snapshot: Snapshot,
+    now: Timestamp,
+}
+
+impl Pass {
+    pub(crate) fn new(
+        client: Client,
+        options: Run,
+        world: World,
+        metrics: Metrics,
+        bootstrap: Vec<Value>,
+    ) -> Self {
+        Self {
+            writer: Writer {
+                client: client.clone(),
+                metrics: metrics.clone(),
+            },
+            images: Images::from(&options),
+            client,
+            options,
+            world,
+            metrics,
+            bootstrap,
+        }
+    }
+
+    /// Until dropped.
+    pub(crate) async fn run(&self) {
+        let mut changed = self.world.changed();
+        loop {
+            changed.borrow_and_update();
+            let good = if self.world.missing().is_empty() {
+                self.once().await
+            } else {
+                true
+            };
+            tokio::time::sleep(DEBOUNCE).await;
+            let wait = if good { RESYNC } else { RETRY };
+            if let Ok(Err(_)) = tokio::time::timeout(wait, changed.changed()).await {
+                return;
+            }
+        }
+    }
+
+    /// True if everything is as it should be.
+    async fn once(&self) -> bool {
+        self.metrics.passed();
+        bootstrap::ensure(
+            &self.client,
+            &self.world,
+            &self.options.mesh_namespace,
+            &self.bootstrap,
+        )
+        .await;
+        let seen = self.look();
+        let mut good = true;
+        for read in seen.caches.iter().filter(|read| !read.deleted()) {
+            let status = cache::status(read, seen.now);
+            good &= self.told(read, self.writer.status(&read.raw, &status).await);
+        }
+        for read in seen.backends.iter().filter(|read| !read.deleted()) {
+            good &= self.told(read, self.backend(read, &seen).await);
+        }
+        let judged = policy::judge(&seen.snapshot, seen.now);
+        for read in seen.policies.iter().filter(|read| !read.deleted()) {
+            good &= self.told(read, self.policy(read, &seen, &judged).await);
+        }
+        good
+    }
+
+    fn told(&self, read: &Read, outcome: Result<(), Error>) -> bool {
+        let kind = read
+            .raw
+            .types
+            .as_ref()
+            .map_or("", |types| types.kind.as_str());
+        self.metrics.reconciled(kind, outcome.is_ok());
+        if let Err(error) = &outcome {
+            tracing::warn!(kind, namespace = read.namespace(), name = read.name(), reason = error.reason(), %error, "not reconciled");
+        }
+        outcome.is_ok()
+    }
+
+    fn look(&self) -> Seen {
+        let read = |store: &Store<DynamicObject>| -> Vec<Read> {
+            store.state().into_iter().map(Read::new).collect()
+        };
+        let (caches, backends, policies) = (
+            read(&self.world.caches),
+            read(&self.world.backends),
+            read(&self.world.policies),
+        );
+        let mut pods: BTreeMap<(String, String), Vec<PodView>> = BTreeMap::new();
+        for pod in self.world.pods.state() {
+            if let (Some(namespace), Some(backend)) =
+                (pod.namespace(), pod.labels().get(label::BACKEND))
+            {
+                pods.entry((namespace, backend.clone()))
+                    .or_default()
+                    .push(view(&pod));
+            }
+        }
+        let ready = self.ready(&pods);
+        let now = Timestamp::now();
+        let input = ConvertInput {
+            mesh_namespace: &self.options.mesh_namespace,
+            generation: 0,
+            now,
+            // The gateways resolve names and check them at every connection; here a name is a name.
+            resolve: &|_| Vec::<IpAddr>::new(),
+            pods: Some(&ready),
+        };
+        let documents = [&caches, &backends, &policies]
+            .into_iter()
+            .flatten()
+            .filter_map(|read| read.document.clone())
+            .collect();
+        let (converted, _) = to_snapshot_lenient(documents, &input, &|_| None);
+        Seen {
+            caches,
+            backends,
+            policies,
+            pods,
+            snapshot: converted.snapshot,
+            now,
+        }
+    }
+
+    /// Pods that serve, with what is known of their nodes.
+    fn ready(&self, pods: &BTreeMap<(String, String), Vec<PodView>>) -> PodMap {
+        let nodes: BTreeMap<String, Arc<Node>> = self
+            .world
+            .nodes
+            .state()
+            .iter()
+            .map(|node| {
+                let evidence = Node {
+                    name: node.name_any(),
+                    provider_id: node.spec.as_ref().and_then(|spec| spec.provider_id.clone()),
+                    labels: node.labels().clone(),
+                };
+                (node.name_any(), Arc::new(evidence))
+            })
+            .collect();
+        let serving = |list: &[PodView]| -> Vec<Arc<Pod>> {
+            let mut serving: Vec<Arc<Pod>> = list
+                .iter()
+                .filter(|pod| pod.ready)
+                .map(|pod| {
+                    Arc::new(Pod {
+                        name: pod.name.clone(),
+                        address: pod
+                            .address
+                            .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+                        node: pod.node.as_ref().and_then(|name| nodes.get(name).cloned()),
+                    })
+                })
+                .collect();
+            serving.sort_by(|a, b| a.name.cmp(&b.name));
+            serving
+        };
+        pods.iter()
+            .map(|(id, list)| (id.clone(), serving(list)))
+            .collect()
+    }
+
+    async fn backend(&self, read: &Read, seen: &Seen) -> Result<(), Error> {
+        let id = (read.namespace(), read.name());
+        let deployment = self
+            .world
+            .deployments
+            .get(&ObjectRef::new(&backend_child(&id.1)).within(&id.0));
+        let mut observed = Observed {
+            deployment: deployment.as_deref(),
+            pods: seen.pods.get(&id).cloned().unwrap_or_default(),
+            ..Observed::default()
+        };
+        observed.pods.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut written = Ok(());
+        match read.document.as_ref().map(|document| &document.object) {
+            Some(Object::InferenceBackend(backend)) => {
+                observed.plaintext = plaintext(backend);
+                if let Some(in_cluster) = &backend.spec.in_cluster {
+                    observed.in_cluster = true;
+                    observed.wanted = in_cluster.replicas;
+                    match model(seen, &id.0, &in_cluster.model_ref.name.0) {
+                        Ok(cache) => written = self.make(read, backend, cache).await,
+                        Err(fault) => observed.fault = Some(fault),
+                    }
+                }
+            }
+            _ => {
+                let message = read
+                    .faults()
+                    .unwrap_or_else(|| String::from("it cannot be read"));
+                observed.fault = Some((read.reason().to_owned(), message));
+            }
+        }
+        if let Err(error) = &written {
+            observed.write_error = Some((error.reason().to_owned(), error.to_string()));
+        }
+        observed.class = self.class(
+            seen,
+            &id,
+            observed.in_cluster && !observed.pods.iter().any(|pod| pod.ready),
+        );
+        let status = backend::status(read, &observed, seen.now);
+        self.writer.status(&read.raw, &status).await?;
+        written
+    }
+
+    /// The children of a backend with pods.
+    async fn make(
+        &self,
+        read: &Read,
+        backend: &InferenceBackend,
+        cache: &ModelCache,
+    ) -> Result<(), Error> {
+        let mut whole = backend.clone();
+        whole.metadata.uid = read.raw.metadata.uid.clone();
+        whole.metadata.namespace = read.raw.namespace();
+        let Some(spec) = &backend.spec.in_cluster else {
+            return Ok(());
+        };
+        let made = children(
+            &whole,
+            spec,
+            cache,
+            &self.images,
+            &self.options.mesh_namespace,
+        )
+        .map_err(|source| Error::Json {
+            what: format!("the children of {}", read.name()),
+            source,
+        })?;
+        self.writer
+            .apply(made.account, &self.world.accounts)
+            .await?;
+        self.writer
+            .apply(made.network, &self.world.networks)
+            .await?;
+        self.writer
+            .apply(made.service, &self.world.services)
+            .await?;
+        self.writer
+            .apply(made.deployment, &self.world.deployments)
+            .await?;
+        if let Some(budget) = made.budget {
+            return self.writer.apply(budget, &self.world.budgets).await;
+        }
+        let budget = ObjectRef::new(&backend_child(&read.name())).within(&read.namespace());
+        if let Some(there) = self.world.budgets.get(&budget) {
+            return self.delete(&*there).await;
+        }
+        Ok(())
+    }
+
+    async fn delete<K>(&self, object: &K) -> Result<(), Error>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api: Api<K> =
+            Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        self.metrics.wrote(&K::kind(&()));
+        match api
+            .delete(&object.name_any(), &DeleteParams::default())
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(source) => Err(Error::Write {
+                what: object.name_any(),
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    /// Class and evidence; none while there is nothing to look at.
+    fn class(
+        &self,
+        seen: &Seen,
+        id: &(String, String),
+        nothing: bool,
+    ) -> Option<(mesh_core::SovereigntyClass, Vec<String>)> {
+        if nothing {
+            return None;
+        }
+        let found = seen
+            .snapshot
+            .backends
+            .iter()
+            .find(|backend| (&backend.id.namespace, &backend.id.name) == (&id.0, &id.1))?;
+        let ownership: Ownership =
+            join(&seen.snapshot, &Caller::local(&self.options.mesh_namespace))
+                .ownership()
+                .clone();
+        let derived = derive(found, &ownership, &self.options.mesh_namespace, seen.now);
+        Some((derived.class, derived.evidence(found)))
+    }
+
+    async fn policy(&self, read: &Read, seen: &Seen, judged: &policy::Judged) -> Result<(), Error> {
+        let (namespace, name) = (read.namespace(), read.name());
+        let id = if namespace == self.options.mesh_namespace {
+            ObjectId::home(&namespace, &name)
+        } else {
+            ObjectId::foreign(&namespace, &name)
+        };
+        let found = seen.snapshot.policies.iter().find(|policy| policy.id == id);
+        let verdict = policy::verdict(read, found.map(AsRef::as_ref), judged, &id);
+        let mut kept = self.kept(read);
+        if let Some(revision) = policy::revision(read, &verdict, &kept) {
+            self.keep(&revision).await?;
+            kept.push(revision);
+        }
+        for old in kept.iter().rev().skip(policy::KEPT) {
+            self.delete(old).await?;
+        }
+        let ready = |floor: &(String, String)| {
+            let backend = seen
+                .backends
+                .iter()
+                .find(|read| (read.namespace(), read.name()) == *floor);
+            backend.is_some_and(|read| status::holds(&read.raw, condition::READY))
+        };
+        let status = policy::status(read, &verdict, &kept, &ready, seen.now);
+        self.writer.status(&read.raw, &status).await
+    }
+
+    /// Accepted versions of a policy, oldest first.
+    fn kept(&self, read: &Read) -> Vec<ControllerRevision> {
+        let uid = read.raw.metadata.uid.as_deref();
+        let own = |revision: &ControllerRevision| {
+            revision
+                .metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .any(|owner| Some(owner.uid.as_str()) == uid)
+        };
+        let all = self.world.revisions.state();
+        let mut kept: Vec<ControllerRevision> = all
+            .iter()
+            .filter(|revision| own(revision))
+            .map(|revision| (**revision).clone())
+            .collect();
+        kept.sort_by_key(|revision| revision.revision);
+        kept
+    }
+
+    async fn keep(&self, revision: &ControllerRevision) -> Result<(), Error> {
+        let api: Api<ControllerRevision> = Api::namespaced(
+            self.client.clone(),
+            &revision.namespace().unwrap_or_default(),
+        );
+        self.metrics.wrote("ControllerRevision");
+        match api.create(&PostParams::default(), revision).await {
+            Ok(_) => Ok(()),
+            // Made by a pass whose memory had not caught up.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(source) => Err(Error::Write {
+                what: format!("ControllerRevision {}", revision.name_any()),
+                source: Box::new(source),
+            }),
+        }
+    }
+}
+
+fn backend_child(name: &str) -> String {
+    backend::child_name(name)
+}
+
+/// The ModelCache of a backend, or why it cannot be used.
+fn model<'a>(
+    seen: &'a Seen,
+    namespace: &str,
+    name: &str,
+) -> Result<&'a ModelCache, (String, String)> {
+    let found = seen
+        .caches
+        .iter()
+        .find(|read| read.namespace() == namespace && read.name() == name && !read.deleted());
+    let Some(read) = found else {
+        let message = format!("there is no ModelCache {name} in namespace {namespace}");
+        return Err((condition::REASON_REFERENCE_NOT_FOUND.to_owned(), message));
+    };
+    match read.document.as_ref().map(|document| &document.object) {
+        Some(Object::ModelCache(cache))
+            if cache
+                .spec
+                .artifacts
+                .iter()
+                .all(|artifact| artifact.sha256.is_some()) =>
+        {
+            Ok(cache)
+        }
+        _ => Err((
+            String::from("ModelCacheNotReady"),
+            format!("ModelCache {name} cannot be used; its own status says why"),
+        )),
+    }
+}
+
+fn plaintext(backend: &InferenceBackend) -> bool {
+    let cloud = backend
+        .spec
+        .cloud
+        .as_ref()
+        .and_then(|cloud| cloud.insecure_plaintext);
+    let external = backend
+        .spec
+        .external
+        .as_ref()
+        .and_then(|external| external.insecure_plaintext);
+    cloud.or(external).unwrap_or_default()
+}

@@ -1,0 +1,263 @@
+//! SovereigntyPolicy: judged as a whole with everything else that is declared, and kept as a
+//! ControllerRevision once accepted. The gateways decide from those, never from a spec that was not.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use kube::ResourceExt;
+use kube::api::ObjectMeta;
+use mesh_classify::Inputs;
+use mesh_core::policy_test::TestRequest;
+use mesh_core::{Facts, LatencyClass, ObjectId, Policy, Snapshot};
+use mesh_crds::condition::{self, ConditionStatus};
+use mesh_crds::label;
+use mesh_routing::check::{self, check};
+use mesh_routing::policy_test::TestOutcome;
+use mesh_routing::{EffectivePolicy, policy_test};
+use serde_json::{Value, json};
+
+use crate::status::{Fact, conditions, summary};
+use crate::world::{MANAGED, Read};
+
+/// Accepted versions that are kept of a policy.
+pub(crate) const KEPT: usize = 5;
+
+/// What was found of all policies together.
+pub(crate) struct Judged {
+    problems: Vec<check::Problem>,
+    outcomes: Vec<TestOutcome>,
+}
+
+/// Judges all policies of a snapshot. Declared backends are taken as healthy.
+pub(crate) fn judge(snapshot: &Snapshot, now: Timestamp) -> Judged {
+    Judged {
+        problems: check(snapshot, now),
+        outcomes: policy_test::run(snapshot, &[], &facts, now),
+    }
+}
+
+/// The facts of a test's request: classified by the very same code as a caller's.
+fn facts(test: &TestRequest, policy: &EffectivePolicy) -> Facts {
+    let mut request = mesh_classify::text_request(&test.text);
+    if let Some(model) = &test.model {
+        request.body.insert(String::from("model"), json!(model));
+        request.model.clone_from(model);
+    }
+    let source = policy.base_source().map(|id| format!("policy {id}"));
+    let source = source.as_deref().unwrap_or("built-in default");
+    mesh_classify::classify(
+        &request,
+        &Inputs {
+            incomplete_level: policy.incomplete_level(),
+            default_latency: policy
+                .default_latency()
+                .unwrap_or(LatencyClass::Interactive),
+            header_privacy: test.privacy,
+            header_task: test.task,
+            ..Inputs::new(policy.base_level(), source)
+        },
+    )
+}
+
+/// What came out for one policy.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    /// What keeps it from being accepted: reason and message.
+    pub(crate) fault: Option<(String, String)>,
+    passed: usize,
+    failed: Vec<(String, String)>,
+    conflicts: Vec<String>,
+    digest: Option<String>,
+    floor: Option<(String, String)>,
+}
+
+/// The verdict on one policy.
+pub(crate) fn verdict(
+    read: &Read,
+    policy: Option<&Policy>,
+    judged: &Judged,
+    id: &ObjectId,
+) -> Verdict {
+    let Some(policy) = policy else {
+        let message = read.faults().unwrap_or_else(|| {
+            String::from("it refers to something that cannot be used; see the gateways' log")
+        });
+        return Verdict {
+            fault: Some((read.reason().to_owned(), message)),
+            ..Verdict::default()
+        };
+    };
+    let own = judged
+        .problems
+        .iter()
+        .filter(|problem| problem.policy.as_ref() == Some(id));
+    let (blocking, notes): (Vec<_>, Vec<_>) = own.partition(|problem| problem.kind.blocking());
+    let outcomes: Vec<&TestOutcome> = judged
+        .outcomes
+        .iter()
+        .filter(|outcome| outcome.policy == *id)
+        .collect();
+    let failed: Vec<(String, String)> = outcomes
+        .iter()
+        .filter(|outcome| !outcome.passed)
+        .map(|outcome| (outcome.name.clone(), outcome.message.clone()))
+        .collect();
+    let fault = blocking
+        .first()
+        .map(|problem| (problem.kind.reason().to_owned(), problem.message.clone()))
+        .or_else(|| {
+            let (name, message) = failed.first()?;
+            Some((
+                condition::REASON_TESTS_FAILED.to_owned(),
+                format!("the policy fails its own test `{name}`: {message}"),
+            ))
+        });
+    Verdict {
+        fault,
+        passed: outcomes.len() - failed.len(),
+        failed,
+        conflicts: notes
+            .iter()
+            .map(|problem| problem.message.clone())
+            .collect(),
+        digest: Some(policy.digest.clone()),
+        floor: policy.floor.as_ref().map(|floor| floor.backend.clone()),
+    }
+}
+
+/// The status. `accepted`: digests that were accepted before; `floor_ready`: whether a backend is Ready.
+pub(crate) fn status(
+    read: &Read,
+    verdict: &Verdict,
+    kept: &[ControllerRevision],
+    floor_ready: &dyn Fn(&(String, String)) -> bool,
+    now: Timestamp,
+) -> Value {
+    let known = verdict
+        .digest
+        .as_ref()
+        .is_some_and(|digest| kept.iter().any(|one| revision_digest(one) == Some(digest)));
+    // Once accepted it stays so: what changed around it must not take a policy out of force.
+    let accepted = match &verdict.fault {
+        Some((reason, message)) if !known => Fact::no(condition::ACCEPTED, reason, message.clone()),
+        _ => Fact::yes(condition::ACCEPTED, "the gateways decide by it"),
+    };
+    let tests = match verdict.failed.first() {
+        Some((name, message)) => Fact::no(
+            condition::TESTS_PASSING,
+            condition::REASON_TESTS_FAILED,
+            format!("{name}: {message}"),
+        ),
+        None => Fact::yes(
+            condition::TESTS_PASSING,
+            format!("{} tests", verdict.passed),
+        ),
+    };
+    let floor = match &verdict.floor {
+        None => Fact::no(
+            condition::FLOOR_AVAILABLE,
+            "NoFloor",
+            "it names no floor; another policy may",
+        ),
+        Some(id) if floor_ready(id) => Fact::yes(
+            condition::FLOOR_AVAILABLE,
+            format!("{}/{} is ready", id.0, id.1),
+        ),
+        Some(id) => Fact::no(
+            condition::FLOOR_AVAILABLE,
+            "FloorNotReady",
+            format!("{}/{} is not ready", id.0, id.1),
+        ),
+    };
+    let stalled = !accepted.holds();
+    let ready = match [&accepted, &floor]
+        .into_iter()
+        .find(|fact| !fact.holds() && verdict.floor.is_some() || !fact.holds() && stalled)
+    {
+        Some(fact) => fact.clone().named(condition::READY),
+        None => Fact::yes(condition::READY, "accepted, and its floor can answer"),
+    };
+    let enforced = Fact::new(
+        condition::ENFORCED,
+        ConditionStatus::Unknown,
+        "NotConfined",
+        "nothing is confined: egress.confine is not supported yet",
+    );
+    let mut facts = summary(ready, stalled).to_vec();
+    facts.extend([accepted, tests, floor, enforced]);
+    let failed: Vec<Value> = verdict
+        .failed
+        .iter()
+        .map(|(name, message)| json!({"name": name, "message": message}))
+        .collect();
+    let mut tests = json!({"passed": verdict.passed});
+    if !failed.is_empty() {
+        tests["failed"] = json!(failed);
+    }
+    let mut status = json!({
+        "observedGeneration": read.raw.metadata.generation,
+        "tests": tests,
+        "conditions": conditions(&read.raw, facts, now),
+    });
+    if let Some(digest) = &verdict.digest {
+        status["digest"] = json!(digest);
+    }
+    if !verdict.conflicts.is_empty() {
+        status["conflicts"] = json!(verdict.conflicts);
+    }
+    status
+}
+
+/// Digest of the spec that a revision keeps.
+pub(crate) fn revision_digest(revision: &ControllerRevision) -> Option<&String> {
+    revision.annotations().get(DIGEST)
+}
+
+const DIGEST: &str = "inferencemesh.dev/digest";
+
+/// The revision that keeps an accepted spec; none if it is the newest already.
+pub(crate) fn revision(
+    read: &Read,
+    verdict: &Verdict,
+    kept: &[ControllerRevision],
+) -> Option<ControllerRevision> {
+    let digest = verdict
+        .digest
+        .as_ref()
+        .filter(|_| verdict.fault.is_none())?;
+    let newest = kept.iter().max_by_key(|revision| revision.revision);
+    if newest.and_then(revision_digest) == Some(digest) {
+        return None;
+    }
+    let (name, number) = (
+        read.name(),
+        newest.map_or(0, |revision| revision.revision) + 1,
+    );
+    let short: String = digest.chars().take(10).collect();
+    Some(ControllerRevision {
+        metadata: ObjectMeta {
+            // A spec that comes back is a version of its own.
+            name: Some(format!("{name}-{short}-{number}")),
+            namespace: read.raw.namespace(),
+            labels: Some(BTreeMap::from([
+                (label::POLICY.to_owned(), name.chars().take(63).collect()),
+                (MANAGED.0.to_owned(), MANAGED.1.to_owned()),
+            ])),
+            annotations: Some(BTreeMap::from([(DIGEST.to_owned(), digest.clone())])),
+            owner_references: Some(vec![OwnerReference {
+                api_version: label::API_VERSION.to_owned(),
+                kind: String::from("SovereigntyPolicy"),
+                name,
+                uid: read.raw.metadata.uid.clone().unwrap_or_default(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
+        },
+        data: Some(RawExtension(json!({"spec": read.raw.data.get("spec")}))),
+        revision: number,
+    })
+}

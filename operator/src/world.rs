@@ -1,0 +1,149 @@
+//! Everything the operator looks at, kept in memory.
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::DynamicObject;
+use kube::runtime::reflector::Store;
+use kube::{Client, Resource, ResourceExt};
+use mesh_crds::{
+    Document, Home, InferenceBackend, ModelCache, Parsed, SovereigntyPolicy, label, parse_for,
+};
+use mesh_runtime::Shutdown;
+use mesh_watch::{Progress, Watches};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Label and value of everything that the operator makes.
+pub(crate) const MANAGED: (&str, &str) = ("app.kubernetes.io/managed-by", "mesh-operator");
+
+/// Everything that is watched. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) caches: Store<DynamicObject>,
+    pub(crate) backends: Store<DynamicObject>,
+    pub(crate) policies: Store<DynamicObject>,
+    pub(crate) revisions: Store<ControllerRevision>,
+    pub(crate) nodes: Store<Node>,
+    pub(crate) pods: Store<Pod>,
+    pub(crate) deployments: Store<Deployment>,
+    pub(crate) services: Store<Service>,
+    pub(crate) accounts: Store<ServiceAccount>,
+    pub(crate) budgets: Store<PodDisruptionBudget>,
+    pub(crate) networks: Store<NetworkPolicy>,
+    progress: Progress,
+}
+
+impl World {
+    pub(crate) fn watch(client: &Client, shutdown: &Shutdown) -> Self {
+        let watches = Watches::new(
+            client.clone(),
+            shutdown.tracker.clone(),
+            shutdown.token.clone(),
+        );
+        let managed = format!("{}={}", MANAGED.0, MANAGED.1);
+        Self {
+            caches: watches.raw::<ModelCache>(),
+            backends: watches.raw::<InferenceBackend>(),
+            policies: watches.raw::<SovereigntyPolicy>(),
+            revisions: watches.labeled(label::POLICY),
+            nodes: watches.labeled(""),
+            pods: watches.labeled(label::BACKEND),
+            deployments: watches.labeled(&managed),
+            services: watches.labeled(&managed),
+            accounts: watches.labeled(&managed),
+            budgets: watches.labeled(&managed),
+            networks: watches.labeled(&managed),
+            progress: watches.progress(),
+        }
+    }
+
+    /// Tells of every change.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.progress.changed()
+    }
+
+    /// What is not known yet.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        self.progress.missing()
+    }
+}
+
+/// An object of one of the kinds, through the same door as files: schema, rules, and what a cluster does
+/// not have.
+pub(crate) struct Read {
+    /// The object as it came.
+    pub(crate) raw: Arc<DynamicObject>,
+    /// What it says, if that can be used.
+    pub(crate) document: Option<Document>,
+    /// What is wrong with it.
+    pub(crate) parsed: Parsed,
+}
+
+/// How problems name an object.
+pub(crate) fn file(object: &DynamicObject) -> String {
+    let kind = object
+        .types
+        .as_ref()
+        .map_or("", |types| types.kind.as_str());
+    format!(
+        "{kind} {}/{}",
+        object.namespace().unwrap_or_default(),
+        object.name_any()
+    )
+}
+
+impl Read {
+    pub(crate) fn new(raw: Arc<DynamicObject>) -> Self {
+        let types = raw.types.clone().unwrap_or_default();
+        let text = json!({
+            "apiVersion": types.api_version, "kind": types.kind,
+            "metadata": {"name": raw.name_any(), "namespace": raw.namespace(), "labels": raw.labels()},
+            "spec": raw.data.get("spec"),
+        });
+        let mut parsed = parse_for(Home::Cluster, &file(&raw), &text.to_string());
+        Self {
+            document: parsed.documents.pop(),
+            raw,
+            parsed,
+        }
+    }
+
+    pub(crate) fn namespace(&self) -> String {
+        self.raw.namespace().unwrap_or_default()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.raw.name_any()
+    }
+
+    pub(crate) fn deleted(&self) -> bool {
+        self.raw.meta().deletion_timestamp.is_some()
+    }
+
+    /// Everything that keeps the object from being used, as one message.
+    pub(crate) fn faults(&self) -> Option<String> {
+        let faults: Vec<String> = self
+            .parsed
+            .problems
+            .iter()
+            .filter(|problem| problem.error())
+            .map(|problem| format!("{}: {}", problem.field, problem.message))
+            .collect();
+        (!faults.is_empty()).then(|| faults.join("; "))
+    }
+
+    /// The reason of the first of them.
+    pub(crate) fn reason(&self) -> &'static str {
+        let mut faults = self
+            .parsed
+            .problems
+            .iter()
+            .filter(|problem| problem.error());
+        faults
+            .next()
+            .map_or("InvalidSpec", mesh_crds::Problem::reason)
+    }
+}
