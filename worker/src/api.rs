@@ -1,6 +1,7 @@
 //! The OpenAI API of a worker: chat completions, completions, models.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -8,7 +9,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::stream::{self, StreamExt};
-use http::{StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use mesh_core::LatencyClass;
 use mesh_engine::openai::{self, Answer, Context, Error};
@@ -29,19 +30,44 @@ const ANSWER_LIMIT: usize = 64 << 20;
 #[derive(Clone)]
 struct Served {
     engine: Engine,
-    name: String,
+    names: Arc<[String]>,
+}
+
+/// What a gateway says of a request besides its body.
+#[derive(Debug, Clone, Copy)]
+struct Hints {
+    overflow: Overflow,
+    latency: LatencyClass,
+}
+
+impl Hints {
+    /// What is not said, or not understood, is the careful choice.
+    fn read(headers: &HeaderMap) -> Self {
+        let said = |name: &str| headers.get(name).map(|value| value.as_bytes());
+        Self {
+            overflow: match said("mesh-overflow") {
+                Some(b"trim-history") => Overflow::TrimHistory,
+                _ => Overflow::Refuse,
+            },
+            latency: match said("mesh-latency") {
+                Some(b"interactive") => LatencyClass::Interactive,
+                Some(b"batch") => LatencyClass::Batch,
+                _ => LatencyClass::Standard,
+            },
+        }
+    }
 }
 
 /// The routes.
-pub(crate) fn router(engine: Engine, name: String) -> Router {
+pub(crate) fn router(engine: Engine, names: Vec<String>) -> Router {
     Router::new()
         .route(
             "/v1/chat/completions",
-            post(|state, body| answer(Surface::Chat, state, body)),
+            post(|state, headers, body| answer(Surface::Chat, state, headers, body)),
         )
         .route(
             "/v1/completions",
-            post(|state, body| answer(Surface::Completions, state, body)),
+            post(|state, headers, body| answer(Surface::Completions, state, headers, body)),
         )
         .route("/v1/models", get(models))
         .route("/health", get(|| async { "ok\n" }))
@@ -54,16 +80,27 @@ pub(crate) fn router(engine: Engine, name: String) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(Served { engine, name })
+        .with_state(Served {
+            engine,
+            names: names.into(),
+        })
 }
 
 async fn models(State(served): State<Served>) -> Response {
-    let model = json!({"id": served.name, "object": "model", "created": 0, "owned_by": "inference-mesh",
-        "max_model_len": served.engine.info().context_tokens});
-    axum::Json(json!({"object": "list", "data": [model]})).into_response()
+    let model = |name: &String| {
+        json!({"id": name, "object": "model", "created": 0, "owned_by": "inference-mesh",
+            "max_model_len": served.engine.info().context_tokens})
+    };
+    let models: Vec<Value> = served.names.iter().map(model).collect();
+    axum::Json(json!({"object": "list", "data": models})).into_response()
 }
 
-async fn answer(surface: Surface, State(served): State<Served>, body: Bytes) -> Response {
+async fn answer(
+    surface: Surface,
+    State(served): State<Served>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let request = match ModelRequest::parse(surface, &body, DEPTH) {
         Ok(request) => request,
         Err(error) => {
@@ -75,8 +112,8 @@ async fn answer(surface: Surface, State(served): State<Served>, body: Bytes) -> 
             );
         }
     };
-    if request.model != served.name {
-        let message = format!("this worker serves `{}` only", served.name);
+    if !served.names.contains(&request.model) {
+        let message = format!("this worker serves `{}` only", served.names.join("`, `"));
         return fault(
             StatusCode::NOT_FOUND,
             &message,
@@ -84,11 +121,12 @@ async fn answer(surface: Surface, State(served): State<Served>, body: Bytes) -> 
             "model_not_found",
         );
     }
+    let hints = Hints::read(&headers);
     let engine = served.engine.clone();
     let asked = request.clone();
     // Encoding a long prompt takes milliseconds.
     let started =
-        tokio::task::spawn_blocking(move || openai::start(&engine, &asked, &context())).await;
+        tokio::task::spawn_blocking(move || openai::start(&engine, &asked, &context(hints))).await;
     let answer = match started {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return refused(&error),
@@ -106,24 +144,31 @@ async fn answer(surface: Surface, State(served): State<Served>, body: Bytes) -> 
             Ulid::generate()
         ),
         created: Timestamp::now().as_second(),
-        model: served.name.clone(),
+        model: request.model.clone(),
         system_fingerprint: Some(served.engine.info().fingerprint.clone()),
     };
-    if request.stream {
+    let trimmed = answer.context_trimmed;
+    let mut response = if request.stream {
         streamed(&head, answer, request.include_usage)
     } else {
         whole(&head, answer).await
+    };
+    if trimmed {
+        response
+            .headers_mut()
+            .insert("mesh-context-trimmed", HeaderValue::from_static("true"));
     }
+    response
 }
 
 /// A worker is not told whose request it is, so no request may reuse another's prefix: each is a
 /// partition of its own.
-fn context() -> Context {
+fn context(hints: Hints) -> Context {
     Context {
         partition: Partition::new("worker", Ulid::generate().to_string()),
-        latency: LatencyClass::Standard,
+        latency: hints.latency,
         sole: false,
-        overflow: Overflow::Refuse,
+        overflow: hints.overflow,
         drop_tools: false,
     }
 }

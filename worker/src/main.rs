@@ -4,6 +4,7 @@
 //! port may use it, so it listens on loopback unless told otherwise.
 
 mod api;
+mod fetch;
 mod metrics;
 
 use std::net::SocketAddr;
@@ -37,6 +38,8 @@ struct Cli {
 enum Command {
     /// Serve one model.
     Serve(Serve),
+    /// Fetch and prove the files of a model.
+    Fetch(fetch::Fetch),
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,9 +47,9 @@ struct Serve {
     /// GGUF file of the model.
     #[arg(long, env = "MESH_MODEL")]
     model: PathBuf,
-    /// Name under which it is served; default: the file's name without its ending.
-    #[arg(long, env = "MESH_SERVED_NAME")]
-    served_name: Option<String>,
+    /// Names under which it is served, separated by commas; default: the file's name without its ending.
+    #[arg(long, env = "MESH_SERVED_NAME", value_delimiter = ',')]
+    served_name: Vec<String>,
     /// Address of the API.
     #[arg(long, env = "MESH_LISTEN", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
@@ -56,6 +59,12 @@ struct Serve {
     /// Threads that compute; default: the CPU quota minus one, at least one.
     #[arg(long, env = "MESH_THREADS")]
     threads: Option<NonZeroUsize>,
+    /// Seconds after SIGTERM in which requests are still taken, until every sender has heard.
+    #[arg(long, env = "MESH_DRAIN_DELAY", default_value_t = 0)]
+    drain_delay: u64,
+    /// Seconds after that in which answers may end.
+    #[arg(long, env = "MESH_DRAIN_TIMEOUT", default_value_t = 30)]
+    drain_timeout: u64,
     /// Memory for keys and values in MiB.
     #[arg(long, env = "MESH_KV_MIB", default_value_t = NonZeroUsize::MIN.saturating_add(511))]
     kv_mib: NonZeroUsize,
@@ -81,8 +90,12 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let Command::Serve(options) = cli.command;
-    let ended = runtime.block_on(run(options));
+    let ended = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(options) => run(options).await,
+            Command::Fetch(options) => fetch::run(options).await,
+        }
+    });
     runtime.shutdown_background();
     ended
 }
@@ -95,21 +108,25 @@ async fn run(options: Serve) -> anyhow::Result<()> {
         .model
         .file_stem()
         .map(|stem| stem.to_string_lossy().into_owned());
-    let name = options
-        .served_name
-        .or(stem)
-        .unwrap_or_else(|| engine.info().name.clone());
+    let mut names = options.served_name.clone();
+    if names.is_empty() {
+        names.push(stem.unwrap_or_else(|| engine.info().name.clone()));
+    }
+    let name = names.first().cloned().unwrap_or_default();
 
     let shutdown = Shutdown::new();
     let mut registry = Registry::default();
     metrics::register(&mut registry, &engine, &name);
-    let watched = engine.clone();
+    let (watched, ending) = (engine.clone(), shutdown.clone());
     let missing = move || {
-        if watched.alive() {
-            Vec::new()
-        } else {
-            vec![String::from("the engine has stopped")]
+        let mut missing = Vec::new();
+        if !watched.alive() {
+            missing.push(String::from("the engine has stopped"));
         }
+        if ending.draining() {
+            missing.push(String::from("it was asked to end"));
+        }
+        missing
     };
     let admin = Admin::new(registry, Arc::new(missing), Arc::new(|| ()));
     let admin = admin.serve(admin_listener, shutdown.clone());
@@ -120,10 +137,15 @@ async fn run(options: Serve) -> anyhow::Result<()> {
     });
 
     tracing::info!(model = %name, address = %listener.local_addr()?, "serving");
-    let router = api::router(engine.clone(), name);
+    let router = api::router(engine.clone(), names);
     let signals = shutdown.clone();
-    shutdown.spawn(async move { signals.on_signal().await });
-    if !serve::serve(listener, router, serve::Limits::default(), &shutdown).await {
+    let delay = options.drain_delay;
+    shutdown.spawn(async move { signals.on_signal_drain(Duration::from_secs(delay)).await });
+    let limits = serve::Limits {
+        grace: Duration::from_secs(options.drain_timeout),
+        ..serve::Limits::default()
+    };
+    if !serve::serve(listener, router, limits, &shutdown).await {
         tracing::warn!("answers still running were cut");
     }
     engine.shutdown(GRACE);

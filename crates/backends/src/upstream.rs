@@ -16,6 +16,9 @@ use crate::headers::{self, Accept};
 use crate::scrub::Scrubber;
 use crate::{AttemptError, ClientOptions, Outbound, Started, address, credential, failure};
 
+/// A worker of this mesh says so if it left old turns out.
+const TRIMMED: &str = "mesh-context-trimmed";
+
 /// A backend that may be spoken to: address checked, key at hand.
 pub(crate) struct Target {
     pub(crate) client: Client,
@@ -134,6 +137,7 @@ impl Dispatch {
             return Err(failure::refused(response, &scrubber).await);
         }
         answer::check_type(&response, self.stream)?;
+        let context_trimmed = response.headers().contains_key(TRIMMED);
         let headers = headers::incoming(response.headers());
         let events = if self.stream {
             answer::streamed(response, &self.expected, scrubber)
@@ -142,7 +146,7 @@ impl Dispatch {
         };
         Ok(Started {
             events,
-            context_trimmed: false,
+            context_trimmed,
             system_fingerprint: None,
             headers,
         })

@@ -50,7 +50,7 @@ async fn a_worker_answers_whole_and_streamed_with_the_same_text_and_counts_it() 
     let Some(engine) = engine() else { return };
     let mut registry = Registry::default();
     crate::metrics::register(&mut registry, &engine, "smollm2");
-    let router = super::router(engine, String::from("smollm2"));
+    let router = super::router(engine, vec![String::from("smollm2")]);
     let mut body = json!({"model": "smollm2", "temperature": 0, "max_tokens": 8,
         "messages": [{"role": "user", "content": "What is the capital of France?"}]});
 
@@ -94,7 +94,7 @@ async fn a_worker_answers_whole_and_streamed_with_the_same_text_and_counts_it() 
 #[tokio::test]
 async fn what_a_worker_cannot_do_is_refused_in_openais_form() {
     let Some(engine) = engine() else { return };
-    let router = super::router(engine, String::from("smollm2"));
+    let router = super::router(engine, vec![String::from("smollm2")]);
     let chat = |more: Value| {
         let mut body = json!({"model": "smollm2", "messages": [{"role": "user", "content": "hi"}]});
         body.as_object_mut()
@@ -138,7 +138,7 @@ async fn what_a_worker_cannot_do_is_refused_in_openais_form() {
 #[tokio::test]
 async fn completions_echo_the_prompt_with_log_probabilities_for_several_prompts() {
     let Some(engine) = engine() else { return };
-    let router = super::router(engine, String::from("smollm2"));
+    let router = super::router(engine, vec![String::from("smollm2")]);
     let body = json!({"model": "smollm2", "prompt": ["The sky is", "Water is"], "echo": true, "logprobs": 2,
         "max_tokens": 3, "temperature": 0});
     let (status, text) = post(&router, "/v1/completions", body).await;
