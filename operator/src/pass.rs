@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt};
 use mesh_core::policy::Ownership;
 use mesh_core::{Caller, Node, ObjectId, Pod, Snapshot};
 use mesh_crds::{
-    ConvertInput, InferenceBackend, ModelCache, Object, PodMap, condition, label,
+    ConvertInput, InferenceBackend, ModelCache, Object, PodMap, Problem, condition, label,
     to_snapshot_lenient,
 };
 use mesh_routing::{derive, join};
@@ -23,7 +23,7 @@ use crate::apply::{Error, Writer};
 use crate::args::Run;
 use crate::backend::{Images, Observed, PodView, children, view};
 use crate::metrics::Metrics;
-use crate::world::{Read, World};
+use crate::world::{Read, World, file};
 use crate::{backend, bootstrap, cache, policy, status};
 
 /// Changes that come in a burst are looked at once.
@@ -51,7 +51,27 @@ struct Seen {
     policies: Vec<Read>,
     pods: BTreeMap<(String, String), Vec<PodView>>,
     snapshot: Snapshot,
+    /// What is wrong with objects beside others.
+    problems: Vec<Problem>,
     now: Timestamp,
+}
+
+impl Seen {
+    /// What keeps an object from being used: its own fault, or what it refers to.
+    fn fault(&self, read: &Read) -> Option<(String, String)> {
+        if let Some(message) = read.faults() {
+            return Some((read.reason().to_owned(), message));
+        }
+        let own = file(&read.raw);
+        let problem = self
+            .problems
+            .iter()
+            .find(|problem| problem.error() && problem.file == own)?;
+        Some((
+            problem.reason().to_owned(),
+            format!("{}: {}", problem.field, problem.message),
+        ))
+    }
 }
 
 impl Pass {
@@ -167,13 +187,14 @@ impl Pass {
             .flatten()
             .filter_map(|read| read.document.clone())
             .collect();
-        let (converted, _) = to_snapshot_lenient(documents, &input, &|_| None);
+        let (converted, problems) = to_snapshot_lenient(documents, &input, &|_| None);
         Seen {
             caches,
             backends,
             policies,
             pods,
             snapshot: converted.snapshot,
+            problems,
             now,
         }
     }
@@ -229,23 +250,16 @@ impl Pass {
         };
         observed.pods.sort_by(|a, b| a.name.cmp(&b.name));
         let mut written = Ok(());
-        match read.document.as_ref().map(|document| &document.object) {
-            Some(Object::InferenceBackend(backend)) => {
-                observed.plaintext = plaintext(backend);
-                if let Some(in_cluster) = &backend.spec.in_cluster {
-                    observed.in_cluster = true;
-                    observed.wanted = in_cluster.replicas;
-                    match model(seen, &id.0, &in_cluster.model_ref.name.0) {
-                        Ok(cache) => written = self.make(read, backend, cache).await,
-                        Err(fault) => observed.fault = Some(fault),
-                    }
+        observed.fault = seen.fault(read);
+        if let Some(Object::InferenceBackend(backend)) = read.object() {
+            observed.plaintext = plaintext(backend);
+            if let Some(in_cluster) = &backend.spec.in_cluster {
+                observed.in_cluster = true;
+                observed.wanted = in_cluster.replicas;
+                match model(seen, &id.0, &in_cluster.model_ref.name.0) {
+                    Ok(cache) => written = self.make(read, backend, cache).await,
+                    Err(fault) => observed.fault = Some(fault),
                 }
-            }
-            _ => {
-                let message = read
-                    .faults()
-                    .unwrap_or_else(|| String::from("it cannot be read"));
-                observed.fault = Some((read.reason().to_owned(), message));
             }
         }
         if let Err(error) = &written {
@@ -361,7 +375,8 @@ impl Pass {
             ObjectId::foreign(&namespace, &name)
         };
         let found = seen.snapshot.policies.iter().find(|policy| policy.id == id);
-        let verdict = policy::verdict(read, found.map(AsRef::as_ref), judged, &id);
+        let fault = seen.fault(read);
+        let verdict = policy::verdict(fault, found.map(AsRef::as_ref), judged, &id);
         let mut kept = self.kept(read);
         if let Some(revision) = policy::revision(read, &verdict, &kept) {
             self.keep(&revision).await?;
@@ -438,7 +453,7 @@ fn model<'a>(
         let message = format!("there is no ModelCache {name} in namespace {namespace}");
         return Err((condition::REASON_REFERENCE_NOT_FOUND.to_owned(), message));
     };
-    match read.document.as_ref().map(|document| &document.object) {
+    match read.object() {
         Some(Object::ModelCache(cache))
             if cache
                 .spec

@@ -76,17 +76,20 @@ pub(crate) struct Verdict {
 
 /// The verdict on one policy.
 pub(crate) fn verdict(
-    read: &Read,
+    fault: Option<(String, String)>,
     policy: Option<&Policy>,
     judged: &Judged,
     id: &ObjectId,
 ) -> Verdict {
     let Some(policy) = policy else {
-        let message = read.faults().unwrap_or_else(|| {
-            String::from("it refers to something that cannot be used; see the gateways' log")
-        });
+        let unreadable = || {
+            (
+                condition::REASON_INVALID_SPEC.to_owned(),
+                String::from("it cannot be read"),
+            )
+        };
         return Verdict {
-            fault: Some((read.reason().to_owned(), message)),
+            fault: Some(fault.unwrap_or_else(unreadable)),
             ..Verdict::default()
         };
     };

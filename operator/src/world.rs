@@ -8,7 +8,8 @@ use kube::api::DynamicObject;
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource, ResourceExt};
 use mesh_crds::{
-    Document, Home, InferenceBackend, ModelCache, Parsed, SovereigntyPolicy, label, parse_for,
+    Document, Home, InferenceBackend, ModelCache, Object, Parsed, SovereigntyPolicy, label,
+    parse_for,
 };
 use mesh_runtime::Shutdown;
 use mesh_watch::{Progress, Watches};
@@ -109,6 +110,11 @@ impl Read {
             raw,
             parsed,
         }
+    }
+
+    /// What it says, if that can be used.
+    pub(crate) fn object(&self) -> Option<&Object> {
+        self.document.as_ref().map(|document| &document.object)
     }
 
     pub(crate) fn namespace(&self) -> String {

@@ -52,6 +52,8 @@ mod with_product {
 
     /// Holds generated files only: a file there that nothing generates is a leftover.
     const MANIFESTS: &str = "crds/manifests";
+    /// The same for the chart, which Helm must not take away with a release.
+    const CHART: &str = "charts/inference-mesh/files/crds";
     const REFERENCE: &str = "docs/reference";
 
     /// A file that is not as it should be.
@@ -100,7 +102,17 @@ mod with_product {
         let pages = mesh_crds::reference_markdown()?
             .into_iter()
             .map(into(REFERENCE));
-        Ok(manifests.chain(pages).collect())
+        let chart = mesh_crds::manifests()?
+            .into_iter()
+            .map(|(name, text)| (name, kept(&text)))
+            .map(into(CHART));
+        Ok(manifests.chain(chart).chain(pages).collect())
+    }
+
+    /// A definition that stays when its release goes, and with it everybody's objects.
+    fn kept(definition: &str) -> String {
+        let keep = "metadata:\n  annotations:\n    helm.sh/resource-policy: keep\n";
+        definition.replacen("metadata:\n", keep, 1)
     }
 
     pub(super) fn compare<'a>(

@@ -11,6 +11,7 @@ mod check;
 mod cluster;
 mod context;
 mod generate;
+mod images;
 mod layering;
 mod model;
 mod process;
@@ -51,6 +52,12 @@ enum Task {
     Model,
     /// Test the built release binary with the official SDKs.
     Sdk,
+    /// Build the container images, an OCI archive each.
+    Images {
+        /// Folder for the archives.
+        #[arg(long, default_value = "target/images")]
+        out: std::path::PathBuf,
+    },
     /// Build the programs of a Kubernetes, for tests and `cluster`.
     Tools,
     /// A Kubernetes of this machine's own, to play with.
@@ -93,6 +100,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
             println!("{tally}");
             tally.good(context.ci)
         }),
+        Task::Images { out } => images::build(&context, &context.root.join(out)).map(|()| true),
         Task::Tools => mesh_cluster::tool::build_all().map(|()| true),
         Task::Cluster(task) => cluster::run(task),
         Task::Bench {

@@ -7,7 +7,7 @@ use mesh_e2e::mesh::BINARY;
 
 use crate::context::Context;
 use crate::process::{Tally, cargo_result, listen};
-use crate::{check, model, sdk};
+use crate::{check, images, model, sdk};
 
 pub(crate) fn run(context: &Context) -> bool {
     let begun = Instant::now();
@@ -33,12 +33,58 @@ pub(crate) fn run(context: &Context) -> bool {
         Ok(Tally::one(true))
     });
     tier("crates", &mut || crates(context, binary.as_deref()));
+    let mut images = None;
+    tier("images", &mut || {
+        possible(context, || {
+            mesh_cluster::tool::build_all()?;
+            let folder = context.root.join("target/images");
+            images::build(context, &folder)?;
+            images = Some(folder);
+            Ok(())
+        })
+    });
+    if let Some(images) = &images {
+        tier("a real cluster", &mut || cluster(context, images));
+    }
     if let Some(binary) = &binary {
         tier("official SDKs", &mut || sdk::run(context, binary));
     }
     println!("\nall tiers took {} s", begun.elapsed().as_secs());
     println!("{tally}");
     tally.good(context.ci)
+}
+
+/// What a user's machine may lack is a skip there, with the reason, and a failure under CI.
+fn possible(context: &Context, work: impl FnOnce() -> Result<()>) -> Result<Tally> {
+    match work() {
+        Ok(()) => Ok(Tally::one(true)),
+        Err(error) if context.ci => Err(error),
+        Err(error) => {
+            println!("skipped: {error:#}");
+            Ok(Tally {
+                skipped: 1,
+                ..Tally::default()
+            })
+        }
+    }
+}
+
+/// The release on a Kubernetes of its own.
+fn cluster(context: &Context, images: &std::path::Path) -> Result<Tally> {
+    let python = sdk::python_with_sdk(context)?;
+    let mut cargo = context.shared_cargo();
+    cargo
+        .args([
+            "test",
+            "--package",
+            "mesh-e2e",
+            "--test",
+            "cluster",
+            "--locked",
+        ])
+        .env("MESH_IMAGES", images)
+        .env("MESH_SDK_PYTHON", python);
+    tested(&mut cargo)
 }
 
 fn obtain(context: &Context) -> Result<Tally> {
@@ -70,8 +116,13 @@ fn crates(context: &Context, binary: Option<&std::path::Path>) -> Result<Tally> 
     if let Some(binary) = binary {
         cargo.env(BINARY, binary);
     }
+    tested(&mut cargo)
+}
+
+/// Runs cargo's tests and counts them.
+fn tested(cargo: &mut std::process::Command) -> Result<Tally> {
     let mut tally = Tally::default();
-    let good = listen(&mut cargo, |line| {
+    let good = listen(cargo, |line| {
         if let Some(found) = cargo_result(line) {
             tally.add(found);
         }

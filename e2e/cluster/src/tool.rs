@@ -286,6 +286,17 @@ fn stages(module: &Module) -> Result<String> {
     Ok(all)
 }
 
+/// Installs what images are built with, where that is ours to do.
+///
+/// # Errors
+/// If it is missing and cannot be installed, with what to install.
+pub fn packages_for_images() -> Result<()> {
+    if Path::new("/usr/bin/buildah").exists() {
+        return Ok(());
+    }
+    packages()
+}
+
 /// Installs the packages that nodes need, where that is ours to do.
 fn packages() -> Result<()> {
     let missing: Vec<&str> = PACKAGES

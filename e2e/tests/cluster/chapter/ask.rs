@@ -98,17 +98,18 @@ fn cloud_log(world: &World) -> String {
 
 pub(crate) fn card(world: &World) {
     cloud(world);
-    // The default is Confidential, which no cloud may see; a policy of this team lowers its own default.
-    world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": HOME, "name": "team"},
+    // What came with the installation makes everything Confidential, which no cloud may see. The
+    // organization's own policy takes its place.
+    world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": HOME, "name": "organization"},
         "spec": {
-            "selector": {"namespaceSelector": {"matchLabels": {"team": TEAM}}},
-            "ownership": null,
+            "ownership": {"nodeSelector": {}, "homeJurisdictions": ["DE"]},
             "defaults": {"privacy": "Public"},
-            "floor": {"backendRef": {"name": "floor"}},
+            "floor": {"backendRef": {"name": "floor"}, "protect": true},
+            "tests": [{"name": "card numbers stay home", "request": {"text": format!("Charge {CARD}")}, "expect": {"privacy": "Restricted", "lowestClass": "OwnHardware"}}],
         }}));
     world.wait(
         HOME,
-        "sovereigntypolicy/team",
+        "sovereigntypolicy/organization",
         "Ready",
         Duration::from_mins(1),
     );

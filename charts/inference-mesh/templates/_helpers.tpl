@@ -1,0 +1,75 @@
+{{/* Labels of everything; call with (dict "root" $ "component" "gateway"). */}}
+{{- define "mesh.labels" -}}
+{{ include "mesh.selector" . }}
+app.kubernetes.io/part-of: inference-mesh
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | trunc 63 | trimSuffix "-" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* What selects pods; never changes. */}}
+{{- define "mesh.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Reference of an image; call with (dict "root" $ "name" "gateway" "values" .Values.gateway). */}}
+{{- define "mesh.image" -}}
+{{- $repository := .values.repository | default (printf "%s/%s" .root.Values.image.registry .name) -}}
+{{- if .values.digest -}}
+{{ $repository }}@{{ .values.digest }}
+{{- else -}}
+{{ $repository }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{/* Pod fields of every component; call with (dict "root" $ "values" .Values.gateway "component" "gateway"). */}}
+{{- define "mesh.pod" -}}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "mesh.selector" . | nindent 8 }}
+{{- end }}
+
+{{/* What no container may do. */}}
+{{- define "mesh.container" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}

@@ -1,0 +1,151 @@
+//! `cargo xtask images`: static programs, stripped, one layer each, as OCI archives. Needs Debian's buildah
+//! and no daemon. Refuses an image that is larger than promised.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_cluster::{Image, build_image};
+use sha2::{Digest, Sha256};
+
+use crate::context::Context;
+use crate::model::{self, hex};
+use crate::process::{output, run};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const REGISTRY: &str = "inferencemesh.local";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Programs that become images of the same name.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("operator", "mesh-operator"),
+    ("gateway", "mesh-gateway"),
+    ("worker", "mesh-worker"),
+    ("mesh", "mesh"),
+];
+/// Largest compressed image without a model, in bytes.
+const LARGEST: u64 = 20 << 20;
+/// Certificate authorities of the machine that builds, for clouds.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Builds all images into `out`.
+pub(crate) fn build(context: &Context, out: &Path) -> Result<()> {
+    let model = model::obtain(context)?;
+    mesh_cluster::tool::packages_for_images()?;
+    let programs = programs(context)?;
+    fs::create_dir_all(out)?;
+    for (name, program) in PROGRAMS {
+        let file = stripped(&programs.join(program), out)?;
+        image(name, &file, program, None, out)?;
+        if name == "worker" {
+            image("worker-floor", &file, program, Some(&model), out)?;
+        }
+    }
+    Ok(())
+}
+
+/// Static programs: an image has nothing else.
+fn programs(context: &Context) -> Result<PathBuf> {
+    let target = context.cache.join("target-static");
+    let mut cargo = context.cargo();
+    cargo
+        .args(["build", "--release", "--locked", "--target", TARGET])
+        .env("CARGO_TARGET_DIR", &target)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    for (_, program) in PROGRAMS {
+        cargo.args(["--package", program]);
+    }
+    run(&mut cargo)?;
+    Ok(target.join(TARGET).join("release"))
+}
+
+/// The program without what only debuggers read; that stays beside it.
+fn stripped(program: &Path, out: &Path) -> Result<PathBuf> {
+    let folder = out.join("programs");
+    fs::create_dir_all(&folder)?;
+    let name = program.file_name().context("a program has a name")?;
+    let (target, debug) = (folder.join(name), folder.join(name).with_extension("debug"));
+    output(
+        Command::new("objcopy")
+            .arg("--only-keep-debug")
+            .arg(program)
+            .arg(&debug),
+    )?;
+    output(
+        Command::new("objcopy")
+            .arg("--strip-all")
+            .arg(program)
+            .arg(&target),
+    )?;
+    Ok(target)
+}
+
+fn image(name: &str, file: &Path, program: &str, model: Option<&Path>, out: &Path) -> Result<()> {
+    let archive = out.join(format!("{name}.tar"));
+    let mark = out.join(format!("{name}.inputs"));
+    let mut hasher = Sha256::new();
+    hasher.update(fs::read(file)?);
+    hasher.update(
+        model
+            .map(|model| model.display().to_string())
+            .unwrap_or_default(),
+    );
+    let inputs = hex(&hasher.finalize());
+    let full = format!("{REGISTRY}/{name}:{VERSION}");
+    if archive.is_file() && fs::read_to_string(&mark).is_ok_and(|mark| mark == inputs) {
+        println!("{full} is up to date");
+        return Ok(());
+    }
+    let mut files = vec![(
+        file.to_path_buf(),
+        format!("/{program}"),
+        String::from("0555"),
+    )];
+    if Path::new(AUTHORITIES).is_file() {
+        files.push((
+            PathBuf::from(AUTHORITIES),
+            AUTHORITIES.to_owned(),
+            String::from("0444"),
+        ));
+    }
+    if let Some(model) = model {
+        let file = model
+            .file_name()
+            .context("a model has a name")?
+            .to_string_lossy();
+        files.push((
+            model.to_path_buf(),
+            format!("/builtin/{file}"),
+            String::from("0444"),
+        ));
+    }
+    let label =
+        |key: &str, value: &str| (format!("org.opencontainers.image.{key}"), value.to_owned());
+    build_image(
+        &Image {
+            name: full.clone(),
+            files,
+            entrypoint: format!("/{program}"),
+            labels: vec![
+                label("title", name),
+                label("version", VERSION),
+                label("licenses", "Apache-2.0"),
+            ],
+        },
+        &archive,
+    )?;
+    let size = fs::metadata(&archive)?.len();
+    println!("{full}: {:.1} MB compressed", to_megabytes(size));
+    ensure!(
+        model.is_some() || size <= LARGEST,
+        "{full} has {:.1} MB, more than {:.0}",
+        to_megabytes(size),
+        to_megabytes(LARGEST)
+    );
+    Ok(fs::write(mark, inputs)?)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for a person")]
+fn to_megabytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
