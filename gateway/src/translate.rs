@@ -26,7 +26,7 @@ use crate::watch::Cluster;
 /// Changes that come in a burst become one snapshot.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// A snapshot is made anew at least this often: claims expire, names move, keys change.
-const REFRESH: Duration = Duration::from_secs(60);
+const REFRESH: Duration = Duration::from_mins(1);
 
 /// Keeps the snapshot up to date until the end.
 pub(crate) fn keep(

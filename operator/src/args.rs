@@ -44,6 +44,9 @@ pub(crate) struct Run {
     /// Objects that are made if they are not there: the floor of an installation.
     #[arg(long, env = "MESH_BOOTSTRAP")]
     pub(crate) bootstrap: Option<PathBuf>,
+    /// Further namespaces whose Secrets the gateways may read, separated by commas.
+    #[arg(long, env = "MESH_CREDENTIAL_NAMESPACES", value_delimiter = ',')]
+    pub(crate) credential_namespaces: Vec<String>,
     /// Image of the worker.
     #[arg(long, env = "MESH_WORKER_IMAGE")]
     pub(crate) worker_image: String,

@@ -11,17 +11,13 @@ use crate::world::Read;
 
 /// The status of a ModelCache.
 pub(crate) fn status(read: &Read, now: Timestamp) -> Value {
-    let (facts, stalled) = match &read.document.as_ref().map(|document| &document.object) {
-        Some(Object::ModelCache(cache)) => facts(cache),
-        _ => {
-            let message = read
-                .faults()
-                .unwrap_or_else(|| String::from("it cannot be read"));
-            (
-                vec![Fact::no(condition::READY, read.reason(), message)],
-                true,
-            )
-        }
+    let (facts, stalled) = if let Some(Object::ModelCache(cache)) = read.object() {
+        facts(cache)
+    } else {
+        let unreadable = || String::from("it cannot be read");
+        let message = read.faults().unwrap_or_else(unreadable);
+        let fact = Fact::no(condition::READY, read.reason(), message);
+        (vec![fact], true)
     };
     let mut facts = facts.into_iter();
     let ready = facts

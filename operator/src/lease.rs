@@ -70,9 +70,8 @@ impl Lease {
             tokio::time::sleep(RETRY).await;
             match tokio::time::timeout(RENEW_DEADLINE, self.renew()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => break,
                 Ok(Err(error)) => tracing::warn!(%error, "could not renew the lease"),
-                Err(_) => break,
+                Ok(Ok(false)) | Err(_) => break,
             }
         }
         self.metrics.leads(false);

@@ -64,7 +64,7 @@ fn start(args: Args) -> anyhow::Result<()> {
             .await
             .context("no cluster was found: run this in a pod, or set KUBECONFIG")?;
         match args.command {
-            Command::Run(options) => run(*options, client).await,
+            Command::Run(options) => Box::pin(run(*options, client)).await,
             Command::Uninstall(options) => uninstall::run(&client, &options).await,
         }
     });

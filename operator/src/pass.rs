@@ -29,7 +29,7 @@ use crate::{backend, bootstrap, cache, policy, status};
 /// Changes that come in a burst are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Everything is looked at at least this often: claims expire.
-const RESYNC: Duration = Duration::from_secs(60);
+const RESYNC: Duration = Duration::from_mins(1);
 /// After something could not be written.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -128,26 +128,26 @@ impl Pass {
         let mut good = true;
         for read in seen.caches.iter().filter(|read| !read.deleted()) {
             let status = cache::status(read, seen.now);
-            good &= self.told(read, self.writer.status(&read.raw, &status).await);
+            good &= self.told(read, &self.writer.status(&read.raw, &status).await);
         }
         for read in seen.backends.iter().filter(|read| !read.deleted()) {
-            good &= self.told(read, self.backend(read, &seen).await);
+            good &= self.told(read, &self.backend(read, &seen).await);
         }
         let judged = policy::judge(&seen.snapshot, seen.now);
         for read in seen.policies.iter().filter(|read| !read.deleted()) {
-            good &= self.told(read, self.policy(read, &seen, &judged).await);
+            good &= self.told(read, &self.policy(read, &seen, &judged).await);
         }
         good
     }
 
-    fn told(&self, read: &Read, outcome: Result<(), Error>) -> bool {
+    fn told(&self, read: &Read, outcome: &Result<(), Error>) -> bool {
         let kind = read
             .raw
             .types
             .as_ref()
             .map_or("", |types| types.kind.as_str());
         self.metrics.reconciled(kind, outcome.is_ok());
-        if let Err(error) = &outcome {
+        if let Err(error) = outcome {
             tracing::warn!(kind, namespace = read.namespace(), name = read.name(), reason = error.reason(), %error, "not reconciled");
         }
         outcome.is_ok()
@@ -261,6 +261,7 @@ impl Pass {
                     Err(fault) => observed.fault = Some(fault),
                 }
             }
+            observed.fault = observed.fault.or_else(|| self.unreadable(backend, &id.0));
         }
         if let Err(error) = &written {
             observed.write_error = Some((error.reason().to_owned(), error.to_string()));
@@ -273,6 +274,34 @@ impl Pass {
         let status = backend::status(read, &observed, seen.now);
         self.writer.status(&read.raw, &status).await?;
         written
+    }
+
+    /// Its key is in a Secret that no gateway may read.
+    fn unreadable(&self, backend: &InferenceBackend, namespace: &str) -> Option<(String, String)> {
+        let cloud = backend
+            .spec
+            .cloud
+            .as_ref()
+            .and_then(|cloud| cloud.credentials.as_ref());
+        let external = backend
+            .spec
+            .external
+            .as_ref()
+            .and_then(|external| external.credentials.as_ref());
+        let secret = cloud.or(external)?.secret_ref.as_ref()?;
+        let readable = namespace == self.options.mesh_namespace
+            || self
+                .options
+                .credential_namespaces
+                .iter()
+                .any(|one| one == namespace);
+        (!readable).then(|| {
+            let message = format!(
+                "the gateways may not read Secret {} of namespace {namespace}: whoever installed the mesh adds it to gateway.credentialNamespaces",
+                secret.name.0
+            );
+            (String::from("CredentialsUnreadable"), message)
+        })
     }
 
     /// The children of a backend with pods.

@@ -131,7 +131,7 @@ pub(crate) fn verdict(
     }
 }
 
-/// The status. `accepted`: digests that were accepted before; `floor_ready`: whether a backend is Ready.
+/// The status. `kept`: versions accepted before; `floor_ready`: whether a backend is Ready.
 pub(crate) fn status(
     read: &Read,
     verdict: &Verdict,
@@ -139,58 +139,7 @@ pub(crate) fn status(
     floor_ready: &dyn Fn(&(String, String)) -> bool,
     now: Timestamp,
 ) -> Value {
-    let known = verdict
-        .digest
-        .as_ref()
-        .is_some_and(|digest| kept.iter().any(|one| revision_digest(one) == Some(digest)));
-    // Once accepted it stays so: what changed around it must not take a policy out of force.
-    let accepted = match &verdict.fault {
-        Some((reason, message)) if !known => Fact::no(condition::ACCEPTED, reason, message.clone()),
-        _ => Fact::yes(condition::ACCEPTED, "the gateways decide by it"),
-    };
-    let tests = match verdict.failed.first() {
-        Some((name, message)) => Fact::no(
-            condition::TESTS_PASSING,
-            condition::REASON_TESTS_FAILED,
-            format!("{name}: {message}"),
-        ),
-        None => Fact::yes(
-            condition::TESTS_PASSING,
-            format!("{} tests", verdict.passed),
-        ),
-    };
-    let floor = match &verdict.floor {
-        None => Fact::no(
-            condition::FLOOR_AVAILABLE,
-            "NoFloor",
-            "it names no floor; another policy may",
-        ),
-        Some(id) if floor_ready(id) => Fact::yes(
-            condition::FLOOR_AVAILABLE,
-            format!("{}/{} is ready", id.0, id.1),
-        ),
-        Some(id) => Fact::no(
-            condition::FLOOR_AVAILABLE,
-            "FloorNotReady",
-            format!("{}/{} is not ready", id.0, id.1),
-        ),
-    };
-    let stalled = !accepted.holds();
-    let ready = match [&accepted, &floor]
-        .into_iter()
-        .find(|fact| !fact.holds() && verdict.floor.is_some() || !fact.holds() && stalled)
-    {
-        Some(fact) => fact.clone().named(condition::READY),
-        None => Fact::yes(condition::READY, "accepted, and its floor can answer"),
-    };
-    let enforced = Fact::new(
-        condition::ENFORCED,
-        ConditionStatus::Unknown,
-        "NotConfined",
-        "nothing is confined: egress.confine is not supported yet",
-    );
-    let mut facts = summary(ready, stalled).to_vec();
-    facts.extend([accepted, tests, floor, enforced]);
+    let facts = facts_of(verdict, kept, floor_ready);
     let failed: Vec<Value> = verdict
         .failed
         .iter()
@@ -212,6 +161,63 @@ pub(crate) fn status(
         status["conflicts"] = json!(verdict.conflicts);
     }
     status
+}
+
+fn facts_of(
+    verdict: &Verdict,
+    kept: &[ControllerRevision],
+    floor_ready: &dyn Fn(&(String, String)) -> bool,
+) -> Vec<Fact> {
+    let digest = verdict.digest.as_ref();
+    let same = |one: &ControllerRevision| revision_digest(one) == digest;
+    let known = digest.is_some() && kept.iter().any(same);
+    // Once accepted it stays so: what changed around it must not take a policy out of force.
+    let accepted = match &verdict.fault {
+        Some((reason, message)) if !known => Fact::no(condition::ACCEPTED, reason, message.clone()),
+        _ => Fact::yes(condition::ACCEPTED, "the gateways decide by it"),
+    };
+    let tests = match verdict.failed.first() {
+        Some((name, message)) => Fact::no(
+            condition::TESTS_PASSING,
+            condition::REASON_TESTS_FAILED,
+            format!("{name}: {message}"),
+        ),
+        None => Fact::yes(
+            condition::TESTS_PASSING,
+            format!("{} tests", verdict.passed),
+        ),
+    };
+    let floor = floor_fact(verdict, floor_ready);
+    let stalled = !accepted.holds();
+    let ready = if stalled {
+        accepted.clone().named(condition::READY)
+    } else if verdict.floor.is_some() && !floor.holds() {
+        floor.clone().named(condition::READY)
+    } else {
+        Fact::yes(condition::READY, "accepted, and its floor can answer")
+    };
+    let enforced = Fact::new(
+        condition::ENFORCED,
+        ConditionStatus::Unknown,
+        "NotConfined",
+        "nothing is confined: egress.confine is not supported yet",
+    );
+    let mut facts = summary(ready, stalled).to_vec();
+    facts.extend([accepted, tests, floor, enforced]);
+    facts
+}
+
+fn floor_fact(verdict: &Verdict, floor_ready: &dyn Fn(&(String, String)) -> bool) -> Fact {
+    let fact = condition::FLOOR_AVAILABLE;
+    match &verdict.floor {
+        None => Fact::no(fact, "NoFloor", "it names no floor; another policy may"),
+        Some(id) if floor_ready(id) => Fact::yes(fact, format!("{}/{} is ready", id.0, id.1)),
+        Some(id) => Fact::no(
+            fact,
+            "FloorNotReady",
+            format!("{}/{} is not ready", id.0, id.1),
+        ),
+    }
 }
 
 /// Digest of the spec that a revision keeps.

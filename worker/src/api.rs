@@ -43,7 +43,7 @@ struct Hints {
 impl Hints {
     /// What is not said, or not understood, is the careful choice.
     fn read(headers: &HeaderMap) -> Self {
-        let said = |name: &str| headers.get(name).map(|value| value.as_bytes());
+        let said = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
         Self {
             overflow: match said("mesh-overflow") {
                 Some(b"trim-history") => Overflow::TrimHistory,

@@ -165,8 +165,6 @@ fn write_result(path: &Path, found: &[Resolved]) {
 mod tests {
     use std::fs;
 
-    use sha2::{Digest, Sha256};
-
     use super::{Fetch, run};
 
     fn options(folder: &std::path::Path, sha256: &str) -> Fetch {
@@ -185,10 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir_all(folder.path().join("builtin/deep")).expect("made");
         fs::write(folder.path().join("builtin/deep/m.bin"), "weights").expect("written");
-        let right: String = Sha256::digest("weights")
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let right = mesh_models::Digest::of(b"weights").to_string();
         run(options(folder.path(), &right)).await.expect("fetched");
         assert_eq!(
             fs::read(folder.path().join("models/deep/m.bin")).expect("there"),

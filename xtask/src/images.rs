@@ -49,14 +49,21 @@ fn programs(context: &Context) -> Result<PathBuf> {
     let target = context.cache.join("target-static");
     let mut cargo = context.cargo();
     cargo
-        .args(["build", "--release", "--locked", "--target", TARGET])
+        .args([
+            "build",
+            "--profile",
+            "image",
+            "--locked",
+            "--target",
+            TARGET,
+        ])
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
     for (_, program) in PROGRAMS {
         cargo.args(["--package", program]);
     }
     run(&mut cargo)?;
-    Ok(target.join(TARGET).join("release"))
+    Ok(target.join(TARGET).join("image"))
 }
 
 /// The program without what only debuggers read; that stays beside it.
@@ -96,29 +103,7 @@ fn image(name: &str, file: &Path, program: &str, model: Option<&Path>, out: &Pat
         println!("{full} is up to date");
         return Ok(());
     }
-    let mut files = vec![(
-        file.to_path_buf(),
-        format!("/{program}"),
-        String::from("0555"),
-    )];
-    if Path::new(AUTHORITIES).is_file() {
-        files.push((
-            PathBuf::from(AUTHORITIES),
-            AUTHORITIES.to_owned(),
-            String::from("0444"),
-        ));
-    }
-    if let Some(model) = model {
-        let file = model
-            .file_name()
-            .context("a model has a name")?
-            .to_string_lossy();
-        files.push((
-            model.to_path_buf(),
-            format!("/builtin/{file}"),
-            String::from("0444"),
-        ));
-    }
+    let files = contents(file, program, model)?;
     let label =
         |key: &str, value: &str| (format!("org.opencontainers.image.{key}"), value.to_owned());
     build_image(
@@ -143,6 +128,38 @@ fn image(name: &str, file: &Path, program: &str, model: Option<&Path>, out: &Pat
         to_megabytes(LARGEST)
     );
     Ok(fs::write(mark, inputs)?)
+}
+
+/// Files of an image, where they go, and their modes.
+fn contents(
+    file: &Path,
+    program: &str,
+    model: Option<&Path>,
+) -> Result<Vec<(PathBuf, String, String)>> {
+    let mut files = vec![(
+        file.to_path_buf(),
+        format!("/{program}"),
+        String::from("0555"),
+    )];
+    if Path::new(AUTHORITIES).is_file() {
+        files.push((
+            PathBuf::from(AUTHORITIES),
+            AUTHORITIES.to_owned(),
+            String::from("0444"),
+        ));
+    }
+    if let Some(model) = model {
+        let file = model
+            .file_name()
+            .context("a model has a name")?
+            .to_string_lossy();
+        files.push((
+            model.to_path_buf(),
+            format!("/builtin/{file}"),
+            String::from("0444"),
+        ));
+    }
+    Ok(files)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for a person")]

@@ -67,10 +67,8 @@ pub(super) fn convert(
         .as_ref()
         .map(|spec| floor(world, document, spec, problems));
     let defaults = spec.defaults.unwrap_or_default();
-    let incomplete = spec
-        .classification
-        .as_ref()
-        .and_then(|group| group.incomplete_level);
+    let incomplete = spec.classification.as_ref();
+    let incomplete = incomplete.and_then(|group| group.incomplete_level);
     Some(Policy {
         id: world.id(document),
         digest: digest(spec),

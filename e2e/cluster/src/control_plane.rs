@@ -13,14 +13,13 @@ use crate::certificate::Authority;
 use crate::namespace::{Namespace, enter_network};
 use crate::process::{self, Daemon};
 use crate::state::State;
-use crate::tool::Tools;
 use crate::{Options, Tier, tool};
 
 /// Address of the API server inside a cluster with nodes.
 pub(crate) const ADDRESS: &str = "10.77.0.254";
 /// Service addresses.
 const SERVICES: &str = "10.0.0.0/24";
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Every request's user, verb and resource: what RBAC is compared with.
 const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
@@ -51,25 +50,14 @@ fn ports<const N: usize>() -> Result<[u16; N]> {
 }
 
 impl ControlPlane {
-    pub(crate) fn start(
-        options: &Options,
-        state: &State,
-        tools: &Tools,
-        authority: &Authority,
-    ) -> Result<Self> {
+    pub(crate) fn start(options: &Options, state: &State, authority: &Authority) -> Result<Self> {
         let namespace = (options.tier == Tier::Nodes)
             .then(|| network(state))
             .transpose()?;
-        let (etcd_port, peer_port, api_port) = if namespace.is_some() {
-            (2379, 2380, 6443)
+        let ([etcd_port, peer_port, api_port], address) = if namespace.is_some() {
+            ([2379, 2380, 6443], ADDRESS)
         } else {
-            let [etcd, peer, api] = ports()?;
-            (etcd, peer, api)
-        };
-        let address = if namespace.is_some() {
-            ADDRESS
-        } else {
-            "127.0.0.1"
+            (ports()?, "127.0.0.1")
         };
         let place = |daemon: Daemon| {
             let daemon = daemon.logged(state);
@@ -80,49 +68,44 @@ impl ControlPlane {
         };
         let etcd = place(Daemon::new(
             "etcd",
-            &tools.path("etcd")?,
+            &tool::path("etcd")?,
             etcd_args(state, etcd_port, peer_port),
         ));
         let api = api_args(
             state,
             authority,
             address,
-            api_port,
-            etcd_port,
+            [api_port, etcd_port],
             namespace.is_some(),
         )?;
         let api = place(Daemon::new(
             "kube-apiserver",
-            &tools.path("kube-apiserver")?,
+            &tool::path("kube-apiserver")?,
             api,
         ));
         let server = format!("https://{address}:{api_port}");
-        let mut plane = Self {
+        let mut this = Self {
             daemons: vec![etcd, api],
             kubeconfig: state.path("admin.kubeconfig"),
             server,
             namespace,
-            kubectl: tools.path("kubectl")?,
+            kubectl: tool::path("kubectl")?,
             folder: state.folder.clone(),
         };
         let admin = authority.user("admin", Some("system:masters"))?;
-        authority.kubeconfig(&plane.kubeconfig, &plane.server, &admin)?;
+        authority.kubeconfig(&this.kubeconfig, &this.server, &admin)?;
         if options.tier > Tier::ControlPlane {
-            plane
-                .daemons
-                .push(place(plane.controller_manager(authority, tools)?));
-            plane
-                .daemons
-                .push(place(plane.scheduler(authority, tools)?));
+            this.daemons
+                .push(place(this.controller_manager(authority)?));
+            this.daemons.push(place(this.scheduler(authority)?));
         }
-        plane
-            .daemons
+        this.daemons
             .iter()
             .try_for_each(|daemon| daemon.start(state))?;
-        Ok(plane)
+        Ok(this)
     }
 
-    fn controller_manager(&self, authority: &Authority, tools: &Tools) -> Result<Daemon> {
+    fn controller_manager(&self, authority: &Authority) -> Result<Daemon> {
         let config = self.kubeconfig_for(authority, "system:kube-controller-manager", None)?;
         let args = words(&[
             &format!("--kubeconfig={}", config.display()),
@@ -146,12 +129,12 @@ impl ControlPlane {
         ]);
         Ok(Daemon::new(
             "kube-controller-manager",
-            &tools.path("kube-controller-manager")?,
+            &tool::path("kube-controller-manager")?,
             args,
         ))
     }
 
-    fn scheduler(&self, authority: &Authority, tools: &Tools) -> Result<Daemon> {
+    fn scheduler(&self, authority: &Authority) -> Result<Daemon> {
         let config = self.kubeconfig_for(authority, "system:kube-scheduler", None)?;
         let args = words(&[
             &format!("--kubeconfig={}", config.display()),
@@ -162,7 +145,7 @@ impl ControlPlane {
         ]);
         Ok(Daemon::new(
             "kube-scheduler",
-            &tools.path("kube-scheduler")?,
+            &tool::path("kube-scheduler")?,
             args,
         ))
     }
@@ -280,16 +263,8 @@ fn etcd_args(state: &State, client: u16, peer: u16) -> Vec<String> {
     ])
 }
 
-fn api_args(
-    state: &State,
-    authority: &Authority,
-    address: &str,
-    port: u16,
-    etcd: u16,
-    nodes: bool,
-) -> Result<Vec<String>> {
-    let policy = state.path("audit-policy.json");
-    fs::write(&policy, AUDIT)?;
+/// What the API server trusts, and what it shows of itself.
+fn api_trust(state: &State, authority: &Authority, address: &str) -> Result<Vec<String>> {
     let hosts = [
         address,
         "127.0.0.1",
@@ -300,51 +275,64 @@ fn api_args(
         "kubernetes.default.svc.cluster.local",
     ];
     let server = authority.server("kube-apiserver", &hosts)?;
-    let proxy = authority.user("front-proxy", None)?;
-    let (ca, account, public) = (
-        authority.certificate(),
-        authority.account_key(),
-        authority.account_public_key(),
-    );
-    let (ca, account, public) = (ca.display(), account.display(), public.display());
+    let front = authority.user("front-proxy", None)?;
+    let ca = authority.certificate();
+    let flag = |name: &str, file: &Path| format!("--{name}={}", file.display());
+    Ok(vec![
+        flag("cert-dir", &state.path("pki")),
+        flag("tls-cert-file", &server.certificate),
+        flag("tls-private-key-file", &server.key),
+        flag("client-ca-file", &ca),
+        flag("service-account-key-file", &authority.account_public_key()),
+        flag("service-account-signing-key-file", &authority.account_key()),
+        flag("requestheader-client-ca-file", &ca),
+        flag("proxy-client-cert-file", &front.certificate),
+        flag("proxy-client-key-file", &front.key),
+    ])
+}
+
+/// How the API server reaches kubelets and webhooks.
+fn api_nodes(authority: &Authority) -> Result<Vec<String>> {
+    let kubelet = authority.user("kube-apiserver-kubelet-client", Some("system:masters"))?;
+    let flag = |name: &str, file: &Path| format!("--{name}={}", file.display());
+    Ok(vec![
+        String::from("--enable-aggregator-routing=true"),
+        String::from("--kubelet-preferred-address-types=InternalIP"),
+        flag("kubelet-certificate-authority", &authority.certificate()),
+        flag("kubelet-client-certificate", &kubelet.certificate),
+        flag("kubelet-client-key", &kubelet.key),
+    ])
+}
+
+fn api_args(
+    state: &State,
+    authority: &Authority,
+    address: &str,
+    [port, etcd]: [u16; 2],
+    nodes: bool,
+) -> Result<Vec<String>> {
+    let policy = state.path("audit-policy.json");
+    fs::write(&policy, AUDIT)?;
     let mut args = words(&[
         &format!("--etcd-servers=http://127.0.0.1:{etcd}"),
         &format!("--secure-port={port}"),
         &format!("--bind-address={address}"),
         &format!("--advertise-address={address}"),
-        &format!("--cert-dir={}", state.path("pki").display()),
-        &format!("--tls-cert-file={}", server.certificate.display()),
-        &format!("--tls-private-key-file={}", server.key.display()),
-        &format!("--client-ca-file={ca}"),
         &format!("--service-cluster-ip-range={SERVICES}"),
         "--service-account-issuer=https://kubernetes.default.svc",
-        &format!("--service-account-key-file={public}"),
-        &format!("--service-account-signing-key-file={account}"),
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged",
         "--requestheader-allowed-names=front-proxy",
-        &format!("--requestheader-client-ca-file={ca}"),
         "--requestheader-username-headers=X-Remote-User",
         "--requestheader-group-headers=X-Remote-Group",
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-        &format!("--proxy-client-cert-file={}", proxy.certificate.display()),
-        &format!("--proxy-client-key-file={}", proxy.key.display()),
         &format!("--audit-log-path={}", state.path("audit.log").display()),
         &format!("--audit-policy-file={}", policy.display()),
     ]);
+    args.extend(api_trust(state, authority, address)?);
     if nodes {
-        let kubelet = authority.user("kube-apiserver-kubelet-client", Some("system:masters"))?;
-        args.extend(words(&[
-            "--enable-aggregator-routing=true",
-            "--kubelet-preferred-address-types=InternalIP",
-            &format!("--kubelet-certificate-authority={ca}"),
-            &format!(
-                "--kubelet-client-certificate={}",
-                kubelet.certificate.display()
-            ),
-            &format!("--kubelet-client-key={}", kubelet.key.display()),
-        ]));
+        args.extend(api_nodes(authority)?);
     } else {
         args.push(String::from("--endpoint-reconciler-type=none"));
     }

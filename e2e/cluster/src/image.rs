@@ -51,56 +51,65 @@ pub fn build_image(image: &Image, archive: &Path) -> Result<()> {
     done
 }
 
-fn build_in(image: &Image, archive: &Path, storage: &Path) -> Result<()> {
-    let buildah = |args: &[&str]| {
+/// buildah on a storage of its own.
+struct Buildah<'a> {
+    storage: &'a Path,
+}
+
+impl Buildah<'_> {
+    fn run(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new("buildah");
         command
             .arg("--root")
-            .arg(storage.join("root"))
+            .arg(self.storage.join("root"))
             .arg("--runroot")
-            .arg(storage.join("run"))
+            .arg(self.storage.join("run"))
             .args(args)
             .env("BUILDAH_ISOLATION", "chroot")
             .env("STORAGE_DRIVER", "vfs");
         run(&mut command)
-    };
-    let container =
-        buildah(&["from", "scratch"]).context("no image can be built: install buildah")?;
+    }
+
+    fn configure(&self, container: &str, image: &Image) -> Result<()> {
+        let entrypoint = json!([image.entrypoint]).to_string();
+        let user = "65532:65532";
+        let mut config = vec![
+            "config",
+            "--entrypoint",
+            &entrypoint,
+            "--cmd",
+            "",
+            "--user",
+            user,
+        ];
+        let labels: Vec<String> = image
+            .labels
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        for label in &labels {
+            config.extend(["--label", label]);
+        }
+        config.push(container);
+        self.run(&config).map(drop)
+    }
+}
+
+fn build_in(image: &Image, archive: &Path, storage: &Path) -> Result<()> {
+    let buildah = Buildah { storage };
+    let container = buildah
+        .run(&["from", "scratch"])
+        .context("no image can be built: install buildah")?;
     let container = container.trim();
     ensure!(!container.is_empty(), "buildah gave no container");
     for (from, to, mode) in &image.files {
-        buildah(&[
-            "copy",
-            "--chmod",
-            mode,
-            "--chown",
-            "0:0",
-            container,
-            &from.display().to_string(),
-            to,
+        let from = from.display().to_string();
+        buildah.run(&[
+            "copy", "--chmod", mode, "--chown", "0:0", container, &from, to,
         ])?;
     }
-    let entrypoint = json!([image.entrypoint]).to_string();
-    let mut config = vec![
-        "config",
-        "--entrypoint",
-        &entrypoint,
-        "--cmd",
-        "",
-        "--user",
-        "65532:65532",
-    ];
-    let labels: Vec<String> = image
-        .labels
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    labels
-        .iter()
-        .for_each(|label| config.extend(["--label", label]));
-    config.push(container);
-    buildah(&config)?;
-    buildah(&[
+    buildah.configure(container, image)?;
+    buildah.run(&[
         "commit",
         "--quiet",
         "--timestamp",
@@ -114,7 +123,7 @@ fn build_in(image: &Image, archive: &Path, storage: &Path) -> Result<()> {
     let part = archive.with_extension("part");
     drop(fs::remove_file(&part));
     let target = format!("oci-archive:{}:{}", part.display(), image.name);
-    buildah(&[
+    buildah.run(&[
         "push",
         "--quiet",
         "--compression-format",

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 pub use image::{Image, build_image};
 
@@ -86,11 +86,11 @@ impl Cluster {
     /// If the machine has not what it takes, with what to do about it, or something does not start: then
     /// the last lines of its log are in the message.
     pub fn start(options: &Options) -> Result<Self> {
-        let tools = tool::needed(options.tier)?;
+        tool::needed(options.tier)?;
         sweep::abandoned()?;
         let state = State::create(options)?;
         let authority = Authority::new(&state.path("pki"))?;
-        let control_plane = ControlPlane::start(options, &state, &tools, &authority)?;
+        let control_plane = ControlPlane::start(options, &state, &authority)?;
         let mut cluster = Self {
             state,
             control_plane,
@@ -124,7 +124,7 @@ impl Cluster {
             let node = format!("node/n{number}");
             let ready =
                 || self.succeeds(&["wait", "--for=condition=Ready", &node, "--timeout=60s"]);
-            process::until("the node is known", Duration::from_secs(60), || {
+            process::until("the node is known", Duration::from_mins(1), || {
                 ready().then_some(())
             })?;
         }
@@ -193,9 +193,7 @@ impl Cluster {
     }
 
     /// Name of an image that is on every node and does nothing: its file system is empty.
-    pub fn pause_image(&self) -> String {
-        String::from(image::PAUSE)
-    }
+    pub const PAUSE_IMAGE: &str = image::PAUSE;
 
     /// Ends a daemon as a crash would: `kill -9`. `etcd`, `kube-apiserver`, `kubelet-n1`, `containerd-n1`, ….
     ///
@@ -227,9 +225,12 @@ impl Cluster {
     /// `kill -9` for every process of a pod but its sandbox; gives how many there were.
     ///
     /// # Errors
-    /// If the processes cannot be read.
+    /// If there are no real nodes.
     pub fn kill_pod(&self, uid: &str) -> Result<usize> {
-        process::kill_in_cgroups(|path| path.contains(uid) || path.contains(&uid.replace('-', "_")))
+        ensure!(!self.nodes.is_empty(), "only real nodes have processes");
+        Ok(process::kill_in_cgroups(|path| {
+            path.contains(uid) || path.contains(&uid.replace('-', "_"))
+        }))
     }
 
     /// Cuts the link of a node.

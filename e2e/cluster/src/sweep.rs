@@ -73,7 +73,9 @@ pub fn sweep(folder: &Path) -> Result<()> {
         if round + 1 == ROUNDS {
             bail!("processes of cluster {name} cannot be ended: {left:?}");
         }
-        left.iter().for_each(|pid| signal(*pid, "KILL"));
+        for pid in &left {
+            signal(*pid, "KILL");
+        }
         std::thread::sleep(PAUSE);
     }
     for folder in cgroups(&prefix) {

@@ -114,17 +114,8 @@ pub fn path(program: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The tools of a tier; builds what is missing.
-pub(crate) struct Tools;
-
-impl Tools {
-    pub(crate) fn path(&self, program: &str) -> Result<PathBuf> {
-        path(program)
-    }
-}
-
 /// Builds what a tier needs, and says what cannot be.
-pub(crate) fn needed(tier: Tier) -> Result<Tools> {
+pub(crate) fn needed(tier: Tier) -> Result<()> {
     let modules: &[&str] = match tier {
         Tier::ControlPlane => &["etcd", "kubernetes"],
         Tier::FakeNodes => &["etcd", "kubernetes", "kwok"],
@@ -134,7 +125,7 @@ pub(crate) fn needed(tier: Tier) -> Result<Tools> {
     if tier == Tier::Nodes {
         packages()?;
     }
-    Ok(Tools)
+    Ok(())
 }
 
 /// Builds all tools and installs the packages that nodes need.
@@ -188,11 +179,10 @@ fn folder(module: &Module) -> Result<PathBuf> {
             .update(fs::read(&file).with_context(|| format!("could not read {}", file.display()))?);
     }
     hasher.update(flags());
-    let hash: String = hasher
-        .finalize()
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
+    let hash = hasher.finalize();
+    let digits = hash.iter().take(6).flat_map(|byte| [byte >> 4, byte & 15]);
+    let hash: String = digits
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
         .collect();
     Ok(cache()?
         .join("tools")

@@ -6,12 +6,13 @@
 //! SDK), which `cargo xtask test` sets; without them it says that it is skipped, and fails with `CI=true`.
 #![expect(
     clippy::print_stdout,
-    clippy::tests_outside_test_module,
     reason = "a test program of its own, which speaks as cargo's do"
 )]
 #![expect(
-    clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
+    clippy::unwrap_in_result,
+    clippy::unwrap_used,
     reason = "a chapter that cannot go on ends by a panic"
 )]
 

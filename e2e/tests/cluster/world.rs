@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use mesh_cluster::{Cluster, Options, Tier, tool};
 use serde_json::{Value, json};
 
@@ -144,32 +144,11 @@ impl World {
         self.kubectl(&["wait", "-n", namespace, what, &condition, &limit]);
     }
 
-    /// Looks until `found` gives something. For what kubectl cannot wait for.
-    pub(crate) fn until<T>(
-        &self,
-        what: &str,
-        limit: Duration,
-        mut found: impl FnMut() -> Option<T>,
-    ) -> T {
-        let deadline = Instant::now() + limit;
-        loop {
-            if let Some(value) = found() {
-                return value;
-            }
-            assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
     /// A namespace with a ServiceAccount and a pod of the test's Python.
     pub(crate) fn python_pod(&self, namespace: &str, name: &str, args: &[&str]) {
         self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {"team": namespace}}}));
         self.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": name}}));
-        self.apply(
-            &self
-                .python
-                .pod(namespace, name, &self.cluster.pause_image(), args),
-        );
+        self.apply(&self.python.pod(namespace, name, Cluster::PAUSE_IMAGE, args));
         self.wait(
             namespace,
             &format!("pod/{name}"),
@@ -264,9 +243,21 @@ impl World {
             ],
         ] {
             let said = self.try_kubectl(args).unwrap_or_else(|said| said);
-            text.push_str(&format!("--- kubectl {}\n{said}\n", args.join(" ")));
+            text.extend(["--- kubectl ", &args.join(" "), "\n", &said, "\n"]);
         }
         text
+    }
+}
+
+/// Looks until `found` gives something. For what kubectl cannot wait for.
+pub(crate) fn until<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 

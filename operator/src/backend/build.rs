@@ -9,6 +9,7 @@ use mesh_crds::{InferenceBackend, ModelCache, label};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::apply::hex;
 use crate::args::Run;
 use crate::world::MANAGED;
 
@@ -64,12 +65,7 @@ pub(crate) fn child_name(backend: &str) -> String {
     if name.len() <= LONGEST {
         return name;
     }
-    let hash = Sha256::digest(backend.as_bytes());
-    let hash: String = hash
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = hex(&Sha256::digest(backend.as_bytes())[..4]);
     let kept: String = backend
         .chars()
         .take(LONGEST - "-worker-".len() - hash.len())

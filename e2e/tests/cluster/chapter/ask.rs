@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::world::{HOME, TEAM, World};
+use crate::world::{HOME, TEAM, World, until};
 
 const CLOUDS: &str = "clouds";
 const CARD: &str = "4111 1111 1111 1111";
@@ -12,7 +12,7 @@ const KEY: &str = "a-key-that-only-the-cloud-may-see";
 
 pub(crate) fn answer(world: &World) {
     let limit = Duration::from_mins(1);
-    let said = world.until("the floor answers", limit, || {
+    let said = until("the floor answers", limit, || {
         let said = world.ask(TEAM, &json!({"model": "smollm2", "text": "What is the capital of France?", "max_tokens": 24}));
         (said.status() == 200).then_some(said)
     });
@@ -55,11 +55,11 @@ pub(crate) fn api_key(world: &World) {
             )
             .status()
     };
-    world.until("the key is let in", Duration::from_secs(90), || {
+    until("the key is let in", Duration::from_secs(90), || {
         (ask() == 200).then_some(())
     });
     world.kubectl(&["delete", "secret", "-n", HOME, "mesh-api-keys"]);
-    world.until("the key is refused again", Duration::from_secs(90), || {
+    until("the key is refused again", Duration::from_secs(90), || {
         (ask() == 401).then_some(())
     });
 }
@@ -96,10 +96,9 @@ fn cloud_log(world: &World) -> String {
     world.kubectl(&["logs", "-n", CLOUDS, "cloud"])
 }
 
-pub(crate) fn card(world: &World) {
-    cloud(world);
-    // What came with the installation makes everything Confidential, which no cloud may see. The
-    // organization's own policy takes its place.
+/// The organization's own policy, in the place of what came with the installation, which makes everything
+/// Confidential.
+fn organization(world: &World) {
     world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": HOME, "name": "organization"},
         "spec": {
             "ownership": {"nodeSelector": {}, "homeJurisdictions": ["DE"]},
@@ -113,7 +112,12 @@ pub(crate) fn card(world: &World) {
         "Ready",
         Duration::from_mins(1),
     );
-    let public = world.until(
+}
+
+pub(crate) fn card(world: &World) {
+    cloud(world);
+    organization(world);
+    let public = until(
         "the cloud answers what is public",
         Duration::from_secs(30),
         || {
@@ -178,7 +182,7 @@ pub(crate) fn secrets(world: &World) {
     // A tenant names the Secret of the mesh namespace: there is none of that name in its own.
     world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend", "metadata": {"namespace": TEAM, "name": "mine"},
         "spec": backend(TEAM, "mine")["spec"]}));
-    let reason = world.until(
+    let reason = until(
         "the tenant's backend is judged",
         Duration::from_secs(30),
         || {
@@ -190,10 +194,7 @@ pub(crate) fn secrets(world: &World) {
                 .cloned()
         },
     );
-    println!(
-        "  tenant's backend: {} {}",
-        reason["reason"], reason["message"]
-    );
+    assert_eq!(reason["reason"], "CredentialsUnreadable", "{reason}");
     let before = cloud_log(world).matches(KEY).count();
     for _ in 0..3 {
         let said = world.ask(TEAM, &json!({"model": "big", "text": "Hello"}));

@@ -4,70 +4,34 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::world::{HOME, World};
+use crate::world::{HOME, World, until};
+
+const REFUSED: [&str; 4] = [
+    "delete inferencebackend/floor --wait=false",
+    "delete inferencebackends --all --wait=false",
+    "scale inferencebackend/floor --replicas=0",
+    r#"patch inferencebackend/floor --type=merge -p {"spec":{"inCluster":{"replicas":0}}}"#,
+];
 
 fn attempts(world: &World) {
-    for args in [
-        &[
-            "delete",
-            "-n",
-            HOME,
-            "inferencebackend/floor",
-            "--wait=false",
-        ][..],
-        &[
-            "delete",
-            "-n",
-            HOME,
-            "inferencebackends",
-            "--all",
-            "--wait=false",
-        ],
-        &[
-            "scale",
-            "-n",
-            HOME,
-            "inferencebackend/floor",
-            "--replicas=0",
-        ],
-        &[
-            "patch",
-            "-n",
-            HOME,
-            "inferencebackend/floor",
-            "--type=merge",
-            "-p",
-            r#"{"spec":{"inCluster":{"replicas":0}}}"#,
-        ],
-    ] {
-        let said = world.try_kubectl(args).expect_err(&args.join(" "));
-        assert!(said.contains("floor"), "{said}");
+    for line in REFUSED {
+        let args: Vec<&str> = line.split(' ').chain(["-n", HOME]).collect();
+        let said = world.try_kubectl(&args).expect_err(line);
+        assert!(said.contains("is the last that answers"), "{said}");
     }
     let floor = world.get(&["-n", HOME, "inferencebackend/floor"]);
     assert!(floor["metadata"]["deletionTimestamp"].is_null());
-    assert!(floor["spec"]["inCluster"]["replicas"].as_i64().unwrap_or(1) >= 1);
-    world.kubectl(&[
-        "label",
-        "-n",
-        HOME,
-        "inferencebackend/floor",
-        "tried=yes",
-        "--overwrite",
-    ]);
-    world.kubectl(&[
-        "scale",
-        "-n",
-        HOME,
-        "inferencebackend/floor",
-        "--replicas=2",
-    ]);
-    world.kubectl(&[
-        "scale",
-        "-n",
-        HOME,
-        "inferencebackend/floor",
-        "--replicas=1",
-    ]);
+    let replicas = &floor["spec"]["inCluster"]["replicas"];
+    assert!(replicas.as_i64().unwrap_or(1) >= 1);
+    let fine = [
+        "label inferencebackend/floor tried=yes --overwrite",
+        "scale inferencebackend/floor --replicas=2",
+        "scale inferencebackend/floor --replicas=1",
+    ];
+    for line in fine {
+        let args: Vec<&str> = line.split(' ').chain(["-n", HOME]).collect();
+        world.kubectl(&args);
+    }
 }
 
 pub(crate) fn protected(world: &World) {
@@ -82,7 +46,7 @@ pub(crate) fn protected_alone(world: &World) {
         "deployment/mesh-operator",
         "--replicas=0",
     ]);
-    world.until("the operator is gone", Duration::from_mins(1), || {
+    until("the operator is gone", Duration::from_mins(1), || {
         let pods = world.get(&[
             "pods",
             "-n",
@@ -119,7 +83,7 @@ pub(crate) fn namespace(world: &World) {
         "spec": {"inCluster": {"modelRef": {"name": "m"}}, "models": [{"name": "own"}]}}));
     world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": name, "name": "p"},
         "spec": {"floor": {"backendRef": {"name": "b"}, "protect": true}}}));
-    world.until("the worker is made", Duration::from_secs(30), || {
+    until("the worker is made", Duration::from_secs(30), || {
         world
             .try_kubectl(&["get", "-n", name, "deployment/b-worker"])
             .ok()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::world::{HOME, RELEASE, TEAM, World};
+use crate::world::{HOME, RELEASE, TEAM, World, until};
 
 const KINDS: [&str; 3] = ["modelcaches", "inferencebackends", "sovereigntypolicies"];
 
@@ -28,7 +28,7 @@ pub(crate) fn floor(world: &World) {
         begun.elapsed().as_secs_f32()
     );
     let limit = Duration::from_mins(3);
-    world.until("the floor is made", limit, || {
+    until("the floor is made", limit, || {
         world
             .try_kubectl(&["get", "-n", HOME, "inferencebackend/floor"])
             .ok()
@@ -60,13 +60,11 @@ pub(crate) fn restricted(world: &World) {
     );
     for pod in pods {
         let name = &pod["metadata"]["name"];
-        assert_eq!(
-            pod["spec"]["automountServiceAccountToken"]
-                .as_bool()
-                .unwrap_or(true)
-                && pod["metadata"]["labels"]["app.kubernetes.io/component"] == "worker",
-            false,
-            "{name} needs no API token"
+        let worker = pod["metadata"]["labels"]["app.kubernetes.io/component"] == "worker";
+        let token = pod["spec"]["automountServiceAccountToken"] != false;
+        assert!(
+            !(worker && token),
+            "{name} needs no token of the API server"
         );
         for container in pod["spec"]["containers"]
             .as_array()
@@ -139,10 +137,10 @@ pub(crate) fn uninstall(world: &World) {
         let cluster = world.kubectl(&["get", "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,mutatingwebhookconfigurations", "-l", "app.kubernetes.io/part-of=inference-mesh", "-o", "name"]);
         (left.trim().is_empty() && cluster.trim().is_empty())
             .then_some(())
-            .ok_or(format!("{left}{cluster}"))
+            .ok_or_else(|| format!("{left}{cluster}"))
     };
     let mut last = String::new();
-    world.until(
+    until(
         "nothing of the release is left",
         Duration::from_mins(2),
         || gone().map_err(|left| last = left).ok(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::chapter::install::text;
-use crate::world::{HOME, TEAM, World};
+use crate::world::{HOME, TEAM, World, until};
 
 const LIMIT: Duration = Duration::from_mins(2);
 /// Longer than an answer takes.
@@ -37,10 +37,10 @@ pub(crate) fn scale(world: &World) {
         "inferencebackend/floor",
         "--replicas=2",
     ]);
-    world.until("two workers are ready", LIMIT, || {
+    until("two workers are ready", LIMIT, || {
         (workers(world).len() == 2).then_some(())
     });
-    world.until("status says two", LIMIT, || {
+    until("status says two", LIMIT, || {
         (world.get(&["-n", HOME, "inferencebackend/floor"])["status"]["replicas"] == 2)
             .then_some(())
     });
@@ -52,7 +52,7 @@ pub(crate) fn scale(world: &World) {
         "inferencebackend/floor",
         "--replicas=1",
     ]);
-    world.until("one worker is left", LIMIT, || {
+    until("one worker is left", LIMIT, || {
         let pods = world.get(&["pods", "-n", HOME, "-l", "inferencemesh.dev/backend=floor"]);
         (pods["items"].as_array()?.len() == 1).then_some(())
     });
@@ -69,7 +69,7 @@ pub(crate) fn killed_worker(world: &World) {
         "inferencebackend/floor",
         "--replicas=2",
     ]);
-    world.until("two workers are ready", LIMIT, || {
+    until("two workers are ready", LIMIT, || {
         (workers(world).len() == 2).then_some(())
     });
     let asked = json!({"model": "smollm2", "text": "Hello", "max_tokens": 4});
@@ -97,7 +97,7 @@ pub(crate) fn api_outage(world: &World) {
     world.cluster.kill("kube-apiserver").unwrap();
     std::thread::sleep(OUTAGE);
     world.cluster.restart("kube-apiserver").unwrap();
-    world.until("the API server is back", LIMIT, || {
+    until("the API server is back", LIMIT, || {
         world.try_kubectl(&["get", "namespaces"]).ok()
     });
     let (requests, failures) = load.finish().unwrap();
