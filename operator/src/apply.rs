@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
@@ -103,6 +103,30 @@ impl Writer {
             what,
             source: Box::new(source),
         })
+    }
+
+    /// Deletes an object that is no longer wanted.
+    pub(crate) async fn delete<K>(&self, object: &K) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        let api: Api<K> =
+            Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        self.metrics.wrote(&K::kind(&()));
+        match api
+            .delete(&object.name_any(), &DeleteParams::default())
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(source) => Err(Error::Write {
+                what: format!("{} {}", K::kind(&()), object.name_any()),
+                source: Box::new(source),
+            }),
+        }
     }
 
     /// Writes the status of an object of one of our kinds, unless it says the same.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
+use kube::api::{Api, DynamicObject, PostParams};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 use mesh_core::policy::Ownership;
@@ -345,32 +345,9 @@ impl Pass {
         }
         let budget = ObjectRef::new(&backend_child(&read.name())).within(&read.namespace());
         if let Some(there) = self.world.budgets.get(&budget) {
-            return self.delete(&*there).await;
+            return self.writer.delete(&*there).await;
         }
         Ok(())
-    }
-
-    async fn delete<K>(&self, object: &K) -> Result<(), Error>
-    where
-        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-            + Clone
-            + serde::de::DeserializeOwned
-            + std::fmt::Debug,
-    {
-        let api: Api<K> =
-            Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
-        self.metrics.wrote(&K::kind(&()));
-        match api
-            .delete(&object.name_any(), &DeleteParams::default())
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(source) => Err(Error::Write {
-                what: object.name_any(),
-                source: Box::new(source),
-            }),
-        }
     }
 
     /// Class and evidence; none while there is nothing to look at.
@@ -412,7 +389,7 @@ impl Pass {
             kept.push(revision);
         }
         for old in kept.iter().rev().skip(policy::KEPT) {
-            self.delete(old).await?;
+            self.writer.delete(old).await?;
         }
         let ready = |floor: &(String, String)| {
             let backend = seen

@@ -26,6 +26,9 @@ pub(crate) fn run(context: &Context) -> bool {
         tally.add(found);
     };
     tier("model", &mut || obtain(context));
+    tier("tools", &mut || {
+        possible(context, mesh_cluster::tool::build_all)
+    });
     tier("checks", &mut || check::all(context));
     let mut binary = None;
     tier("release build", &mut || {
@@ -36,7 +39,6 @@ pub(crate) fn run(context: &Context) -> bool {
     let mut images = None;
     tier("images", &mut || {
         possible(context, || {
-            mesh_cluster::tool::build_all()?;
             let folder = context.root.join("target/images");
             images::build(context, &folder)?;
             images = Some(folder);

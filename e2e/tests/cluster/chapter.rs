@@ -3,4 +3,5 @@
 pub(crate) mod ask;
 pub(crate) mod floor;
 pub(crate) mod install;
+pub(crate) mod rights;
 pub(crate) mod serve;

@@ -81,6 +81,10 @@ const CHAPTERS: &[Chapter] = &[
         chapter::floor::namespace,
     ),
     (
+        "rights_granted_are_rights_used",
+        chapter::rights::used_are_granted,
+    ),
+    (
         "helm_uninstall_keeps_the_kinds_and_removes_the_rest",
         chapter::install::uninstall,
     ),

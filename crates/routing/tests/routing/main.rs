@@ -15,6 +15,7 @@ mod embeddings;
 mod generate;
 mod health;
 mod oracle;
+mod pods;
 mod policies;
 mod policy_tests;
 mod properties;
