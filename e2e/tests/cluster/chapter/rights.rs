@@ -28,7 +28,7 @@ fn granted(world: &World, component: &str) -> BTreeSet<String> {
         roles["items"].as_array().unwrap().iter().filter(|role| {
             text(&role["metadata"]["name"]).starts_with(&format!("mesh-{component}"))
         });
-    let rules = own
+    let all_rules = own
         .chain([&cluster])
         .flat_map(|role| role["rules"].as_array().unwrap());
     let words = |value: &Value| -> Vec<String> {
@@ -40,7 +40,7 @@ fn granted(world: &World, component: &str) -> BTreeSet<String> {
             .collect()
     };
     let mut all = BTreeSet::new();
-    for rule in rules {
+    for rule in all_rules {
         for verb in words(&rule["verbs"]) {
             all.extend(
                 words(&rule["resources"])
