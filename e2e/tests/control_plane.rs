@@ -122,11 +122,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_kinds_are_served_explained_and_listed_together() {
-        let Some(world) = World::start("kinds") else {
-            return;
-        };
+    fn every_field_has_a_text(world: &World) {
         for kind in KINDS {
             let crd = world
                 .run(&[
@@ -153,6 +149,14 @@ mod tests {
                 "{kind} has fields without a text: {silent:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_kinds_are_served_explained_and_listed_together() {
+        let Some(world) = World::start("kinds") else {
+            return;
+        };
+        every_field_has_a_text(&world);
         let text = world
             .run(&["explain", "inferencebackend.spec.inCluster.modelRef"])
             .unwrap();
@@ -188,27 +192,15 @@ mod tests {
         assert!(world.run(&others).unwrap().is_empty());
     }
 
-    #[test]
-    fn rules_are_kept_by_the_api_server_itself() {
-        let Some(world) = World::start("rules") else {
-            return;
-        };
-        let policy = |minimum: Value| {
-            object(
-                "SovereigntyPolicy",
-                "p",
-                &json!({"constraints": {"minimumClass": minimum}}),
-            )
-        };
-        world
-            .apply(
-                &policy(json!({"restricted": "OwnHardware", "public": "CloudRetained"})),
-                "one",
-            )
-            .unwrap();
-        let refused = [
+    fn policy(minimum: &Value) -> Value {
+        let spec = json!({"constraints": {"minimumClass": minimum}});
+        object("SovereigntyPolicy", "p", &spec)
+    }
+
+    fn refused() -> Vec<(Value, &'static str)> {
+        vec![
             (
-                policy(json!({"restricted": "CloudForeign", "public": "OwnHardware"})),
+                policy(&json!({"restricted": "CloudForeign", "public": "OwnHardware"})),
                 "restricted must not ask for less",
             ),
             (
@@ -255,8 +247,21 @@ mod tests {
                 ),
                 "exactly one",
             ),
-        ];
-        for (object, words) in refused {
+        ]
+    }
+
+    #[test]
+    fn rules_are_kept_by_the_api_server_itself() {
+        let Some(world) = World::start("rules") else {
+            return;
+        };
+        world
+            .apply(
+                &policy(&json!({"restricted": "OwnHardware", "public": "CloudRetained"})),
+                "one",
+            )
+            .unwrap();
+        for (object, words) in refused() {
             let said = world.apply(&object, "one").expect_err(&object.to_string());
             assert!(said.contains(words), "{words}: {said}");
         }
