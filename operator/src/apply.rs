@@ -129,6 +129,25 @@ impl Writer {
         }
     }
 
+    /// Deletes a child by name, if it is there.
+    pub(crate) async fn remove<K>(
+        &self,
+        store: &Store<K>,
+        id: &(String, String),
+    ) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        match store.get(&ObjectRef::new(&id.1).within(&id.0)) {
+            Some(there) if there.meta().deletion_timestamp.is_some() => Ok(()),
+            Some(there) => self.delete(&*there).await,
+            None => Ok(()),
+        }
+    }
+
     /// Writes the status of an object of one of our kinds, unless it says the same.
     pub(crate) async fn status(&self, object: &DynamicObject, status: &Value) -> Result<(), Error> {
         if status::said(object, status) {

@@ -68,8 +68,11 @@ impl Lease {
         let mut renewed = Instant::now();
         while renewed.elapsed() < RENEW_DEADLINE {
             tokio::time::sleep(RETRY).await;
-            match tokio::time::timeout(RENEW_DEADLINE, self.renew()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
+            let asked = Instant::now();
+            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
+            match tokio::time::timeout(left, self.renew()).await {
+                // Counted from the question: the answer may have been long on its way.
+                Ok(Ok(true)) => renewed = asked,
                 Ok(Err(error)) => tracing::warn!(%error, "could not renew the lease"),
                 Ok(Ok(false)) | Err(_) => break,
             }

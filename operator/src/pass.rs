@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::apply::{Error, Writer};
 use crate::args::Run;
-use crate::backend::{Images, Observed, PodView, children, view};
+use crate::backend::{Images, Observed, PodView, child_name, children, view};
 use crate::metrics::Metrics;
 use crate::world::{Read, World, file};
 use crate::{backend, bootstrap, cache, policy, status};
@@ -242,7 +242,7 @@ impl Pass {
         let deployment = self
             .world
             .deployments
-            .get(&ObjectRef::new(&backend_child(&id.1)).within(&id.0));
+            .get(&ObjectRef::new(&child_name(&id.1)).within(&id.0));
         let mut observed = Observed {
             deployment: deployment.as_deref(),
             pods: seen.pods.get(&id).cloned().unwrap_or_default(),
@@ -260,6 +260,9 @@ impl Pass {
                     Ok(cache) => written = self.make(read, backend, cache).await,
                     Err(fault) => observed.fault = Some(fault),
                 }
+            }
+            if backend.spec.in_cluster.is_none() {
+                written = self.unmake(read).await;
             }
             observed.fault = observed.fault.or_else(|| self.unreadable(backend, &id.0));
         }
@@ -343,11 +346,18 @@ impl Pass {
         if let Some(budget) = made.budget {
             return self.writer.apply(budget, &self.world.budgets).await;
         }
-        let budget = ObjectRef::new(&backend_child(&read.name())).within(&read.namespace());
-        if let Some(there) = self.world.budgets.get(&budget) {
-            return self.writer.delete(&*there).await;
-        }
-        Ok(())
+        let child = (read.namespace(), child_name(&read.name()));
+        self.writer.remove(&self.world.budgets, &child).await
+    }
+
+    /// What a backend with pods leaves behind when it becomes something else.
+    async fn unmake(&self, read: &Read) -> Result<(), Error> {
+        let child = (read.namespace(), child_name(&read.name()));
+        self.writer.remove(&self.world.deployments, &child).await?;
+        self.writer.remove(&self.world.services, &child).await?;
+        self.writer.remove(&self.world.budgets, &child).await?;
+        self.writer.remove(&self.world.networks, &child).await?;
+        self.writer.remove(&self.world.accounts, &child).await
     }
 
     /// Class and evidence; none while there is nothing to look at.
@@ -439,10 +449,6 @@ impl Pass {
             }),
         }
     }
-}
-
-fn backend_child(name: &str) -> String {
-    backend::child_name(name)
 }
 
 /// The ModelCache of a backend, or why it cannot be used.
