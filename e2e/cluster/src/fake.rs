@@ -29,7 +29,7 @@ fn node(name: &str, labels: &Value, resource: Option<(&str, u32)>) -> Value {
     json!({"apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": all, "annotations": {"kwok.x-k8s.io/node": "fake"}},
         "spec": {"taints": taints},
-        "status": {"allocatable": allocatable, "capacity": allocatable, "nodeInfo": {"kubeletVersion": "v1.36.3"}}})
+        "status": {"allocatable": allocatable, "capacity": allocatable}})
 }
 
 fn nvidia(number: usize) -> Value {

@@ -95,7 +95,8 @@ impl Cluster {
             state,
             control_plane,
             nodes: Vec::new(),
-            detached: options.detached,
+            // What does not come up is ended, whoever wanted it to stay.
+            detached: false,
         };
         cluster.control_plane.wait()?;
         match options.tier {
@@ -103,6 +104,7 @@ impl Cluster {
             Tier::FakeNodes => cluster.control_plane.start_fake_nodes(&cluster.state)?,
             Tier::Nodes => cluster.start_nodes(options.nodes, &authority)?,
         }
+        cluster.detached = options.detached;
         Ok(cluster)
     }
 
