@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::apply::{Error, Writer};
 use crate::args::Run;
-use crate::backend::{Images, Observed, PodView, child_name, children, view};
+use crate::backend::{Images, Observed, PodView, child_name, children, plaintext, view};
 use crate::metrics::Metrics;
 use crate::world::{Read, World, file};
 use crate::{backend, bootstrap, cache, policy, status};
@@ -99,6 +99,7 @@ impl Pass {
     /// Until dropped.
     pub(crate) async fn run(&self) {
         let mut changed = self.world.changed();
+        let mut failures = 0;
         loop {
             changed.borrow_and_update();
             let good = if self.world.missing().is_empty() {
@@ -107,7 +108,8 @@ impl Pass {
                 true
             };
             tokio::time::sleep(DEBOUNCE).await;
-            let wait = if good { RESYNC } else { RETRY };
+            failures = if good { 0 } else { failures + 1 };
+            let wait = if good { RESYNC } else { rest(failures) };
             if let Ok(Err(_)) = tokio::time::timeout(wait, changed.changed()).await {
                 return;
             }
@@ -451,6 +453,11 @@ impl Pass {
     }
 }
 
+/// Ever longer, so that what is refused again and again costs little.
+fn rest(failures: u32) -> Duration {
+    RETRY.saturating_mul(1 << failures.min(5)).min(RESYNC)
+}
+
 /// The ModelCache of a backend, or why it cannot be used.
 fn model<'a>(
     seen: &'a Seen,
@@ -480,18 +487,4 @@ fn model<'a>(
             format!("ModelCache {name} cannot be used; its own status says why"),
         )),
     }
-}
-
-fn plaintext(backend: &InferenceBackend) -> bool {
-    let cloud = backend
-        .spec
-        .cloud
-        .as_ref()
-        .and_then(|cloud| cloud.insecure_plaintext);
-    let external = backend
-        .spec
-        .external
-        .as_ref()
-        .and_then(|external| external.insecure_plaintext);
-    cloud.or(external).unwrap_or_default()
 }

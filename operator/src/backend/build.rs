@@ -143,10 +143,11 @@ impl Frame<'_> {
         })
     }
 
+    /// Without an address of its own: gateways choose among the pods, and addresses of Services are few.
     fn service(&self) -> Value {
         json!({
             "apiVersion": "v1", "kind": "Service", "metadata": self.metadata(),
-            "spec": {"type": "ClusterIP", "selector": self.selector(), "ports": [
+            "spec": {"type": "ClusterIP", "clusterIP": "None", "selector": self.selector(), "ports": [
                 {"name": "api", "port": API, "targetPort": "api", "protocol": "TCP"}]},
         })
     }
