@@ -14,6 +14,22 @@ const REFUSED: [&str; 4] = [
 ];
 
 fn attempts(world: &World) {
+    // An API server that has just started refuses every change until it has found the kind that the
+    // policy takes its parameters from: closed, and for everybody.
+    let label = [
+        "label",
+        "inferencebackend/floor",
+        "tried=yes",
+        "--overwrite",
+        "-n",
+        HOME,
+    ];
+    let known = || world.try_kubectl(&label).ok();
+    until(
+        "the API server knows its policies",
+        Duration::from_mins(2),
+        known,
+    );
     for line in REFUSED {
         let args: Vec<&str> = line.split(' ').chain(["-n", HOME]).collect();
         let said = world.try_kubectl(&args).expect_err(line);
@@ -24,7 +40,6 @@ fn attempts(world: &World) {
     let replicas = &floor["spec"]["inCluster"]["replicas"];
     assert!(replicas.as_i64().unwrap_or(1) >= 1);
     let fine = [
-        "label inferencebackend/floor tried=yes --overwrite",
         "scale inferencebackend/floor --replicas=2",
         "scale inferencebackend/floor --replicas=1",
     ];
