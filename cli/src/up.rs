@@ -151,12 +151,7 @@ fn serve_admin(dataplane: &Dataplane, listener: TcpListener, shutdown: &Shutdown
     dataplane.register(&mut registry);
     let plane = dataplane.clone();
     let admin = Admin::new(registry, Arc::new(move || plane.missing()), Arc::new(|| ()));
-    let task = admin.serve(listener, shutdown.clone());
-    shutdown.spawn(async move {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "the admin port ended");
-        }
-    });
+    admin.start(listener, shutdown);
 }
 
 /// Says when the floors are loaded, or what keeps them from it.

@@ -30,6 +30,15 @@ impl Kind {
         }
     }
 
+    /// The name of the resource: lower case and plural.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::ModelCache => "modelcaches",
+            Self::InferenceBackend => "inferencebackends",
+            Self::SovereigntyPolicy => "sovereigntypolicies",
+        }
+    }
+
     /// Name of the kind's files in `crds/manifests/` and `docs/reference/`, without ending.
     pub const fn file_stem(self) -> &'static str {
         match self {

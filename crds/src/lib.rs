@@ -37,6 +37,7 @@ pub mod kind;
 pub mod label;
 pub mod manifest;
 pub mod model_cache;
+mod object;
 pub mod parse;
 pub mod policy_rule;
 pub mod policy_test;
@@ -62,6 +63,7 @@ pub use inference_backend::{InferenceBackend, InferenceBackendSpec, InferenceBac
 pub use kind::Kind;
 pub use manifest::manifests;
 pub use model_cache::{ModelCache, ModelCacheSpec, ModelCacheStatus};
+pub use object::{node_evidence, object_file, parse_object};
 pub use parse::{Document, Object, Parsed, decode, parse, parse_for};
 pub use problem::{Position, Problem, ProblemKind, Severity};
 pub use reference_page::reference_markdown;

@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::Home;
 use crate::kind::Kind;
 use crate::label::API_VERSION;
 use crate::manifest::{self, Error};
-use crate::support::{LATER, Uses};
+use crate::support::{self, Uses};
 use crate::vocabulary;
 
 /// File name and Markdown of every kind's page, for `docs/reference/`; the same bytes every time.
@@ -155,8 +156,7 @@ impl Rows {
 
     fn later(&self, path: &str) -> String {
         let path = path.strip_suffix("[]").unwrap_or(path);
-        let Some(later) = LATER
-            .iter()
+        let Some(later) = support::later(Home::Machine)
             .find(|later| later.kind == self.kind && later.path == path)
         else {
             return String::new();

@@ -65,52 +65,24 @@ const CACHE: Kind = Kind::ModelCache;
 const BACKEND: Kind = Kind::InferenceBackend;
 const POLICY: Kind = Kind::SovereigntyPolicy;
 const KEYS: &str = "use env or file on one machine";
+const IMAGES: &str = "use builtin, http or huggingFace";
+const SECRET: &str = "a cluster has neither: use secretRef";
 const SOURCES: &str = "use file, http or huggingFace";
 
-/// All of them, by kind and place.
-pub(crate) const LATER: &[Later] = &[
+/// What comes later everywhere, by kind and place.
+const BOTH: &[Later] = &[
     but(CACHE, "spec.type", &["Model"], ""),
     any(CACHE, "spec.base", ""),
-    presence(
-        CACHE,
-        "spec.sources[].builtin",
-        "builtin is for the cluster's images; use file",
-    ),
-    any(CACHE, "spec.sources[].s3", SOURCES),
-    any(CACHE, "spec.sources[].oci", SOURCES),
-    any(CACHE, "spec.sources[].pvc", "pvc is for clusters; use file"),
-    presence(CACHE, "spec.sources[].peers", SOURCES),
     any(
         CACHE,
         "spec.sources[].huggingFace.files",
         "name the artifacts as the repository does",
     ),
-    any(
-        CACHE,
-        "spec.sources[].huggingFace.credentials",
-        "fetch the file yourself and use file",
-    ),
     any(CACHE, "spec.sources[].huggingFace.tls", ""),
     any(CACHE, "spec.sources[].huggingFace.proxy", ""),
-    any(
-        CACHE,
-        "spec.sources[].http.credentials",
-        "fetch the file yourself and use file",
-    ),
     any(CACHE, "spec.sources[].http.tls", ""),
     any(CACHE, "spec.sources[].http.proxy", ""),
     any(CACHE, "spec.derive", ""),
-    any(
-        CACHE,
-        "spec.storage.persistentVolumeClaim",
-        "on one machine the files are in the mesh's cache",
-    ),
-    any(
-        CACHE,
-        "spec.storage.nodeLocal",
-        "on one machine the files are in the mesh's cache",
-    ),
-    any(CACHE, "spec.verification", "use `mesh models verify`"),
     any(CACHE, "spec.distribution", ""),
     any(BACKEND, "spec.peer", ""),
     any(BACKEND, "spec.inCluster.modelRef.quantization", ""),
@@ -120,37 +92,16 @@ pub(crate) const LATER: &[Later] = &[
         &["Candle"],
         "run that engine yourself and use external",
     ),
-    but(
-        BACKEND,
-        "spec.inCluster.replicas",
-        &["1"],
-        "one machine runs one",
-    ),
     but(BACKEND, "spec.inCluster.accelerator.vendor", &["Cpu"], ""),
-    any(BACKEND, "spec.inCluster.accelerator.count", ""),
-    any(BACKEND, "spec.inCluster.accelerator.memory", ""),
-    any(BACKEND, "spec.inCluster.accelerator.deviceClassName", ""),
     any(BACKEND, "spec.inCluster.adapters", ""),
     but(BACKEND, "spec.inCluster.stages", &["1"], ""),
     any(BACKEND, "spec.inCluster.tensorParallel", ""),
-    any(BACKEND, "spec.inCluster.sharedMemory", ""),
-    any(BACKEND, "spec.inCluster.startupTimeout", ""),
-    any(BACKEND, "spec.inCluster.image", ""),
-    any(BACKEND, "spec.inCluster.args", ""),
-    any(BACKEND, "spec.inCluster.env", ""),
-    any(BACKEND, "spec.inCluster.nodeSelector", ""),
-    any(BACKEND, "spec.inCluster.tolerations", ""),
-    any(BACKEND, "spec.inCluster.topologySpread", ""),
-    any(BACKEND, "spec.inCluster.runtimeClassName", ""),
-    any(BACKEND, "spec.inCluster.priorityClassName", ""),
-    any(BACKEND, "spec.inCluster.imagePullSecrets", ""),
     but(
         BACKEND,
         "spec.cloud.protocol",
         &["OpenAI"],
         "use the provider's OpenAI-compatible address",
     ),
-    any(BACKEND, "spec.cloud.credentials.secretRef", KEYS),
     any(BACKEND, "spec.cloud.tls", ""),
     any(BACKEND, "spec.cloud.proxy", ""),
     but(
@@ -159,7 +110,6 @@ pub(crate) const LATER: &[Later] = &[
         &["OpenAI"],
         "use the server's OpenAI-compatible address",
     ),
-    any(BACKEND, "spec.external.credentials.secretRef", KEYS),
     any(BACKEND, "spec.external.tls", ""),
     any(BACKEND, "spec.external.proxy", ""),
     any(
@@ -221,11 +171,65 @@ pub(crate) const LATER: &[Later] = &[
     any(POLICY, "spec.audit", ""),
 ];
 
-/// What a cluster refuses: either it comes later, or it would let an author reach files, variables and
-/// addresses of the gateway itself.
-pub(crate) const CLUSTER: &[Later] = &[
-    but(CACHE, "spec.type", &["Model"], ""),
-    any(CACHE, "spec.base", ""),
+/// What one machine refuses besides: it is a cluster's, or comes later there only.
+const MACHINE: &[Later] = &[
+    presence(
+        CACHE,
+        "spec.sources[].builtin",
+        "builtin is for the cluster's images; use file",
+    ),
+    any(CACHE, "spec.sources[].s3", SOURCES),
+    any(CACHE, "spec.sources[].oci", SOURCES),
+    any(CACHE, "spec.sources[].pvc", "pvc is for clusters; use file"),
+    presence(CACHE, "spec.sources[].peers", SOURCES),
+    any(
+        CACHE,
+        "spec.sources[].huggingFace.credentials",
+        "fetch the file yourself and use file",
+    ),
+    any(
+        CACHE,
+        "spec.sources[].http.credentials",
+        "fetch the file yourself and use file",
+    ),
+    any(
+        CACHE,
+        "spec.storage.persistentVolumeClaim",
+        "on one machine the files are in the mesh's cache",
+    ),
+    any(
+        CACHE,
+        "spec.storage.nodeLocal",
+        "on one machine the files are in the mesh's cache",
+    ),
+    any(CACHE, "spec.verification", "use `mesh models verify`"),
+    but(
+        BACKEND,
+        "spec.inCluster.replicas",
+        &["1"],
+        "one machine runs one",
+    ),
+    any(BACKEND, "spec.inCluster.accelerator.count", ""),
+    any(BACKEND, "spec.inCluster.accelerator.memory", ""),
+    any(BACKEND, "spec.inCluster.accelerator.deviceClassName", ""),
+    any(BACKEND, "spec.inCluster.sharedMemory", ""),
+    any(BACKEND, "spec.inCluster.startupTimeout", ""),
+    any(BACKEND, "spec.inCluster.image", ""),
+    any(BACKEND, "spec.inCluster.args", ""),
+    any(BACKEND, "spec.inCluster.env", ""),
+    any(BACKEND, "spec.inCluster.nodeSelector", ""),
+    any(BACKEND, "spec.inCluster.tolerations", ""),
+    any(BACKEND, "spec.inCluster.topologySpread", ""),
+    any(BACKEND, "spec.inCluster.runtimeClassName", ""),
+    any(BACKEND, "spec.inCluster.priorityClassName", ""),
+    any(BACKEND, "spec.inCluster.imagePullSecrets", ""),
+    any(BACKEND, "spec.cloud.credentials.secretRef", KEYS),
+    any(BACKEND, "spec.external.credentials.secretRef", KEYS),
+];
+
+/// What a cluster refuses besides: either it comes later, or it would let an author reach files, variables
+/// and addresses of the gateway itself.
+const CLUSTER: &[Later] = &[
     any(
         CACHE,
         "spec.sources[].file",
@@ -235,18 +239,8 @@ pub(crate) const CLUSTER: &[Later] = &[
     any(CACHE, "spec.sources[].oci", IMAGES),
     any(CACHE, "spec.sources[].pvc", IMAGES),
     presence(CACHE, "spec.sources[].peers", IMAGES),
-    any(
-        CACHE,
-        "spec.sources[].huggingFace.files",
-        "name the artifacts as the repository does",
-    ),
     any(CACHE, "spec.sources[].huggingFace.credentials", ""),
-    any(CACHE, "spec.sources[].huggingFace.tls", ""),
-    any(CACHE, "spec.sources[].huggingFace.proxy", ""),
     any(CACHE, "spec.sources[].http.credentials", ""),
-    any(CACHE, "spec.sources[].http.tls", ""),
-    any(CACHE, "spec.sources[].http.proxy", ""),
-    any(CACHE, "spec.derive", ""),
     any(CACHE, "spec.storage.persistentVolumeClaim", "use emptyDir"),
     any(CACHE, "spec.storage.nodeLocal", "use emptyDir"),
     any(
@@ -254,70 +248,30 @@ pub(crate) const CLUSTER: &[Later] = &[
         "spec.verification",
         "every pod verifies what it serves",
     ),
-    any(CACHE, "spec.distribution", ""),
-    any(BACKEND, "spec.peer", ""),
-    any(BACKEND, "spec.inCluster.modelRef.quantization", ""),
-    but(
-        BACKEND,
-        "spec.inCluster.engine",
-        &["Candle"],
-        "run that engine yourself and use external",
-    ),
-    but(BACKEND, "spec.inCluster.accelerator.vendor", &["Cpu"], ""),
-    any(BACKEND, "spec.inCluster.adapters", ""),
-    but(BACKEND, "spec.inCluster.stages", &["1"], ""),
-    any(BACKEND, "spec.inCluster.tensorParallel", ""),
-    but(
-        BACKEND,
-        "spec.cloud.protocol",
-        &["OpenAI"],
-        "use the provider's OpenAI-compatible address",
-    ),
     any(BACKEND, "spec.cloud.credentials.env", SECRET),
     any(BACKEND, "spec.cloud.credentials.file", SECRET),
-    any(BACKEND, "spec.cloud.tls", ""),
-    any(BACKEND, "spec.cloud.proxy", ""),
-    but(
-        BACKEND,
-        "spec.external.protocol",
-        &["OpenAI"],
-        "use the server's OpenAI-compatible address",
-    ),
     any(BACKEND, "spec.external.credentials.env", SECRET),
     any(BACKEND, "spec.external.credentials.file", SECRET),
-    any(BACKEND, "spec.external.tls", ""),
-    any(BACKEND, "spec.external.proxy", ""),
-    any(
-        BACKEND,
-        "spec.limits.tokensPerMinute",
-        "use requestsPerMinute",
-    ),
-    any(
-        BACKEND,
-        "spec.availableTo.namespaceSelector.matchExpressions",
-        "use matchLabels",
-    ),
     any(
         POLICY,
         "spec.ownership.nodeSelector.matchExpressions",
         "use matchLabels",
     ),
 ];
-const IMAGES: &str = "use builtin, http or huggingFace";
-const SECRET: &str = "a cluster has neither: use secretRef";
+
+/// Everything that `home` refuses.
+pub(crate) fn later(home: Home) -> impl Iterator<Item = &'static Later> {
+    let own = match home {
+        Home::Machine => MACHINE,
+        Home::Cluster => CLUSTER,
+    };
+    BOTH.iter().chain(own)
+}
 
 /// Every use in `root` of something that this home refuses: path and message.
 pub(crate) fn refused(home: Home, kind: Kind, root: &Node) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    // What policies say about requests means the same everywhere.
-    let rules: Vec<&Later> = match home {
-        Home::Machine => LATER.iter().collect(),
-        Home::Cluster => {
-            let policies = LATER.iter().filter(|later| later.kind == POLICY);
-            CLUSTER.iter().chain(policies).collect()
-        }
-    };
-    for later in rules.into_iter().filter(|later| later.kind == kind) {
+    for later in later(home).filter(|later| later.kind == kind) {
         let mut used = Vec::new();
         follow(root, later.path, String::new(), &mut used);
         found.extend(used.into_iter().filter_map(|(path, node)| {
@@ -385,7 +339,8 @@ fn follow<'n>(node: &'n Node, pattern: &str, path: String, found: &mut Vec<(Stri
 mod tests {
     use serde_json::Value;
 
-    use super::LATER;
+    use super::later;
+    use crate::Home;
     use crate::manifest;
 
     /// The schema at a path of the table.
@@ -403,7 +358,7 @@ mod tests {
 
     #[test]
     fn every_entry_names_a_field_that_exists() {
-        for later in LATER.iter().chain(super::CLUSTER) {
+        for later in [Home::Machine, Home::Cluster].into_iter().flat_map(later) {
             let schema = manifest::schema(later.kind).expect("a schema");
             let found = at(&schema, later.path);
             assert!(found.is_some(), "{}: {}", later.kind, later.path);

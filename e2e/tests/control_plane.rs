@@ -8,9 +8,7 @@
     reason = "a test that cannot go on ends by a panic"
 )]
 mod tests {
-    use std::io::Write;
     use std::path::Path;
-    use std::process::Stdio;
 
     use mesh_cluster::{Cluster, Options};
     use serde_json::{Value, json};
@@ -51,53 +49,17 @@ mod tests {
         }
 
         fn run(&self, args: &[&str]) -> Result<String, String> {
-            let done = self
-                .cluster
-                .kubectl_command()
-                .unwrap()
-                .args(args)
-                .output()
-                .unwrap();
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            if done.status.success() {
-                Ok(text(&done.stdout))
-            } else {
-                Err(text(&done.stderr))
-            }
+            self.cluster.kubectl(args)
         }
 
         /// Server-side apply by somebody.
         fn apply(&self, object: &Value, manager: &str) -> Result<String, String> {
-            let mut child = self
-                .cluster
-                .kubectl_command()
-                .unwrap()
-                .args([
-                    "apply",
-                    "--server-side",
-                    "--field-manager",
-                    manager,
-                    "-f",
-                    "-",
-                ])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
-            child
-                .stdin
-                .take()
-                .unwrap()
-                .write_all(object.to_string().as_bytes())
-                .unwrap();
-            let done = child.wait_with_output().unwrap();
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            if done.status.success() {
-                Ok(text(&done.stdout))
-            } else {
-                Err(text(&done.stderr))
-            }
+            self.cluster.apply(object, manager)
+        }
+
+        fn replicas(&self, name: &str) -> String {
+            let path = "jsonpath={.spec.inCluster.replicas}";
+            self.run(&["get", "ib", name, "-o", path]).unwrap()
         }
     }
 
@@ -313,27 +275,13 @@ mod tests {
         );
         world.apply(&scaled, "one").unwrap();
         world.run(&["scale", "ib", "s", "--replicas=3"]).unwrap();
-        let replicas = world
-            .run(&[
-                "get",
-                "ib",
-                "s",
-                "-o",
-                "jsonpath={.spec.inCluster.replicas}",
-            ])
-            .unwrap();
-        assert_eq!(replicas, "3");
+        assert_eq!(world.replicas("s"), "3");
         scaled["spec"]["inCluster"]["modelRef"]["name"] = json!("n");
         world.apply(&scaled, "one").unwrap();
-        let replicas = world
-            .run(&[
-                "get",
-                "ib",
-                "s",
-                "-o",
-                "jsonpath={.spec.inCluster.replicas}",
-            ])
-            .unwrap();
-        assert_eq!(replicas, "3", "who does not say it does not take it back");
+        assert_eq!(
+            world.replicas("s"),
+            "3",
+            "who does not say it does not take it back"
+        );
     }
 }

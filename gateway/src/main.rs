@@ -133,10 +133,5 @@ fn serve_admin(
         missing
     };
     let admin = Admin::new(registry, Arc::new(missing), Arc::new(|| ()));
-    let task = admin.serve(listener, shutdown.clone());
-    shutdown.spawn(async move {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "the admin port ended");
-        }
-    });
+    admin.start(listener, shutdown);
 }

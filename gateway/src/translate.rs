@@ -14,7 +14,8 @@ use kube::api::DynamicObject;
 use kube::{Resource, ResourceExt};
 use mesh_core::{Pod, Snapshot};
 use mesh_crds::{
-    ConvertInput, Document, Home, PodMap, Problem, label, parse_for, to_snapshot_lenient,
+    ConvertInput, Document, PodMap, Problem, label, node_evidence, object_file, parse_object,
+    to_snapshot_lenient,
 };
 use mesh_dataplane::SnapshotStore;
 use mesh_runtime::Shutdown;
@@ -106,7 +107,7 @@ impl Seen {
             let policy = self
                 .policies
                 .iter()
-                .find(|policy| file(policy) == document.file())?;
+                .find(|policy| object_file(policy) == document.file())?;
             read(policy, &stand_in(policy), &[(label::STAND_IN, "true")])
         };
         let (converted, problems) = to_snapshot_lenient(documents, &input, &stricter);
@@ -151,37 +152,12 @@ fn stand_in(policy: &DynamicObject) -> Value {
     spec
 }
 
-fn file(object: &DynamicObject) -> String {
-    let kind = object
-        .types
-        .as_ref()
-        .map_or("", |types| types.kind.as_str());
-    format!(
-        "{kind} {}/{}",
-        object.namespace().unwrap_or_default(),
-        object.name_any()
-    )
-}
-
 fn declared(object: &DynamicObject) -> Option<Document> {
     read(object, object.data.get("spec")?, &[])
 }
 
-/// Through the same door as files: schema, rules, and what this home does not have.
 fn read(object: &DynamicObject, spec: &Value, labels: &[(&str, &str)]) -> Option<Document> {
-    let types = object.types.as_ref()?;
-    let mut all: BTreeMap<String, String> = object.labels().clone();
-    all.extend(
-        labels
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
-    );
-    let text = json!({
-        "apiVersion": types.api_version, "kind": types.kind,
-        "metadata": {"name": object.name_any(), "namespace": object.namespace(), "labels": all},
-        "spec": spec,
-    });
-    let mut parsed = parse_for(Home::Cluster, &file(object), &text.to_string());
+    let mut parsed = parse_object(object, Some(spec), labels);
     tell(&parsed.problems);
     parsed.documents.pop()
 }
@@ -209,7 +185,7 @@ fn resolve(host: &str) -> Vec<IpAddr> {
 fn pods(slices: &[Arc<EndpointSlice>], nodes: &[Arc<Node>]) -> PodMap {
     let nodes: BTreeMap<String, Arc<mesh_core::Node>> = nodes
         .iter()
-        .map(|node| (node.name_any(), Arc::new(evidence(node))))
+        .map(|node| (node.name_any(), Arc::new(node_evidence(node))))
         .collect();
     let mut pods = PodMap::new();
     for slice in slices {
@@ -258,12 +234,4 @@ fn pods(slices: &[Arc<EndpointSlice>], nodes: &[Arc<Node>]) -> PodMap {
         list.dedup_by_key(|pod| pod.address);
     }
     pods
-}
-
-fn evidence(node: &Node) -> mesh_core::Node {
-    mesh_core::Node {
-        name: node.name_any(),
-        provider_id: node.spec.as_ref().and_then(|spec| spec.provider_id.clone()),
-        labels: node.labels().clone(),
-    }
 }

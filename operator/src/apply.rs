@@ -3,9 +3,11 @@
 use std::fmt::Debug;
 
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
-use kube::core::NamespaceResourceScope;
+use kube::core::{GroupVersionKind, NamespaceResourceScope};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
+use mesh_core::hex;
+use mesh_crds::{Kind, label};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -53,6 +55,12 @@ impl Error {
             Self::Json { .. } => "NotWritable",
         }
     }
+}
+
+/// One of our kinds, as the API server names it.
+pub(crate) fn resource(kind: Kind) -> ApiResource {
+    let gvk = GroupVersionKind::gvk(label::GROUP, label::VERSION, kind.as_str());
+    ApiResource::from_gvk_with_plural(&gvk, kind.plural())
 }
 
 /// Writes to one cluster.
@@ -154,14 +162,10 @@ impl Writer {
             return Ok(());
         }
         let types = object.types.clone().unwrap_or_default();
-        let (group, version) = types.api_version.split_once('/').unwrap_or_default();
-        let resource = ApiResource {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            api_version: types.api_version.clone(),
-            kind: types.kind.clone(),
-            plural: plural(&types.kind),
+        let Some(kind) = Kind::named(&types.kind) else {
+            return Ok(());
         };
+        let resource = resource(kind);
         let what = format!("the status of {} {}", types.kind, object.name_any());
         let api: Api<DynamicObject> = Api::namespaced_with(
             self.client.clone(),
@@ -186,23 +190,8 @@ impl Writer {
     }
 }
 
-fn plural(kind: &str) -> String {
-    match kind {
-        "SovereigntyPolicy" => String::from("sovereigntypolicies"),
-        other => format!("{}s", other.to_lowercase()),
-    }
-}
-
 fn digest(value: &Value) -> String {
     hex(&Sha256::digest(value.to_string().as_bytes())[..16])
-}
-
-/// Bytes as lower-case digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
 }
 
 /// True if everything in `wanted` is in `live`; the API server and others may have added to it.

@@ -5,13 +5,13 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use kube::api::{Api, ApiResource, DynamicObject, PostParams};
-use kube::core::GroupVersionKind;
+use kube::api::{Api, DynamicObject, PostParams};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
-use mesh_crds::{Document, Object, label, parse_for};
+use mesh_crds::{Document, Home, Kind, Object, label, parse_for};
 use serde_json::Value;
 
+use crate::apply::{MANAGER, resource};
 use crate::world::World;
 
 /// Reads the objects; a file that is not there means none.
@@ -21,7 +21,7 @@ pub(crate) fn read(path: Option<&Path>) -> anyhow::Result<Vec<Value>> {
     };
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("could not read the objects in {}", path.display()))?;
-    let parsed = parse_for(mesh_crds::Home::Cluster, "bootstrap", &text);
+    let parsed = parse_for(Home::Cluster, "bootstrap", &text);
     if let Some(problem) = parsed.problems.iter().find(|problem| problem.error()) {
         anyhow::bail!(
             "the objects in {} cannot be used: {problem}",
@@ -42,10 +42,13 @@ fn object(document: &Document) -> anyhow::Result<Value> {
 /// Makes what is missing.
 pub(crate) async fn ensure(client: &Client, world: &World, namespace: &str, objects: &[Value]) {
     for object in objects {
-        let (kind, store): (&str, &Store<DynamicObject>) = match object["kind"].as_str() {
-            Some("ModelCache") => ("modelcaches", &world.caches),
-            Some("InferenceBackend") => ("inferencebackends", &world.backends),
-            _ => ("sovereigntypolicies", &world.policies),
+        let Some(kind) = object["kind"].as_str().and_then(Kind::named) else {
+            continue;
+        };
+        let store = match kind {
+            Kind::ModelCache => &world.caches,
+            Kind::InferenceBackend => &world.backends,
+            Kind::SovereigntyPolicy => &world.policies,
         };
         if let Err(error) = ensure_one(client, namespace, object, kind, store).await {
             tracing::warn!(%error, object = %object["metadata"]["name"], "could not make an object of the installation");
@@ -57,14 +60,10 @@ async fn ensure_one(
     client: &Client,
     namespace: &str,
     object: &Value,
-    plural: &str,
+    kind: Kind,
     store: &Store<DynamicObject>,
 ) -> kube::Result<()> {
-    let kind = object["kind"].as_str().unwrap_or_default();
-    let resource = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk(label::GROUP, label::VERSION, kind),
-        plural,
-    );
+    let resource = resource(kind);
     let mut object: DynamicObject =
         serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
     object.metadata.namespace = Some(namespace.to_owned());
@@ -86,7 +85,7 @@ async fn ensure_one(
     match api
         .create(
             &PostParams {
-                field_manager: Some(crate::apply::MANAGER.to_owned()),
+                field_manager: Some(MANAGER.to_owned()),
                 ..PostParams::default()
             },
             &object,
@@ -95,7 +94,7 @@ async fn ensure_one(
     {
         Ok(_) => {
             tracing::info!(
-                kind,
+                %kind,
                 name = object.name_any(),
                 "made an object of the installation"
             );

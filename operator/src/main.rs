@@ -84,12 +84,7 @@ async fn run(options: Run, client: kube::Client) -> anyhow::Result<()> {
     metrics.register(&mut registry);
     let seen = world.clone();
     let admin = Admin::new(registry, Arc::new(move || seen.missing()), Arc::new(|| ()));
-    let admin = admin.serve(admin_listener, shutdown.clone());
-    shutdown.spawn(async move {
-        if let Err(error) = admin.await {
-            tracing::error!(%error, "the admin port ended");
-        }
-    });
+    admin.start(admin_listener, &shutdown);
     let signals = shutdown.clone();
     shutdown.spawn(async move { signals.on_signal().await });
 

@@ -1,7 +1,7 @@
 //! One pass: everything that is declared, against everything that is there.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 use mesh_core::policy::Ownership;
 use mesh_core::{Caller, Node, ObjectId, Pod, Snapshot};
+use mesh_crds::in_cluster::InCluster;
 use mesh_crds::{
     ConvertInput, InferenceBackend, ModelCache, Object, PodMap, Problem, condition, label,
-    to_snapshot_lenient,
+    node_evidence, object_file, to_snapshot_lenient,
 };
 use mesh_routing::{derive, join};
 use serde_json::Value;
@@ -23,13 +24,15 @@ use crate::apply::{Error, Writer};
 use crate::args::Run;
 use crate::backend::{Images, Observed, PodView, child_name, children, plaintext, view};
 use crate::metrics::Metrics;
-use crate::world::{Read, World, file};
+use crate::world::{Read, World};
 use crate::{backend, bootstrap, cache, policy, status};
 
 /// Changes that come in a burst are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Everything is looked at at least this often: claims expire.
 const RESYNC: Duration = Duration::from_mins(1);
+/// The address of a pod does not matter for its class.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// After something could not be written.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -51,6 +54,8 @@ struct Seen {
     policies: Vec<Read>,
     pods: BTreeMap<(String, String), Vec<PodView>>,
     snapshot: Snapshot,
+    /// What counts as owned.
+    ownership: Ownership,
     /// What is wrong with objects beside others.
     problems: Vec<Problem>,
     now: Timestamp,
@@ -62,7 +67,7 @@ impl Seen {
         if let Some(message) = read.faults() {
             return Some((read.reason().to_owned(), message));
         }
-        let own = file(&read.raw);
+        let own = object_file(&read.raw);
         let problem = self
             .problems
             .iter()
@@ -190,11 +195,13 @@ impl Pass {
             .filter_map(|read| read.document.clone())
             .collect();
         let (converted, problems) = to_snapshot_lenient(documents, &input, &|_| None);
+        let everybody = Caller::local(&self.options.mesh_namespace);
         Seen {
             caches,
             backends,
             policies,
             pods,
+            ownership: join(&converted.snapshot, &everybody).ownership().clone(),
             snapshot: converted.snapshot,
             problems,
             now,
@@ -208,14 +215,7 @@ impl Pass {
             .nodes
             .state()
             .iter()
-            .map(|node| {
-                let evidence = Node {
-                    name: node.name_any(),
-                    provider_id: node.spec.as_ref().and_then(|spec| spec.provider_id.clone()),
-                    labels: node.labels().clone(),
-                };
-                (node.name_any(), Arc::new(evidence))
-            })
+            .map(|node| (node.name_any(), Arc::new(node_evidence(node))))
             .collect();
         let serving = |list: &[PodView]| -> Vec<Arc<Pod>> {
             let mut serving: Vec<Arc<Pod>> = list
@@ -224,9 +224,8 @@ impl Pass {
                 .map(|pod| {
                     Arc::new(Pod {
                         name: pod.name.clone(),
-                        address: pod
-                            .address
-                            .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+                        // Nobody is sent to from here.
+                        address: NOWHERE,
                         node: pod.node.as_ref().and_then(|name| nodes.get(name).cloned()),
                     })
                 })
@@ -259,11 +258,10 @@ impl Pass {
                 observed.in_cluster = true;
                 observed.wanted = in_cluster.replicas;
                 match model(seen, &id.0, &in_cluster.model_ref.name.0) {
-                    Ok(cache) => written = self.make(read, backend, cache).await,
+                    Ok(cache) => written = self.make(read, backend, in_cluster, cache).await,
                     Err(fault) => observed.fault = Some(fault),
                 }
-            }
-            if backend.spec.in_cluster.is_none() {
+            } else {
                 written = self.unmake(read).await;
             }
             observed.fault = observed.fault.or_else(|| self.unreadable(backend, &id.0));
@@ -314,14 +312,12 @@ impl Pass {
         &self,
         read: &Read,
         backend: &InferenceBackend,
+        spec: &InCluster,
         cache: &ModelCache,
     ) -> Result<(), Error> {
         let mut whole = backend.clone();
         whole.metadata.uid = read.raw.metadata.uid.clone();
         whole.metadata.namespace = read.raw.namespace();
-        let Some(spec) = &backend.spec.in_cluster else {
-            return Ok(());
-        };
         let made = children(
             &whole,
             spec,
@@ -377,11 +373,8 @@ impl Pass {
             .backends
             .iter()
             .find(|backend| (&backend.id.namespace, &backend.id.name) == (&id.0, &id.1))?;
-        let ownership: Ownership =
-            join(&seen.snapshot, &Caller::local(&self.options.mesh_namespace))
-                .ownership()
-                .clone();
-        let derived = derive(found, &ownership, &self.options.mesh_namespace, seen.now);
+        let namespace = &self.options.mesh_namespace;
+        let derived = derive(found, &seen.ownership, namespace, seen.now);
         Some((derived.class, derived.evidence(found)))
     }
 

@@ -41,11 +41,7 @@ pub(crate) fn judge(snapshot: &Snapshot, now: Timestamp) -> Judged {
 
 /// The facts of a test's request: classified by the very same code as a caller's.
 fn facts(test: &TestRequest, policy: &EffectivePolicy) -> Facts {
-    let mut request = mesh_classify::text_request(&test.text);
-    if let Some(model) = &test.model {
-        request.body.insert(String::from("model"), json!(model));
-        request.model.clone_from(model);
-    }
+    let request = mesh_classify::test_request(test);
     let source = policy.base_source().map(|id| format!("policy {id}"));
     let source = source.as_deref().unwrap_or("built-in default");
     mesh_classify::classify(
@@ -227,7 +223,7 @@ pub(crate) fn revision_digest(revision: &ControllerRevision) -> Option<&String> 
 
 const DIGEST: &str = "inferencemesh.dev/digest";
 
-/// The revision that keeps an accepted spec; none if it is the newest already.
+/// The revision that keeps an accepted spec; none if it is the newest already. `kept`: oldest first.
 pub(crate) fn revision(
     read: &Read,
     verdict: &Verdict,
@@ -237,7 +233,7 @@ pub(crate) fn revision(
         .digest
         .as_ref()
         .filter(|_| verdict.fault.is_none())?;
-    let newest = kept.iter().max_by_key(|revision| revision.revision);
+    let newest = kept.last();
     if newest.and_then(revision_digest) == Some(digest) {
         return None;
     }

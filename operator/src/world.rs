@@ -1,5 +1,7 @@
 //! Everything the operator looks at, kept in memory.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -8,13 +10,10 @@ use kube::api::DynamicObject;
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource, ResourceExt};
 use mesh_crds::{
-    Document, Home, InferenceBackend, ModelCache, Object, Parsed, SovereigntyPolicy, label,
-    parse_for,
+    Document, InferenceBackend, ModelCache, Object, Parsed, SovereigntyPolicy, label, parse_object,
 };
 use mesh_runtime::Shutdown;
 use mesh_watch::{Progress, Watches};
-use serde_json::json;
-use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Label and value of everything that the operator makes.
@@ -83,28 +82,9 @@ pub(crate) struct Read {
     pub(crate) parsed: Parsed,
 }
 
-/// How problems name an object.
-pub(crate) fn file(object: &DynamicObject) -> String {
-    let kind = object
-        .types
-        .as_ref()
-        .map_or("", |types| types.kind.as_str());
-    format!(
-        "{kind} {}/{}",
-        object.namespace().unwrap_or_default(),
-        object.name_any()
-    )
-}
-
 impl Read {
     pub(crate) fn new(raw: Arc<DynamicObject>) -> Self {
-        let types = raw.types.clone().unwrap_or_default();
-        let text = json!({
-            "apiVersion": types.api_version, "kind": types.kind,
-            "metadata": {"name": raw.name_any(), "namespace": raw.namespace(), "labels": raw.labels()},
-            "spec": raw.data.get("spec"),
-        });
-        let mut parsed = parse_for(Home::Cluster, &file(&raw), &text.to_string());
+        let mut parsed = parse_object(&raw, raw.data.get("spec"), &[]);
         Self {
             document: parsed.documents.pop(),
             raw,

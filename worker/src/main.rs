@@ -129,12 +129,7 @@ async fn run(options: Serve) -> anyhow::Result<()> {
         missing
     };
     let admin = Admin::new(registry, Arc::new(missing), Arc::new(|| ()));
-    let admin = admin.serve(admin_listener, shutdown.clone());
-    shutdown.spawn(async move {
-        if let Err(error) = admin.await {
-            tracing::error!(%error, "the admin port ended");
-        }
-    });
+    admin.start(admin_listener, &shutdown);
 
     tracing::info!(model = %name, address = %listener.local_addr()?, "serving");
     let router = api::router(engine.clone(), names);

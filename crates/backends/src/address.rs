@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use mesh_core::own_machine;
 use mesh_routing::class::inside;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
@@ -45,19 +46,13 @@ impl Resolve for NotSelf {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let others: Vec<SocketAddr> = found.filter(|address| !own(address.ip())).collect();
+            let others: Vec<SocketAddr> =
+                found.filter(|address| !own_machine(address.ip())).collect();
             if others.is_empty() {
                 return Err(NoAddress.into());
             }
             Ok(Box::new(others.into_iter()) as Addrs)
         })
-    }
-}
-
-fn own(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
     }
 }
 

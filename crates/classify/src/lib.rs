@@ -23,6 +23,7 @@ mod privacy;
 mod task;
 mod walk;
 
+use mesh_core::policy_test::TestRequest;
 use mesh_core::{Fact, Facts, LatencyClass, PrivacyLevel, TaskType};
 use mesh_protocol::{ModelRequest, Surface};
 use serde_json::{Map, Value, json};
@@ -120,6 +121,16 @@ pub fn text_request(text: &str) -> ModelRequest {
         n: 1,
         max_tokens: None,
     }
+}
+
+/// The request of a policy's test.
+pub fn test_request(test: &TestRequest) -> ModelRequest {
+    let mut request = text_request(&test.text);
+    if let Some(model) = &test.model {
+        request.body.insert("model".to_owned(), json!(model));
+        request.model.clone_from(model);
+    }
+    request
 }
 
 /// Builds the automata and patterns now instead of at the first request (tens of milliseconds).

@@ -4,12 +4,14 @@
 //! here is a value that can be built in a test with three lines. Formats of other people (OpenAI,
 //! Kubernetes) live elsewhere; what they say is translated into these types at the door.
 
+pub mod address;
 pub mod backend;
 pub mod caller;
 pub mod class;
 pub mod decision;
 pub mod degradation;
 pub mod facts;
+pub mod hex;
 pub mod id;
 pub mod jurisdiction;
 pub mod level;
@@ -21,6 +23,7 @@ pub mod sensitive;
 pub mod snapshot;
 pub mod task;
 
+pub use address::own_machine;
 pub use backend::{
     Backend, Claims, Cloud, Credential, Endpoint, Limits, Node, Place, Pod, Pods, Protocol,
 };
@@ -29,6 +32,7 @@ pub use class::SovereigntyClass;
 pub use decision::{Candidate, Decision, PlanEntry, PolicyRef, Refusal, Score, Verdict};
 pub use degradation::Degradation;
 pub use facts::{Fact, Facts, Finding, Needs, Scan, ToolNeed};
+pub use hex::hex;
 pub use id::{BackendId, DecisionId, ObjectId, PolicyId};
 pub use jurisdiction::{Jurisdiction, JurisdictionSet};
 pub use level::PrivacyLevel;

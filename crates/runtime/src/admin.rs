@@ -46,14 +46,15 @@ impl Admin {
             .with_state(self.clone())
     }
 
-    /// Serves until the shutdown begins.
-    ///
-    /// # Errors
-    /// If the listener fails.
-    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> std::io::Result<()> {
-        axum::serve(listener, self.router())
-            .with_graceful_shutdown(shutdown.token.cancelled_owned())
-            .await
+    /// Serves in the background until the shutdown begins.
+    pub fn start(self, listener: TcpListener, shutdown: &Shutdown) {
+        let ended = shutdown.token.clone().cancelled_owned();
+        let serving = axum::serve(listener, self.router()).with_graceful_shutdown(ended);
+        shutdown.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the admin port ended");
+            }
+        });
     }
 }
 

@@ -306,20 +306,12 @@ fn credential(namespace: &str, spec: &Credentials) -> Option<core::Credential> {
     file.or_else(|| spec.env.clone().map(core::Credential::Env))
 }
 
-/// True for addresses that mean the asking machine itself, or the service of its cloud that hands out
-/// identities.
+/// True for a host that means the asking machine itself, as far as that can be seen without asking
+/// anybody for its address.
 fn own_machine(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Ipv4(address)) => {
-            address.is_loopback() || address.is_link_local() || address.is_unspecified()
-        }
-        Some(Host::Ipv6(address)) => {
-            let mapped = address.to_ipv4_mapped();
-            address.is_loopback()
-                || address.is_unspecified()
-                || address.is_unicast_link_local()
-                || mapped.is_some_and(|v4| v4.is_loopback() || v4.is_link_local())
-        }
+        Some(Host::Ipv4(address)) => core::own_machine(address.into()),
+        Some(Host::Ipv6(address)) => core::own_machine(address.into()),
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         None => true,
     }

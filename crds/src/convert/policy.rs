@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use mesh_core as core;
 use mesh_core::policy::{self, Policy};
 use mesh_core::policy_test::{Expectation, PolicyTest, TestRequest};
-use mesh_core::{License, PrivacyLevel, SovereigntyClass};
+use mesh_core::{License, PrivacyLevel, SovereigntyClass, hex};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -149,11 +149,7 @@ pub(super) fn digest(spec: &SovereigntyPolicySpec) -> String {
     let canonical = serde_json::to_value(spec)
         .map(|value| sorted(&value).to_string())
         .unwrap_or_default();
-    Sha256::digest(canonical.as_bytes())
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 0xf])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
+    hex(&Sha256::digest(canonical.as_bytes()))
 }
 
 fn sorted(value: &Value) -> Value {

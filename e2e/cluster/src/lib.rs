@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 pub use image::{Image, build_image};
+use serde_json::Value;
 
 use crate::certificate::Authority;
 use crate::control_plane::ControlPlane;
@@ -124,11 +125,9 @@ impl Cluster {
         self.control_plane.apply(&image::dns_objects())?;
         for number in 1..=count {
             let node = format!("node/n{number}");
-            let ready =
-                || self.succeeds(&["wait", "--for=condition=Ready", &node, "--timeout=60s"]);
-            process::until("the node is known", Duration::from_mins(1), || {
-                ready().then_some(())
-            })?;
+            let ready = ["wait", "--for=condition=Ready", &node, "--timeout=60s"];
+            let limit = Duration::from_mins(1);
+            process::until("the node is ready", limit, || self.kubectl(&ready).ok())?;
         }
         Ok(())
     }
@@ -166,15 +165,27 @@ impl Cluster {
         Ok(self.command(&tool::path("kubectl")?))
     }
 
-    fn succeeds(&self, args: &[&str]) -> bool {
-        let Ok(mut command) = self.kubectl_command() else {
-            return false;
-        };
-        command
-            .args(args)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
+    /// Runs kubectl to its end: what it wrote, or what it said when it refused.
+    ///
+    /// # Errors
+    /// The words of a refusal.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String, String> {
+        let done = self
+            .kubectl_command()
+            .and_then(|mut command| process::run(command.args(args)));
+        done.map_err(|error| format!("{error:#}"))
+    }
+
+    /// Server-side apply of an object or a list of them, in the name of `manager`.
+    ///
+    /// # Errors
+    /// The words of a refusal.
+    pub fn apply(&self, object: &Value, manager: &str) -> Result<String, String> {
+        let file = self.state.path(&format!("apply-{manager}.json"));
+        std::fs::write(&file, object.to_string()).map_err(|error| error.to_string())?;
+        let file = file.display().to_string();
+        let manager = format!("--field-manager={manager}");
+        self.kubectl(&["apply", "--server-side", &manager, "-f", &file])
     }
 
     /// A kubeconfig of another user, signed by the cluster's authority.

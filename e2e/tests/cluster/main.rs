@@ -11,7 +11,6 @@
 #![expect(
     clippy::expect_used,
     clippy::panic,
-    clippy::unwrap_in_result,
     clippy::unwrap_used,
     reason = "a chapter that cannot go on ends by a panic"
 )]

@@ -70,19 +70,7 @@ impl World {
 
     /// kubectl, or its words if it refuses.
     pub(crate) fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
-        let done = self
-            .cluster
-            .kubectl_command()
-            .unwrap()
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        if done.status.success() {
-            Ok(String::from_utf8_lossy(&done.stdout).into_owned())
-        } else {
-            Err(String::from_utf8_lossy(&done.stderr).into_owned())
-        }
+        self.cluster.kubectl(args)
     }
 
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
@@ -100,34 +88,9 @@ impl World {
 
     /// Server-side apply of one object or a list of them.
     pub(crate) fn apply(&self, object: &Value) {
-        self.try_apply(object)
+        self.cluster
+            .apply(object, "e2e")
             .unwrap_or_else(|said| panic!("apply: {said}"));
-    }
-
-    pub(crate) fn try_apply(&self, object: &Value) -> Result<String, String> {
-        use std::io::Write;
-        let mut child = self
-            .cluster
-            .kubectl_command()
-            .unwrap()
-            .args(["apply", "--server-side", "--force-conflicts", "-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(object.to_string().as_bytes())
-            .unwrap();
-        let done = child.wait_with_output().unwrap();
-        if done.status.success() {
-            Ok(String::from_utf8_lossy(&done.stdout).into_owned())
-        } else {
-            Err(String::from_utf8_lossy(&done.stderr).into_owned())
-        }
     }
 
     pub(crate) fn get(&self, args: &[&str]) -> Value {

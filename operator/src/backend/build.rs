@@ -4,12 +4,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use mesh_core::hex;
 use mesh_crds::in_cluster::InCluster;
 use mesh_crds::{InferenceBackend, ModelCache, label};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::apply::hex;
 use crate::args::Run;
 use crate::world::MANAGED;
 

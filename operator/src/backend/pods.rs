@@ -1,7 +1,5 @@
 //! What pods say: whether they serve, and if not, why, in the words that a person needs.
 
-use std::net::SocketAddr;
-
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
@@ -13,7 +11,6 @@ const LONGEST: usize = 500;
 pub(crate) struct PodView {
     pub(crate) name: String,
     pub(crate) node: Option<String>,
-    pub(crate) address: Option<SocketAddr>,
     pub(crate) ready: bool,
     /// Reason and message of what keeps it from serving.
     pub(crate) problem: Option<(String, String)>,
@@ -56,13 +53,9 @@ pub(crate) fn view(pod: &Pod) -> PodView {
                 })
             })
         });
-    let address = status
-        .and_then(|status| status.pod_ip.as_ref()?.parse().ok())
-        .map(|ip| SocketAddr::new(ip, 0));
     PodView {
         name: pod.name_any(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        address,
         ready,
         problem: if ready {
             None

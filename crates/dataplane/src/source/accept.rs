@@ -8,7 +8,6 @@ use mesh_crds::{Document, Kind, Position, Problem, ProblemKind, Severity};
 use mesh_routing::check::ProblemKind as Finding;
 use mesh_routing::policy_test::TestOutcome;
 use mesh_routing::{EffectivePolicy, policy_test};
-use serde_json::json;
 
 use crate::Hints;
 use crate::decide::facts;
@@ -67,11 +66,7 @@ pub fn tests(snapshot: &Snapshot, now: Timestamp) -> Vec<TestOutcome> {
 
 /// The facts of a test's request: classified by the very same code as a caller's.
 fn facts_of(test: &TestRequest, policy: &EffectivePolicy) -> Facts {
-    let mut request = mesh_classify::text_request(&test.text);
-    if let Some(model) = &test.model {
-        request.body.insert(String::from("model"), json!(model));
-        request.model.clone_from(model);
-    }
+    let request = mesh_classify::test_request(test);
     facts(
         &request,
         policy,

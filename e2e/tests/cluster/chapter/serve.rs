@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::chapter::install::text;
-use crate::world::{HOME, TEAM, World, until};
+use crate::world::{HOME, Load, TEAM, World, until};
 
 const LIMIT: Duration = Duration::from_mins(2);
 /// Longer than an answer takes.
@@ -28,50 +28,43 @@ fn workers(world: &World) -> Vec<serde_json::Value> {
         .collect()
 }
 
-pub(crate) fn scale(world: &World) {
-    let load = world.load("smollm2", 2);
-    world.kubectl(&[
-        "scale",
-        "-n",
-        HOME,
-        "inferencebackend/floor",
-        "--replicas=2",
-    ]);
+fn scale_to(world: &World, replicas: usize) {
+    let replicas = format!("--replicas={replicas}");
+    world.kubectl(&["scale", "-n", HOME, "inferencebackend/floor", &replicas]);
+}
+
+fn two_workers(world: &World) {
+    scale_to(world, 2);
     until("two workers are ready", LIMIT, || {
         (workers(world).len() == 2).then_some(())
     });
+}
+
+/// No request of the load failed, and there were enough to tell.
+fn unharmed(load: Load<'_>, least: u64) {
+    let (requests, failures) = load.finish().unwrap();
+    assert!(requests >= least, "only {requests} requests");
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+pub(crate) fn scale(world: &World) {
+    let load = world.load("smollm2", 2);
+    two_workers(world);
     until("status says two", LIMIT, || {
         (world.get(&["-n", HOME, "inferencebackend/floor"])["status"]["replicas"] == 2)
             .then_some(())
     });
     std::thread::sleep(Duration::from_secs(3));
-    world.kubectl(&[
-        "scale",
-        "-n",
-        HOME,
-        "inferencebackend/floor",
-        "--replicas=1",
-    ]);
+    scale_to(world, 1);
     until("one worker is left", LIMIT, || {
         let pods = world.get(&["pods", "-n", HOME, "-l", "inferencemesh.dev/backend=floor"]);
         (pods["items"].as_array()?.len() == 1).then_some(())
     });
-    let (requests, failures) = load.finish().unwrap();
-    assert!(requests >= 4, "only {requests} requests");
-    assert!(failures.is_empty(), "{failures:?}");
+    unharmed(load, 4);
 }
 
 pub(crate) fn killed_worker(world: &World) {
-    world.kubectl(&[
-        "scale",
-        "-n",
-        HOME,
-        "inferencebackend/floor",
-        "--replicas=2",
-    ]);
-    until("two workers are ready", LIMIT, || {
-        (workers(world).len() == 2).then_some(())
-    });
+    two_workers(world);
     let asked = json!({"model": "smollm2", "text": "Hello", "max_tokens": 4});
     assert_eq!(world.ask(TEAM, &asked).status(), 200);
     let victim = text(&workers(world)[0]["metadata"]["uid"]).to_owned();
@@ -83,13 +76,7 @@ pub(crate) fn killed_worker(world: &World) {
         let said = world.ask(TEAM, &asked);
         assert_eq!(said.status(), 200, "{said:?}");
     }
-    world.kubectl(&[
-        "scale",
-        "-n",
-        HOME,
-        "inferencebackend/floor",
-        "--replicas=1",
-    ]);
+    scale_to(world, 1);
 }
 
 pub(crate) fn api_outage(world: &World) {
@@ -100,9 +87,7 @@ pub(crate) fn api_outage(world: &World) {
     until("the API server is back", LIMIT, || {
         world.try_kubectl(&["get", "namespaces"]).ok()
     });
-    let (requests, failures) = load.finish().unwrap();
-    assert!(requests >= 3, "only {requests} requests");
-    assert!(failures.is_empty(), "{failures:?}");
+    unharmed(load, 3);
 }
 
 pub(crate) fn gateway_rollout(world: &World) {
@@ -117,7 +102,5 @@ pub(crate) fn gateway_rollout(world: &World) {
         "--timeout=120s",
     ]);
     std::thread::sleep(Duration::from_secs(2));
-    let (requests, failures) = load.finish().unwrap();
-    assert!(requests >= 4, "only {requests} requests");
-    assert!(failures.is_empty(), "{failures:?}");
+    unharmed(load, 4);
 }
