@@ -34,6 +34,9 @@ use crate::node::Node;
 use crate::process::Daemon;
 use crate::state::State;
 
+/// Length of a uid in its text form (RFC 9562).
+const UID: usize = 36;
+
 /// How much of a Kubernetes is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Tier {
@@ -105,7 +108,10 @@ impl Cluster {
             Tier::FakeNodes => cluster.control_plane.start_fake_nodes(&cluster.state)?,
             Tier::Nodes => cluster.start_nodes(options.nodes, &authority)?,
         }
-        cluster.detached = options.detached;
+        if options.detached {
+            cluster.state.detach()?;
+            cluster.detached = true;
+        }
         Ok(cluster)
     }
 
@@ -238,11 +244,13 @@ impl Cluster {
     /// `kill -9` for every process of a pod but its sandbox; gives how many there were.
     ///
     /// # Errors
-    /// If there are no real nodes.
+    /// If this is no uid.
     pub fn kill_pod(&self, uid: &str) -> Result<usize> {
-        ensure!(!self.nodes.is_empty(), "only real nodes have processes");
+        ensure!(uid.len() == UID, "{uid} is not the uid of a pod");
+        let ours = format!("/{}", sweep::prefix(&self.state.name));
+        let plain = uid.replace('-', "_");
         Ok(process::kill_in_cgroups(|path| {
-            path.contains(uid) || path.contains(&uid.replace('-', "_"))
+            path.contains(&ours) && (path.contains(uid) || path.contains(&plain))
         }))
     }
 

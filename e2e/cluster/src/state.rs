@@ -46,7 +46,11 @@ pub(crate) fn names() -> Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        // A hidden one is just being made.
+        if !name.starts_with('.') {
+            names.push(name);
+        }
     }
     names.sort();
     Ok(names)
@@ -65,15 +69,16 @@ impl State {
             }
             sweep::sweep(&folder)?;
         }
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("could not create {}", folder.display()))?;
-        let owner = if options.detached {
-            String::from("detached")
-        } else {
-            let pid = std::process::id();
-            format!("{pid} {}", started(pid).unwrap_or_default())
-        };
-        fs::write(folder.join("owner"), owner)?;
+        // The folder appears with its owner in it: one without counts as abandoned, and other clusters
+        // may start at this moment.
+        let pid = std::process::id();
+        let root = root()?;
+        let hidden = root.join(format!(".{}-{pid}", options.name));
+        fs::create_dir_all(&hidden)
+            .with_context(|| format!("could not create {}", hidden.display()))?;
+        let owner = format!("{pid} {}", started(pid).unwrap_or_default());
+        fs::write(hidden.join("owner"), owner)?;
+        fs::rename(&hidden, &folder)?;
         Ok(Self {
             folder,
             name: options.name.clone(),
@@ -82,6 +87,11 @@ impl State {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// From now on it lives as long as anything of it does.
+    pub(crate) fn detach(&self) -> Result<()> {
+        Ok(fs::write(self.path("owner"), "detached")?)
     }
 
     /// Notes a process before anything can go wrong with it.

@@ -16,9 +16,14 @@ const ROUNDS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(50);
 const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// What the names of a cluster's cgroups begin with.
+pub(crate) fn prefix(cluster: &str) -> String {
+    format!("mesh-{cluster}-")
+}
+
 /// Name of the cgroup below which a node's pods are.
 pub(crate) fn cgroup(cluster: &str, node: u8) -> String {
-    format!("mesh-{cluster}-n{node}")
+    format!("{}n{node}", prefix(cluster))
 }
 
 /// Ends all clusters whose owner died without ending them.
@@ -63,7 +68,7 @@ pub fn sweep(folder: &Path) -> Result<()> {
         .context("a cluster's folder has a name")?
         .to_string_lossy()
         .into_owned();
-    let prefix = format!("mesh-{name}-");
+    let prefix = prefix(&name);
     let namespaces = mount_namespaces(folder);
     for round in 0..ROUNDS {
         let left = survivors(folder, &namespaces, &prefix);
@@ -103,7 +108,7 @@ fn survivors(folder: &Path, namespaces: &BTreeSet<PathBuf>, prefix: &str) -> BTr
         .filter(|process| started(process.pid) == Some(process.started))
         .map(|process| process.pid)
         .collect();
-    let state = folder.to_string_lossy();
+    let state = format!("{}/", folder.display());
     for pid in all() {
         let inside = fs::read_link(format!("/proc/{pid}/ns/mnt"))
             .is_ok_and(|found| namespaces.contains(&found));
@@ -113,7 +118,7 @@ fn survivors(folder: &Path, namespaces: &BTreeSet<PathBuf>, prefix: &str) -> BTr
         let shim = || {
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command);
-            command.contains("containerd-shim") && command.contains(&*state)
+            command.contains("containerd-shim") && command.contains(&state)
         };
         if (inside || grouped || shim()) && started(pid).is_some() {
             left.insert(pid);
