@@ -147,10 +147,15 @@ impl ChatTemplate {
     ) -> Result<Rendered, Error> {
         let contents = turns.iter().map(|turn| turn.content.expose().as_str());
         let marker = guard::free_marker(contents).ok_or(Error::NoMarker)?;
+        let template = self
+            .environment
+            .get_template("chat")
+            .map_err(|error| failure(&error))?;
+        let continuations = guard.continuations(template.source());
         let messages: Vec<Value> = turns
             .iter()
             .map(|turn| {
-                let content = guard.mark(turn.content.expose(), marker, self.joins);
+                let content = guard.mark(turn.content.expose(), marker, self.joins, &continuations);
                 context! { role => turn.role.as_str(), content => content }
             })
             .collect();
@@ -163,10 +168,6 @@ impl ChatTemplate {
             tools => none.clone(),
             documents => none,
         };
-        let template = self
-            .environment
-            .get_template("chat")
-            .map_err(|error| failure(&error))?;
         let text = template
             .render(variables)
             .map_err(|error| failure(&error))?;

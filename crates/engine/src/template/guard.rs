@@ -7,7 +7,9 @@
 //!
 //! A message that begins with the tail of a control token, or ends with the head of one, gets a marker there too, so that
 //! it cannot complete a token together with the template's text. Templates that could join what was apart (they mention
-//! `replace`, `join` and the like) get a marker after every letter that begins a control token.
+//! `replace`, `join` and the like) get a marker after every letter that begins a control token. Where the template's own
+//! text ends in the head of a control token (`<` before a message), every letter that would go on with it is marked: the
+//! middle of a token is then never a message's.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
@@ -20,18 +22,22 @@ const MARKERS: [std::ops::RangeInclusive<char>; 2] =
 
 /// Knows the control tokens of a vocabulary.
 pub(crate) struct Guard {
+    /// Sorted.
     tokens: Vec<String>,
     search: AhoCorasick,
     first_letters: HashSet<char>,
+    /// Bytes of the longest token.
+    longest: usize,
 }
 
 impl Guard {
     /// From the texts of all control tokens; `None` if there are too many for one search.
     pub(crate) fn new<'t>(tokens: impl Iterator<Item = &'t str>) -> Option<Self> {
-        let tokens: Vec<String> = tokens
+        let mut tokens: Vec<String> = tokens
             .filter(|token| !token.is_empty())
             .map(str::to_owned)
             .collect();
+        tokens.sort_unstable();
         let search = AhoCorasick::builder()
             .match_kind(MatchKind::Standard)
             .build(&tokens)
@@ -40,22 +46,61 @@ impl Guard {
             .iter()
             .filter_map(|token| token.chars().next())
             .collect();
+        let longest = tokens.iter().map(String::len).max().unwrap_or_default();
         Some(Self {
             tokens,
             search,
             first_letters,
+            longest,
         })
     }
 
-    /// Marks one message. With `everywhere` every possible beginning of a control token is broken.
-    pub(super) fn mark(&self, content: &str, marker: char, everywhere: bool) -> String {
-        let mut places = BTreeSet::new();
-        if everywhere {
-            let beginnings = content
-                .char_indices()
-                .filter(|(_, letter)| self.first_letters.contains(letter));
-            places.extend(beginnings.map(|(at, letter)| at + letter.len_utf8()));
+    /// Letters that go on with a control token whose head ends a stretch of a template's own text.
+    pub(super) fn continuations(&self, source: &str) -> HashSet<char> {
+        let edges = ["{{", "{%", "{#", "'", "\""];
+        let mut letters = HashSet::new();
+        for (at, _) in edges.iter().flat_map(|edge| source.match_indices(edge)) {
+            // `{{-` takes the white space before it away.
+            for end in [at, source[..at].trim_end().len()] {
+                let text = &source[..end];
+                let heads = text
+                    .char_indices()
+                    .rev()
+                    .take_while(|(from, _)| end - from < self.longest)
+                    .filter(|(_, letter)| self.first_letters.contains(letter))
+                    .map(|(from, _)| &text[from..]);
+                letters.extend(heads.flat_map(|head| self.after(head)));
+            }
         }
+        letters
+    }
+
+    /// What follows `head` in the tokens that begin with it and go on.
+    fn after(&self, head: &str) -> impl Iterator<Item = char> {
+        let from = self.tokens.partition_point(|token| token.as_str() < head);
+        let begins = self.tokens[from..]
+            .iter()
+            .take_while(move |token| token.starts_with(head));
+        begins.filter_map(move |token| token[head.len()..].chars().next())
+    }
+
+    /// Marks one message. With `everywhere` every possible beginning of a control token is broken; every
+    /// letter in `continuations` is.
+    pub(super) fn mark(
+        &self,
+        content: &str,
+        marker: char,
+        everywhere: bool,
+        continuations: &HashSet<char>,
+    ) -> String {
+        let broken = |letter: &char| {
+            continuations.contains(letter) || everywhere && self.first_letters.contains(letter)
+        };
+        let mut places: BTreeSet<usize> = content
+            .char_indices()
+            .filter(|(_, letter)| broken(letter))
+            .map(|(at, letter)| at + letter.len_utf8())
+            .collect();
         for found in self.search.find_overlapping_iter(content) {
             let first = content[found.start()..]
                 .chars()

@@ -228,6 +228,32 @@ fn a_message_full_of_control_tokens_arrives_as_its_letters() {
     assert_eq!(String::from_utf8(bytes(&tokenizer, &ids)).unwrap(), text);
 }
 
+/// Found by chance in the property below: the template had the head and the tail, the message the middle.
+#[test]
+fn a_message_is_never_the_middle_of_a_control_token() {
+    let tokenizer = tokenizer(&[]);
+    let around = "{% for m in messages %}<|start|><|{{- m.content }}|><|end|>{% endfor %}";
+    let cut = "{% for m in messages %}<|start|><{{ m.content.split('</think>')[-1] }}><|end|>{% endfor %}";
+    let built =
+        "{% for m in messages %}{{ '<|start|>' ~ '<|' ~ m.content ~ '|>' }}<|end|>{% endfor %}";
+    for (source, content) in [
+        (TEMPLATES[3], "x|start|"),
+        (TEMPLATES[5], "start"),
+        (around, "start"),
+        (cut, "a</think>|start|"),
+        (built, "end"),
+    ] {
+        let template = ChatTemplate::new(source, "", "").unwrap();
+        let turns = [Turn::new(Role::User, content)];
+        let ids = tokenizer.encode_chat(&template, &turns).unwrap();
+        let control: Vec<u32> = ids
+            .into_iter()
+            .filter(|&id| tokenizer.is_special(id))
+            .collect();
+        assert_eq!(control, [0, 1], "{source} with {content}");
+    }
+}
+
 /// Contents built from the shards that an attacker would use, and from our own markers.
 fn shards() -> impl Strategy<Value = String> {
     let shard = prop_oneof![
