@@ -2,6 +2,9 @@
 //! Knows no product library: what it checks is what anybody outside can see.
 
 pub mod bench;
+mod child;
 pub mod http;
 pub mod mesh;
+pub mod operator;
+pub mod story;
 pub mod upstream;

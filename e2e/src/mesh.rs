@@ -2,14 +2,13 @@
 //! this value. Refuses to wait forever for a start.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use crate::child::{self, Output, end, signal};
 
 /// The first start hashes the model; on a slow disk that takes a while.
 const START: Duration = Duration::from_mins(2);
@@ -40,77 +39,26 @@ pub struct Ended {
     pub output: String,
 }
 
-/// Everything a process wrote so far, on both streams.
-#[derive(Debug, Clone, Default)]
-struct Output(Arc<(Mutex<Text>, Condvar)>);
-
-#[derive(Debug, Default)]
-struct Text {
-    lines: String,
-    open: usize,
-}
-
-impl Output {
-    fn collect(&self, stream: impl Read + Send + 'static) -> JoinHandle<()> {
-        self.lock().open += 1;
-        let output = self.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stream).lines() {
-                let Ok(line) = line else { break };
-                let mut text = output.lock();
-                text.lines.push_str(&line);
-                text.lines.push('\n');
-                output.0.1.notify_all();
-            }
-            output.lock().open -= 1;
-            output.0.1.notify_all();
-        })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Text> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until `done` holds, both streams end, or the time is over; gives the text.
-    fn wait(&self, limit: Duration, done: impl Fn(&str) -> bool) -> String {
-        let waiting = |text: &mut Text| text.open > 0 && !done(&text.lines);
-        let waited = self.0.1.wait_timeout_while(self.lock(), limit, waiting);
-        waited
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .lines
-            .clone()
-    }
-}
-
 /// The binary under test: `MESH_BINARY`, as set by `cargo xtask test`.
 pub fn binary() -> Option<PathBuf> {
     std::env::var_os(BINARY).map(PathBuf::from)
 }
 
 fn spawn<S: AsRef<OsStr>>(binary: &Path, args: &[S]) -> Result<(Child, Output)> {
-    let mut child = Command::new(binary)
+    let mut command = Command::new(binary);
+    command
         .args(args)
         .env_remove("MESH_LISTEN")
         .env_remove("MESH_ADMIN_LISTEN")
-        .env_remove("MESH_API_KEYS")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("could not start {}", binary.display()))?;
-    let output = Output::default();
-    // The reading threads end with the streams, that is, with the child.
-    child.stdout.take().map(|stream| output.collect(stream));
-    child.stderr.take().map(|stream| output.collect(stream));
-    Ok((child, output))
+        .env_remove("MESH_API_KEYS");
+    child::spawn(&mut command)
 }
 
 /// Runs the binary to its end.
 pub fn run<S: AsRef<OsStr>>(binary: &Path, args: &[S]) -> Result<Ended> {
     let (mut child, output) = spawn(binary, args)?;
     let text = output.wait(START, |_| false);
-    if child.try_wait()?.is_none() && output.lock().open > 0 {
+    if child.try_wait()?.is_none() && output.open() {
         end(&mut child);
         bail!("the process did not end by itself; it wrote:\n{text}");
     }
@@ -149,7 +97,7 @@ impl Mesh {
 
     /// Everything that it wrote so far.
     pub fn written(&self) -> String {
-        self.output.lock().lines.clone()
+        self.output.text()
     }
 
     /// Waits for a line that contains `part`.
@@ -165,7 +113,7 @@ impl Mesh {
     pub fn interrupt(mut self) -> Result<Ended> {
         signal(self.pid(), "INT")?;
         let output = self.output.wait(STOP, |_| false);
-        if self.output.lock().open > 0 {
+        if self.output.open() {
             bail!("the process was still running {STOP:?} after Ctrl-C; it wrote:\n{output}");
         }
         Ok(Ended {
@@ -199,26 +147,6 @@ fn address(text: &str, label: &str) -> Option<String> {
         .find(|line| line.contains(&format!("{label}http://")))?;
     let url = line.split(label).nth(1)?.split_whitespace().next()?;
     Some(url.trim_end_matches('/').to_owned())
-}
-
-fn signal(pid: u32, name: &str) -> Result<()> {
-    let sent = Command::new("kill")
-        .args(["-s", name, &pid.to_string()])
-        .stderr(Stdio::null())
-        .status()?;
-    if !sent.success() {
-        bail!("could not signal process {pid}");
-    }
-    Ok(())
-}
-
-/// Ends a child that is ours and takes its status, so that no zombie stays.
-fn end(child: &mut Child) {
-    if let Ok(None) = child.try_wait() {
-        // Both fail only if the child ended by itself in between.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
 }
 
 /// Copies a folder of samples, so that a test may edit it.

@@ -74,6 +74,7 @@ fn start(args: Args) -> anyhow::Result<()> {
 
 async fn run(options: Run, client: kube::Client) -> anyhow::Result<()> {
     let admin_listener = listen::bind(options.admin_listen, "--admin-listen").await?;
+    tracing::info!("admin on http://{}", admin_listener.local_addr()?);
     let bootstrap = bootstrap::read(options.bootstrap.as_deref())?;
     let shutdown = Shutdown::new();
     let metrics = Metrics::default();

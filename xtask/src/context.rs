@@ -99,6 +99,13 @@ impl Context {
         Ok(target.join("release/mesh"))
     }
 
+    /// Where `cargo test` leaves the binary of a package that has integration tests.
+    pub(crate) fn tested_binary(&self, name: &str) -> PathBuf {
+        target_dir(&self.shared_cargo(), &self.root)
+            .join("debug")
+            .join(name)
+    }
+
     /// The product as the tests build it.
     pub(crate) fn release_binary(&self) -> Result<PathBuf> {
         self.build_release(self.shared_cargo())

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use mesh_e2e::mesh::BINARY;
+use mesh_e2e::{mesh, operator};
 
 use crate::context::Context;
 use crate::process::{Tally, cargo_result, listen};
@@ -104,7 +104,7 @@ fn obtain(context: &Context) -> Result<Tally> {
     Ok(Tally::one(true))
 }
 
-/// All tests that cargo knows. Those of the built binary find it by the variable.
+/// All tests that cargo knows. Those of the built binaries find them by the variables.
 fn crates(context: &Context, binary: Option<&std::path::Path>) -> Result<Tally> {
     let mut cargo = context.shared_cargo();
     cargo.args([
@@ -116,8 +116,9 @@ fn crates(context: &Context, binary: Option<&std::path::Path>) -> Result<Tally> 
         "--no-fail-fast",
     ]);
     if let Some(binary) = binary {
-        cargo.env(BINARY, binary);
+        cargo.env(mesh::BINARY, binary);
     }
+    cargo.env(operator::BINARY, context.tested_binary("mesh-operator"));
     tested(&mut cargo)
 }
 

@@ -29,7 +29,7 @@ struct Module {
     programs: &'static [(&'static str, &'static str)],
 }
 
-const MODULES: [Module; 6] = [
+static MODULES: [Module; 6] = [
     Module {
         name: "etcd",
         programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
@@ -103,15 +103,28 @@ pub fn cache() -> Result<PathBuf> {
 /// # Errors
 /// If it is not.
 pub fn path(program: &str) -> Result<PathBuf> {
-    let module = MODULES
-        .iter()
-        .find(|module| module.programs.iter().any(|(name, _)| *name == program))
-        .with_context(|| format!("there is no tool {program}"))?;
+    let module = module_of(program).with_context(|| format!("there is no tool {program}"))?;
     let path = folder(module)?.join(program);
     if !path.is_file() {
         bail!("{program} is not built: run `cargo xtask tools`");
     }
     Ok(path)
+}
+
+/// A program, built first if it is not there.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn obtain(program: &str) -> Result<PathBuf> {
+    if let Some(module) = module_of(program) {
+        build(&[module.name])?;
+    }
+    path(program)
+}
+
+fn module_of(program: &str) -> Option<&'static Module> {
+    let has = |module: &&Module| module.programs.iter().any(|(name, _)| *name == program);
+    MODULES.iter().find(has)
 }
 
 /// Builds what a tier needs, and says what cannot be.

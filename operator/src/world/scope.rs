@@ -1,0 +1,139 @@
+//! What has to be looked at again after a change. A change whose reach is not known here means everything,
+//! so a kind that is watched anew is at worst slow and never overlooked.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mesh_crds::label;
+use mesh_watch::{Listener, Touched};
+use tokio::time::Instant;
+
+/// Namespace and name of a backend.
+pub(crate) type Id = (String, String);
+
+/// What changed since it was last taken.
+#[derive(Debug, Default)]
+pub(crate) struct Scope {
+    /// Everything has to be looked at.
+    pub(crate) everything: bool,
+    backends: BTreeSet<Id>,
+    /// Every backend in these.
+    namespaces: BTreeSet<String>,
+    /// When the first of it came.
+    pub(crate) since: Option<Instant>,
+}
+
+impl Scope {
+    /// All there is.
+    pub(crate) fn whole(self) -> Self {
+        Self {
+            everything: true,
+            ..self
+        }
+    }
+
+    /// True if this backend has to be looked at.
+    pub(crate) fn includes(&self, id: &Id) -> bool {
+        self.everything || self.namespaces.contains(&id.0) || self.backends.contains(id)
+    }
+
+    fn add(&mut self, touched: Touched<'_>) {
+        self.since.get_or_insert_with(Instant::now);
+        let Touched::Object {
+            kind,
+            namespace,
+            name,
+            labels,
+        } = touched
+        else {
+            self.everything = true;
+            return;
+        };
+        let backend = labels.get(label::BACKEND);
+        match (kind, backend) {
+            ("InferenceBackend", _) => {
+                self.backends.insert((namespace.to_owned(), name.to_owned()));
+            }
+            // A backend's children and pods.
+            (_, Some(backend)) => {
+                self.backends.insert((namespace.to_owned(), backend.clone()));
+            }
+            ("ModelCache", None) => {
+                self.namespaces.insert(namespace.to_owned());
+            }
+            // Every pass looks at all policies and derives all classes, and so sees what these change.
+            ("ControllerRevision" | "Node", None) => {}
+            _ => self.everything = true,
+        }
+    }
+}
+
+/// Collects changes until they are taken. All clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scopes(Arc<Mutex<Scope>>);
+
+impl Scopes {
+    pub(crate) fn listener(&self) -> Listener {
+        let scopes = self.clone();
+        Arc::new(move |touched| scopes.lock().add(touched))
+    }
+
+    /// What changed; from now on it is collected anew.
+    pub(crate) fn take(&self) -> Scope {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Scope> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use mesh_crds::label;
+    use mesh_watch::Touched;
+
+    use super::Scope;
+
+    fn after(kind: &str, labels: &[(&str, &str)]) -> Scope {
+        let labels: BTreeMap<String, String> = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let mut scope = Scope::default();
+        scope.add(Touched::Object {
+            kind,
+            namespace: "a",
+            name: "x",
+            labels: &labels,
+        });
+        scope
+    }
+
+    fn id(namespace: &str, name: &str) -> (String, String) {
+        (namespace.to_owned(), name.to_owned())
+    }
+
+    #[test]
+    fn a_change_reaches_as_far_as_it_may_matter_and_an_unknown_one_everywhere() {
+        let own = after("InferenceBackend", &[]);
+        assert!(own.includes(&id("a", "x")) && !own.includes(&id("a", "y")));
+        let child = after("Deployment", &[(label::BACKEND, "y")]);
+        assert!(child.includes(&id("a", "y")) && !child.includes(&id("a", "x")));
+        let cache = after("ModelCache", &[]);
+        assert!(cache.includes(&id("a", "y")) && !cache.includes(&id("b", "y")));
+        for kind in ["SovereigntyPolicy", "ConfigMap"] {
+            assert!(after(kind, &[]).includes(&id("b", "y")));
+        }
+        assert!(!after("Node", &[]).includes(&id("a", "x")));
+    }
+
+    #[test]
+    fn a_kind_that_was_listed_anew_means_everything() {
+        let mut scope = Scope::default();
+        scope.add(Touched::Listed("Pod"));
+        assert!(scope.includes(&id("a", "x")) && scope.since.is_some());
+    }
+}
