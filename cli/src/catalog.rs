@@ -1,12 +1,13 @@
 //! The declared models as what the model store understands.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use jiff::Timestamp;
 use mesh_crds::convert::{ModelSpec, SourceSpec as Declared};
 use mesh_dataplane::source::FileSource;
-use mesh_models::{ArtifactSpec, CacheSpec, Resolver, Settings, SourceSpec, Store};
+use mesh_models::{Access, ArtifactSpec, CacheSpec, Resolver, Settings, SourceSpec, Store};
 
 use crate::args::StoreDir;
 
@@ -32,7 +33,10 @@ pub(crate) fn cache(model: &ModelSpec) -> anyhow::Result<CacheSpec> {
         model.artifacts.iter().map(artifact).collect();
     let sources = model.sources.iter().map(|declared| match declared {
         Declared::File { path } => SourceSpec::File { path: path.clone() },
-        Declared::Http { url } => SourceSpec::Http { url: url.clone() },
+        Declared::Http { url } => SourceSpec::Http {
+            url: url.clone(),
+            access: Access::default(),
+        },
         Declared::HuggingFace {
             repo,
             revision,
@@ -41,6 +45,8 @@ pub(crate) fn cache(model: &ModelSpec) -> anyhow::Result<CacheSpec> {
             repo: repo.clone(),
             revision: revision.clone(),
             endpoint: endpoint.clone(),
+            files: BTreeMap::new(),
+            access: Access::default(),
         },
     });
     Ok(CacheSpec {

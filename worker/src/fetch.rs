@@ -1,20 +1,30 @@
 //! `mesh-worker fetch`: puts a model's files where `serve` finds them, proven by their digests. Runs
-//! before the worker in its pod, so that the parser of a model never sees bytes that nobody proved.
+//! before the worker in its pod or as a Job of its own, so that the parser of a model never sees bytes
+//! that nobody proved.
 
-use std::collections::BTreeMap;
+mod report;
+#[cfg(test)]
+mod tests;
+mod wanted;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Component, Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use mesh_models::{ArtifactSpec, CacheSpec, Resolved, Resolver, Settings, SourceSpec, Store};
+use anyhow::Context;
+use mesh_models::{CacheSpec, Error, Failed, Outcome, Resolved, Resolver, Settings, Store};
 use mesh_runtime::Shutdown;
-use serde::Deserialize;
-use serde_json::{Value, json};
 
-/// Kubernetes keeps no longer last words of a container (`pkg/kubelet`: 4096 bytes).
-const LONGEST_RESULT: usize = 4096;
-/// The store, beside the files that lead into it.
+use report::Report;
+use wanted::Builtin;
+
+/// The store, beside the links that lead into it.
 const STORE: &str = ".store";
+/// How long running answers of the progress port may go on at the end.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Settings of `fetch`.
 #[derive(Debug, clap::Args)]
@@ -28,192 +38,157 @@ pub(crate) struct Fetch {
     /// Folder with the files of the source `builtin`.
     #[arg(long, default_value = "/builtin")]
     builtin: PathBuf,
-    /// File for the result as JSON; in a pod its termination log.
+    /// Lead to the files of `builtin` where they lie instead of copying them: right only if the same
+    /// image serves them.
+    #[arg(long)]
+    link_builtin: bool,
+    /// File for the result as JSON, at most 4096 bytes; in a pod its termination log.
     #[arg(long)]
     result: Option<PathBuf>,
+    /// Hash everything again that is here; what is damaged goes into quarantine and is fetched anew.
+    #[arg(long)]
+    verify: bool,
+    /// Connections for one large file, if its server can continue at any place.
+    #[arg(long, env = "MESH_FETCH_PARALLEL", default_value_t = NonZeroUsize::MIN.saturating_add(3))]
+    parallel: NonZeroUsize,
+    /// Seconds of silence after which a source is given up.
+    #[arg(long, env = "MESH_FETCH_TIMEOUT", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+    /// Further tries of a source whose connection broke, each going on where the last one ended.
+    #[arg(long, env = "MESH_FETCH_RETRIES", default_value_t = 4)]
+    retries: u32,
+    /// Address of `/progress`, `/result` and `/healthz`.
+    #[arg(long, env = "MESH_PROGRESS_LISTEN")]
+    progress_listen: Option<SocketAddr>,
+    /// Seconds for which the result is still served after success.
+    #[arg(long, default_value_t = 0)]
+    linger: u64,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Wanted {
-    artifacts: Vec<Artifact>,
-    sources: Vec<BTreeMap<String, Value>>,
+/// 0: everything is here and proven. 1: something could not be had. An error is wrong use.
+pub(crate) async fn run(options: Fetch) -> anyhow::Result<ExitCode> {
+    run_until(options, Shutdown::new()).await
 }
 
-#[derive(Debug, Deserialize)]
-struct Artifact {
-    path: String,
-    sha256: Option<String>,
-}
-
-pub(crate) async fn run(options: Fetch) -> anyhow::Result<()> {
-    let spec = spec(&options)?;
-    let store = Store::open(options.into.join(STORE))
-        .with_context(|| format!("could not use the folder {}", options.into.display()))?;
-    let resolver = Resolver::new(store, Settings::default());
-    let shutdown = Shutdown::new();
+async fn run_until(options: Fetch, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+    let builtin = Builtin {
+        folder: &options.builtin,
+        link: options.link_builtin,
+    };
+    let spec = wanted::read(&options.spec, builtin, STORE)?;
     let signals = shutdown.clone();
     shutdown.spawn(async move { signals.on_signal().await });
-    let said = std::sync::atomic::AtomicU64::new(0);
-    let progress = |progress: &mesh_models::Progress| {
-        // A line for every quarter, not for every block.
-        let done = progress
-            .bytes_total
-            .map_or(0, |total| progress.bytes_done * 4 / total.max(1));
-        if said.swap(done, std::sync::atomic::Ordering::Relaxed) != done {
-            tracing::info!(
-                artifact = progress.artifact,
-                source = progress.source,
-                bytes = progress.bytes_done,
-                total = progress.bytes_total,
-                "fetching"
-            );
+    let report = Report::default();
+    if let Some(address) = options.progress_listen {
+        let address = report.serve(address, &shutdown).await?;
+        tracing::info!(%address, "progress is served");
+    }
+    let ended = obtain(&options, &spec, &report, &shutdown).await;
+    if let Err(error) = &ended {
+        if let Some(full) = error.downcast_ref::<Error>()
+            && full.reason() == "DiskFull"
+        {
+            report.disk_full(&full.to_string());
         }
+        tracing::error!("{error:#}");
+    }
+    report.finish(ended.as_ref().err().map(|error| format!("{error:#}")));
+    if let Some(path) = &options.result {
+        report.write(path);
+    }
+    if ended.is_ok() && options.progress_listen.is_some() {
+        let rest = tokio::time::sleep(Duration::from_secs(options.linger));
+        shutdown.token.run_until_cancelled(rest).await;
+    }
+    shutdown.finish(GRACE).await;
+    match ended {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if matches!(error.downcast_ref(), Some(Error::Spec { .. })) => Err(error),
+        Err(_) => Ok(ExitCode::FAILURE),
+    }
+}
+
+async fn obtain(
+    options: &Fetch,
+    spec: &CacheSpec,
+    report: &Report,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let store = Store::open(options.into.join(STORE))?;
+    let settings = Settings {
+        connections: options.parallel.get(),
+        read_timeout: Duration::from_secs(options.timeout),
+        retries: options.retries,
+        ..Settings::default()
     };
-    let found = resolver.resolve(&spec, &shutdown.token, &progress).await?;
+    let resolver = Resolver::new(store, settings);
+    let progress = |progress: &mesh_models::Progress| report.progress(progress);
+    if options.verify {
+        prove(&resolver, spec, report, shutdown).await?;
+    }
+    let failed = |failed: &Failed<'_>| report.failed(failed);
+    let found = resolver
+        .resolve_reporting(spec, &shutdown.token, &progress, &failed)
+        .await?;
     for file in &found {
         place(&options.into, file)?;
-        tracing::info!(
-            artifact = file.artifact,
-            source = file.source,
-            bytes = file.size,
-            "verified"
-        );
-    }
-    if let Some(path) = &options.result {
-        write_result(path, &found);
+        report.proven(file);
     }
     Ok(())
 }
 
-fn spec(options: &Fetch) -> anyhow::Result<CacheSpec> {
-    let wanted: Wanted =
-        serde_json::from_str(&options.spec).context("--spec is not what fetch understands")?;
-    let artifact = |artifact: &Artifact| -> anyhow::Result<ArtifactSpec> {
-        Ok(ArtifactSpec {
-            path: artifact.path.parse()?,
-            sha256: artifact.sha256.as_deref().map(str::parse).transpose()?,
-        })
-    };
-    Ok(CacheSpec {
-        name: String::from("model"),
-        artifacts: wanted
-            .artifacts
-            .iter()
-            .map(artifact)
-            .collect::<anyhow::Result<_>>()?,
-        sources: wanted
-            .sources
-            .iter()
-            .map(|entry| source(entry, &options.builtin))
-            .collect::<anyhow::Result<_>>()?,
-    })
-}
-
-fn source(entry: &BTreeMap<String, Value>, builtin: &Path) -> anyhow::Result<SourceSpec> {
-    let Some((kind, value)) = entry.iter().find(|(_, value)| !value.is_null()) else {
-        bail!("a source is empty");
-    };
-    let text = |name: &str| value[name].as_str().map(str::to_owned);
-    Ok(match kind.as_str() {
-        "builtin" => SourceSpec::File {
-            path: builtin.to_path_buf(),
-        },
-        "http" => SourceSpec::Http {
-            url: text("url").context("an http source has no url")?,
-        },
-        "huggingFace" => SourceSpec::HuggingFace {
-            repo: text("repo").context("a huggingFace source has no repo")?,
-            revision: text("revision").unwrap_or_else(|| String::from("main")),
-            endpoint: text("endpoint"),
-        },
-        other => bail!("not supported yet: source {other}"),
-    })
-}
-
-/// Makes the artifact appear under its own path.
-fn place(into: &Path, file: &Resolved) -> anyhow::Result<()> {
-    let link = into.join(&file.artifact);
-    if let Some(folder) = link.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    if fs::symlink_metadata(&link).is_ok() {
-        fs::remove_file(&link)?;
-    }
-    std::os::unix::fs::symlink(&file.path, &link)
-        .with_context(|| format!("could not place {}", link.display()))
-}
-
-fn write_result(path: &Path, found: &[Resolved]) {
-    let artifacts: Vec<Value> = found
-        .iter()
-        .map(|file| {
-            json!({"path": file.artifact, "sha256": file.sha256.to_string(), "sizeBytes": file.size,
-                "source": file.source, "verifiedAt": file.verified_at.to_string()})
-        })
-        .collect();
-    let mut text = json!({"artifacts": artifacts}).to_string();
-    if text.len() > LONGEST_RESULT {
-        text = json!({"artifacts": [], "more": found.len()}).to_string();
-    }
-    if let Err(error) = fs::write(path, text) {
-        tracing::warn!(%error, "the result could not be written");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::{Fetch, run};
-
-    fn options(folder: &std::path::Path, sha256: &str) -> Fetch {
-        Fetch {
-            spec: format!(
-                r#"{{"artifacts": [{{"path": "deep/m.bin", "sha256": "{sha256}"}}], "sources": [{{"builtin": {{}}}}]}}"#
-            ),
-            into: folder.join("models"),
-            builtin: folder.join("builtin"),
-            result: Some(folder.join("result")),
+/// Hashes again what is here; what is damaged is out of the way afterwards.
+async fn prove(
+    resolver: &Resolver,
+    spec: &CacheSpec,
+    report: &Report,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let progress = |progress: &mesh_models::Progress| report.progress(progress);
+    for found in resolver.verify(spec, &shutdown.token, &progress).await? {
+        if let Outcome::Damaged(error) = &found.outcome {
+            report.failed(&Failed {
+                artifact: &found.artifact,
+                source: "the store",
+                error,
+            });
         }
     }
+    Ok(())
+}
 
-    #[tokio::test]
-    async fn a_builtin_file_appears_under_its_path_and_only_if_it_is_the_right_one() {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::create_dir_all(folder.path().join("builtin/deep")).expect("made");
-        fs::write(folder.path().join("builtin/deep/m.bin"), "weights").expect("written");
-        let right = mesh_models::Digest::of(b"weights").to_string();
-        run(options(folder.path(), &right)).await.expect("fetched");
-        assert_eq!(
-            fs::read(folder.path().join("models/deep/m.bin")).expect("there"),
-            b"weights"
-        );
-        assert!(
-            fs::read_to_string(folder.path().join("result"))
-                .expect("a result")
-                .contains(&right)
-        );
-
-        let other = tempfile::tempdir().expect("a folder");
-        fs::create_dir_all(other.path().join("builtin/deep")).expect("made");
-        fs::write(other.path().join("builtin/deep/m.bin"), "weights!").expect("written");
-        let refused = run(options(other.path(), &right))
-            .await
-            .expect_err("refused");
-        assert!(format!("{refused:#}").contains("deep/m.bin"), "{refused:#}");
-        assert!(!other.path().join("models/deep/m.bin").exists());
+/// Makes the artifact appear under its own path. The link is replaced in one step: whoever serves from
+/// the same volume never finds it missing.
+fn place(into: &Path, file: &Resolved) -> anyhow::Result<()> {
+    let link = into.join(&file.artifact);
+    let shown = || format!("could not place {}", link.display());
+    let folder = link.parent().unwrap_or(into);
+    fs::create_dir_all(folder).with_context(shown)?;
+    let target = target(into, file)?;
+    if fs::read_link(&link).is_ok_and(|before| before == target) {
+        return Ok(());
     }
-
-    #[tokio::test]
-    async fn a_source_that_comes_later_is_refused_by_name() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut options = options(folder.path(), &"0".repeat(64));
-        options.spec = options.spec.replace("builtin", "s3");
-        let refused = run(options).await.expect_err("refused");
-        assert!(
-            refused.to_string().contains("not supported yet: source s3"),
-            "{refused}"
-        );
+    let beside = into
+        .join(STORE)
+        .join(format!("link-{}", std::process::id()));
+    if fs::symlink_metadata(&beside).is_ok() {
+        fs::remove_file(&beside).with_context(shown)?;
     }
+    std::os::unix::fs::symlink(&target, &beside).with_context(shown)?;
+    fs::rename(&beside, &link).with_context(shown)
+}
+
+/// Relative for what is in the same volume, which may be mounted elsewhere; whole for the image's files.
+fn target(into: &Path, file: &Resolved) -> anyhow::Result<PathBuf> {
+    let into = std::path::absolute(into)?;
+    let Ok(inside) = file.path.strip_prefix(&into) else {
+        return Ok(file.path.clone());
+    };
+    let deep = Path::new(&file.artifact)
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .count()
+        .saturating_sub(1);
+    let up: PathBuf = std::iter::repeat_n("..", deep).collect();
+    Ok(up.join(inside))
 }

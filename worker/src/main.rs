@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     mesh_runtime::install_panic_hook();
     let cli = Cli::parse();
     match start(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             use std::io::Write;
             // Nothing can be done if standard error is closed.
@@ -85,14 +85,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(cli: Cli) -> anyhow::Result<()> {
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     logs::install(&cli.log, logs::Format::Text)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let ended = runtime.block_on(async {
         match cli.command {
-            Command::Serve(options) => run(options).await,
+            Command::Serve(options) => run(options).await.map(|()| ExitCode::SUCCESS),
             Command::Fetch(options) => fetch::run(options).await,
         }
     });

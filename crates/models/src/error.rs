@@ -105,8 +105,12 @@ pub struct NoSource {
 impl NoSource {
     /// `Corrupt` if some source had other bytes, else `SourceUnavailable`.
     pub fn reason(&self) -> &'static str {
-        let corrupt =
-            |failure: &SourceFailure| matches!(failure.error, SourceError::WrongDigest { .. });
+        let corrupt = |failure: &SourceFailure| {
+            matches!(
+                failure.error,
+                SourceError::WrongDigest { .. } | SourceError::OtherDigest { .. }
+            )
+        };
         if self.failures.iter().any(corrupt) {
             "Corrupt"
         } else {
@@ -148,6 +152,17 @@ pub struct SourceFailure {
     pub from: String,
     /// What happened.
     pub error: SourceError,
+}
+
+/// A source that was tried in vain, told while the next one is about to be tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Failed<'a> {
+    /// The artifact's path.
+    pub artifact: &'a str,
+    /// The source, as a person would name it; `the store` for a file that was here and is damaged.
+    pub source: &'a str,
+    /// What happened.
+    pub error: &'a SourceError,
 }
 
 /// Why one source did not serve. None of these says that the next source will fail too.
@@ -207,6 +222,30 @@ pub enum SourceError {
         /// Bytes promised.
         announced: u64,
     },
+    /// The server sends, but so slowly that it would never end.
+    #[error("{url} was slower than {limit} bytes/s")]
+    Slow {
+        /// The URL without query.
+        url: String,
+        /// The configured limit.
+        limit: u64,
+    },
+    /// The key that the source names is not there or not usable. Never says what it holds.
+    #[error("credentials: {problem}")]
+    Credentials {
+        /// What is wrong and where.
+        problem: String,
+    },
+    /// A registry's manifest says that the file has another digest, so it was not fetched.
+    #[error("{what} has digest {actual} instead of {expected}; it was not fetched")]
+    OtherDigest {
+        /// What has it.
+        what: String,
+        /// The wanted digest.
+        expected: Digest,
+        /// The digest named.
+        actual: Digest,
+    },
     /// The file is larger than the limit.
     #[error("larger than the limit of {limit} bytes")]
     TooLarge {
@@ -265,17 +304,53 @@ impl SourceError {
             Self::Read { .. } => "Read",
             Self::Changed { .. } => "Changed",
             Self::Offline => "Offline",
+            Self::Slow { .. } => "Slow",
+            Self::Credentials { .. } => "Credentials",
+            Self::OtherDigest { .. } => "OtherDigest",
         }
+    }
+
+    /// The cause in the words of a ModelCache's status and events.
+    pub fn status_reason(&self) -> &'static str {
+        match self {
+            Self::WrongDigest { .. } | Self::OtherDigest { .. } | Self::Changed { .. } => {
+                "DigestMismatch"
+            }
+            Self::Truncated { .. } => "Truncated",
+            Self::Silent { .. } | Self::Slow { .. } => "Timeout",
+            Self::Status { .. } => "HttpError",
+            Self::NotFound { .. } => "NotFound",
+            Self::Transport { .. } | Self::Read { .. } => "Unreachable",
+            Self::Refused { .. } | Self::Offline => "Refused",
+            Self::TooLarge { .. } => "TooLarge",
+            Self::Denied { .. } | Self::Credentials { .. } => "CredentialsRefused",
+        }
+    }
+
+    /// True if wrong bytes of it are now in quarantine.
+    pub fn quarantined(&self) -> bool {
+        matches!(
+            self,
+            Self::WrongDigest {
+                quarantined: Some(_),
+                ..
+            }
+        )
     }
 
     /// True if the same request may succeed a moment later.
     pub(crate) fn transient(&self) -> bool {
         match self {
-            Self::Transport { .. } | Self::Silent { .. } | Self::Truncated { .. } => true,
+            Self::Transport { .. }
+            | Self::Silent { .. }
+            | Self::Slow { .. }
+            | Self::Truncated { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 416 | 425 | 429 | 500..=599),
             Self::NotFound { .. }
             | Self::Refused { .. }
             | Self::Denied { .. }
+            | Self::Credentials { .. }
+            | Self::OtherDigest { .. }
             | Self::TooLarge { .. }
             | Self::WrongDigest { .. }
             | Self::Read { .. }

@@ -102,8 +102,7 @@ impl Fetch<'_> {
 
     /// Forgets what is there.
     pub(crate) fn discard(&self) -> Result<(), Error> {
-        remove(&self.partial)?;
-        remove(&self.note())
+        discard(&self.partial)
     }
 
     async fn once(&self, meter: &mut Meter<'_>) -> Result<Fetched, Stop> {
@@ -316,6 +315,8 @@ impl Fetch<'_> {
         loop {
             let mut batch = Vec::with_capacity(BATCH);
             let ended = self.gather(&mut stream, &mut batch, &mut pace).await;
+            let received = sink.written.saturating_add(batch.len() as u64);
+            let ended = ended.map_err(|stop| self.cut(stop, received, body.total));
             let count = batch.len() as u64;
             if sink.written.saturating_add(count) > self.settings.max_bytes {
                 return Err(self.too_large()?.into());
@@ -335,6 +336,23 @@ impl Fetch<'_> {
             if ended? {
                 return Ok(sink);
             }
+        }
+    }
+
+    /// A connection that broke inside an announced body is a body that ended too early.
+    fn cut(&self, stop: Stop, received: u64, total: Option<u64>) -> Stop {
+        match (stop, total) {
+            (Stop::Source(SourceError::Transport { url, .. }), Some(announced))
+                if received < announced =>
+            {
+                SourceError::Truncated {
+                    url,
+                    received,
+                    announced,
+                }
+                .into()
+            }
+            (stop, _) => stop,
         }
     }
 
@@ -409,6 +427,12 @@ impl Fetch<'_> {
     }
 }
 
+/// Removes a partial file and what is noted of it.
+pub(crate) fn discard(partial: &Path) -> Result<(), Error> {
+    remove(partial)?;
+    remove(&partial.with_extension("json"))
+}
+
 /// A full disk is not helped by keeping the file that filled it.
 fn given_up(path: &Path, note: &Path, error: Error) -> Error {
     if matches!(error, Error::DiskFull { .. }) {
@@ -446,10 +470,9 @@ impl Pace {
             return Ok(());
         }
         if self.moved < self.minimum.saturating_mul(elapsed.as_secs().max(1)) {
-            let problem = format!("slower than {} bytes/s", self.minimum);
-            return Err(SourceError::Transport {
+            return Err(SourceError::Slow {
                 url: shown(url),
-                problem,
+                limit: self.minimum,
             });
         }
         (self.since, self.moved) = (Instant::now(), 0);

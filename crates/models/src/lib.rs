@@ -5,7 +5,7 @@
 //! from outside is taken as hostile until it has been hashed.
 //!
 //! ```text
-//! CacheSpec -> Resolver -> file source: used where it lies, remembered as verified
+//! CacheSpec -> Resolver -> file, mounted: used where it lies, remembered as verified
 //!                       -> http, huggingFace: partial/ -> digest -> sha256/<hex>
 //!                                                             \-> quarantine/<hex>
 //! ```
@@ -13,6 +13,7 @@
 //! What it refuses: reading what a model contains (the engine's), sources other than the three,
 //! plaintext HTTP beyond loopback, redirects that leave https, files above a size limit.
 
+mod copy;
 mod digest;
 mod error;
 mod fetch;
@@ -26,9 +27,11 @@ mod store;
 mod verify;
 
 pub use digest::{Digest, InvalidDigest};
-pub use error::{Error, NoSource, SourceError, SourceFailure};
+pub use error::{Error, Failed, NoSource, SourceError, SourceFailure};
 pub use progress::{Phase, Progress};
 pub use resolve::{Resolved, Resolver, Settings};
-pub use spec::{ArtifactPath, ArtifactSpec, CacheSpec, InvalidPath, SourceSpec};
+pub use spec::{
+    Access, ArtifactPath, ArtifactSpec, CacheSpec, Credentials, InvalidPath, SourceSpec,
+};
 pub use store::{Quarantined, Store, Stored};
 pub use verify::{Outcome, Verification};

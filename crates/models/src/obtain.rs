@@ -7,12 +7,19 @@ use url::Url;
 
 use crate::digest::Digest;
 use crate::error::{Error, NoSource, SourceError, SourceFailure, Stop};
-use crate::fetch::{Fetch, Fetched};
+use crate::fetch::{Fetch, discard};
 use crate::place::{Place, place};
 use crate::progress::Phase;
 use crate::resolve::{Resolved, Resolver, Wanted, resolved};
 use crate::spec::SourceSpec;
 use crate::store::Stamp;
+
+/// A complete file in the folder of partial ones, flushed to the disk, not yet judged.
+pub(crate) struct Arrived<'a> {
+    pub(crate) partial: &'a Path,
+    pub(crate) expected: Option<Digest>,
+    pub(crate) sha256: Digest,
+}
 
 impl Resolver {
     pub(crate) async fn try_sources(
@@ -32,10 +39,9 @@ impl Resolver {
                 Err(Stop::All(error)) => return Err(error),
                 Err(Stop::Source(error)) => {
                     tracing::debug!(%source, reason = error.reason(), "source did not serve");
-                    failures.push(SourceFailure {
-                        from: source.to_string(),
-                        error,
-                    });
+                    let from = source.to_string();
+                    wanted.failed(&from, &error);
+                    failures.push(SourceFailure { from, error });
                 }
             }
         }
@@ -59,6 +65,10 @@ impl Resolver {
         let label = source.to_string();
         match place(source, &wanted.artifact.path, &self.settings.base_dir, home)? {
             Place::Path(path) => self.try_file(wanted, &path, &label, expected).await,
+            Place::Copy { path, root } => {
+                self.try_copy(wanted, (&path, &root), &label, expected, key)
+                    .await
+            }
             Place::Url(_) if !network => Err(SourceError::Offline.into()),
             Place::Url(url) => self.try_url(wanted, url, &label, expected, key).await,
         }
@@ -115,21 +125,25 @@ impl Resolver {
             fetch.discard()?;
             fetched = fetch.run(&mut meter).await?;
         }
-        self.accept(wanted, &fetch, &fetched, label)
+        let arrived = Arrived {
+            partial: &fetch.partial,
+            expected,
+            sha256: fetched.sha256,
+        };
+        self.accept(wanted, &arrived, label)
     }
 
-    /// Judges a complete download.
-    fn accept(
+    /// Judges what has arrived.
+    pub(crate) fn accept(
         &self,
         wanted: &Wanted<'_>,
-        fetch: &Fetch<'_>,
-        fetched: &Fetched,
+        arrived: &Arrived<'_>,
         label: &str,
     ) -> Result<Resolved, Stop> {
-        let actual = fetched.sha256;
-        if let Some(expected) = fetch.expected.filter(|expected| *expected != actual) {
-            let moved = self.set_aside(wanted, &fetch.partial, label, expected, actual)?;
-            fetch.discard()?;
+        let (actual, partial) = (arrived.sha256, arrived.partial);
+        if let Some(expected) = arrived.expected.filter(|expected| *expected != actual) {
+            let moved = self.set_aside(wanted, partial, label, expected, actual)?;
+            discard(partial)?;
             return Err(SourceError::WrongDigest {
                 expected,
                 actual,
@@ -137,8 +151,8 @@ impl Resolver {
             }
             .into());
         }
-        let path = self.store.keep(&fetch.partial, actual)?;
-        fetch.discard()?;
+        let path = self.store.keep(partial, actual)?;
+        discard(partial)?;
         let metadata =
             std::fs::metadata(&path).map_err(|error| Error::store("read", &path, error))?;
         Ok(self.kept(wanted, path, (actual, Stamp::of(&metadata)), label)?)

@@ -1,6 +1,7 @@
 //! From a source and an artifact to the one file or URL to look at. Pure. Refuses plaintext HTTP
 //! beyond loopback, passwords in URLs, and redirects that would leave https.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,13 @@ const HUB: &str = "https://huggingface.co";
 pub(crate) enum Place {
     /// A folder (then the artifact lies in it) or the file itself.
     Path(PathBuf),
+    /// The same, but the file is to be copied.
+    Copy {
+        /// As above.
+        path: PathBuf,
+        /// Where the mount begins.
+        root: PathBuf,
+    },
     /// A URL that may be fetched.
     Url(Url),
 }
@@ -30,12 +38,29 @@ pub(crate) fn place(
 ) -> Result<Place, SourceError> {
     match source {
         SourceSpec::File { path } => local(path, base_dir, home).map(Place::Path),
-        SourceSpec::Http { url } => http(url, artifact).map(Place::Url),
+        SourceSpec::Mounted {
+            path, copy_from, ..
+        } => Ok(match copy_from {
+            Some(root) => Place::Copy {
+                path: path.clone(),
+                root: root.clone(),
+            },
+            None => Place::Path(path.clone()),
+        }),
+        SourceSpec::Http { url, .. } => http(url, artifact).map(Place::Url),
         SourceSpec::HuggingFace {
             repo,
             revision,
             endpoint,
-        } => hub(repo, revision, endpoint.as_deref().unwrap_or(HUB), artifact).map(Place::Url),
+            files,
+            ..
+        } => {
+            let there = there(files, artifact)?;
+            let endpoint = endpoint.as_deref().unwrap_or(HUB);
+            hub(repo, revision, endpoint, &there).map(Place::Url)
+        }
+        SourceSpec::S3 { .. } => Err(refused("not supported yet: s3")),
+        SourceSpec::Oci { .. } => Err(refused("not supported yet: oci")),
     }
 }
 
@@ -53,6 +78,19 @@ fn local(path: &Path, base_dir: &Path, home: Option<&Path>) -> Result<PathBuf, S
             "`~` is used, but no home folder is known: set HOME or write the whole path",
         )),
         (Err(_), _) => Ok(base_dir.join(path)),
+    }
+}
+
+/// What an artifact is called in a repository.
+fn there(
+    files: &BTreeMap<String, String>,
+    artifact: &ArtifactPath,
+) -> Result<ArtifactPath, SourceError> {
+    match files.get(artifact.as_str()) {
+        None => Ok(artifact.clone()),
+        Some(path) => path
+            .parse()
+            .map_err(|error| refused(format!("`files` of {artifact}: {error}"))),
     }
 }
 
@@ -173,7 +211,7 @@ pub(crate) fn shown_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::InvalidPath;
+    use crate::spec::{Access, InvalidPath};
 
     fn at(source: &SourceSpec, artifact: &str) -> Result<Place, String> {
         place(
@@ -190,13 +228,14 @@ mod tests {
     fn url(source: &SourceSpec, artifact: &str) -> Result<String, String> {
         match at(source, artifact)? {
             Place::Url(url) => Ok(url.into()),
-            Place::Path(path) => Err(format!("path {}", path.display())),
+            Place::Path(path) | Place::Copy { path, .. } => Err(format!("path {}", path.display())),
         }
     }
 
     fn http(url: &str) -> SourceSpec {
         SourceSpec::Http {
             url: url.to_owned(),
+            access: Access::default(),
         }
     }
 
@@ -205,6 +244,8 @@ mod tests {
             repo: repo.into(),
             revision: revision.into(),
             endpoint: endpoint.map(Into::into),
+            files: BTreeMap::new(),
+            access: Access::default(),
         }
     }
 

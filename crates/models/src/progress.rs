@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// What is being done to the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// They come over the network.
+    /// They are brought here, over the network or from a mounted volume.
     Downloading,
     /// They are read from disk and hashed.
     Verifying,

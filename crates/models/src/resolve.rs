@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::digest::{Digest, Stopped, hash_file};
-use crate::error::{Error, SourceError, Stop};
+use crate::error::{Error, Failed, SourceError, Stop};
 use crate::pin::Pin;
 use crate::progress::{Listener, Meter, Phase, Progress};
 use crate::spec::{ArtifactSpec, CacheSpec, SourceSpec};
@@ -40,6 +40,12 @@ pub struct Settings {
     pub retry_pause: Duration,
     /// Redirects followed per request.
     pub max_redirects: usize,
+    /// Connections for one large file whose server can continue at any place; 1 = always one.
+    pub connections: usize,
+    /// What is left of a file must be larger than this for several connections.
+    pub parallel_from: u64,
+    /// Bytes asked for at once on each of several connections; all of them are held in memory.
+    pub piece: u64,
 }
 
 impl Default for Settings {
@@ -55,6 +61,9 @@ impl Default for Settings {
             retries: 4,
             retry_pause: Duration::from_secs(2),
             max_redirects: 5,
+            connections: 4,
+            parallel_from: 64 << 20,
+            piece: 8 << 20,
         }
     }
 }
@@ -93,11 +102,32 @@ pub(crate) struct Wanted<'a> {
     pub(crate) artifact: &'a ArtifactSpec,
     pub(crate) cancel: &'a CancellationToken,
     pub(crate) listener: Listener<'a>,
+    pub(crate) failed: Failures<'a>,
+}
+
+/// Hears of sources that did not serve. Called from async code: it must not block.
+pub(crate) type Failures<'a> = &'a (dyn Fn(&Failed<'_>) + Send + Sync);
+
+/// Which sources may be tried, and who hears of it.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    network: bool,
+    cancel: &'a CancellationToken,
+    listener: Listener<'a>,
+    failed: Failures<'a>,
 }
 
 impl Wanted<'_> {
     pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.cache.name, self.artifact.path)
+    }
+
+    pub(crate) fn failed(&self, source: &str, error: &SourceError) {
+        (self.failed)(&Failed {
+            artifact: self.artifact.path.as_str(),
+            source,
+            error,
+        });
     }
 
     pub(crate) fn meter(&self, source: &str, phase: Phase) -> Meter<'_> {
@@ -128,8 +158,26 @@ impl Resolver {
         cancel: &CancellationToken,
         progress: &(dyn Fn(&Progress) + Send + Sync),
     ) -> Result<Vec<Resolved>, Error> {
-        self.resolve_with(cache, cancel, progress, self.settings.network)
+        self.resolve_reporting(cache, cancel, progress, &|_| ())
             .await
+    }
+
+    /// Like [`resolve`](Self::resolve); `failed` hears of every source that was tried in vain, also
+    /// when a later one serves.
+    pub async fn resolve_reporting(
+        &self,
+        cache: &CacheSpec,
+        cancel: &CancellationToken,
+        progress: &(dyn Fn(&Progress) + Send + Sync),
+        failed: &(dyn Fn(&Failed<'_>) + Send + Sync),
+    ) -> Result<Vec<Resolved>, Error> {
+        let terms = Terms {
+            network: self.settings.network,
+            cancel,
+            listener: progress,
+            failed,
+        };
+        self.resolve_with(cache, terms).await
     }
 
     /// Like [`resolve`](Self::resolve), but only from the store and from `file` sources: what a start
@@ -140,15 +188,19 @@ impl Resolver {
         cancel: &CancellationToken,
         progress: &(dyn Fn(&Progress) + Send + Sync),
     ) -> Result<Vec<Resolved>, Error> {
-        self.resolve_with(cache, cancel, progress, false).await
+        let terms = Terms {
+            network: false,
+            cancel,
+            listener: progress,
+            failed: &|_| (),
+        };
+        self.resolve_with(cache, terms).await
     }
 
     async fn resolve_with(
         &self,
         cache: &CacheSpec,
-        cancel: &CancellationToken,
-        listener: Listener<'_>,
-        network: bool,
+        terms: Terms<'_>,
     ) -> Result<Vec<Resolved>, Error> {
         check(cache)?;
         let mut found = Vec::with_capacity(cache.artifacts.len());
@@ -156,10 +208,11 @@ impl Resolver {
             let wanted = Wanted {
                 cache,
                 artifact,
-                cancel,
-                listener,
+                cancel: terms.cancel,
+                listener: terms.listener,
+                failed: terms.failed,
             };
-            found.push(self.one(&wanted, network).await?);
+            found.push(self.one(&wanted, terms.network).await?);
         }
         Ok(found)
     }
@@ -235,11 +288,21 @@ impl Resolver {
             Ok((actual, _)) => {
                 let moved = self.set_aside(wanted, &path, "the store", expected, actual)?;
                 tracing::warn!(path = %moved.display(), "stored model file was damaged and is fetched again");
+                let quarantined = Some(moved);
+                wanted.failed(
+                    "the store",
+                    &SourceError::WrongDigest {
+                        expected,
+                        actual,
+                        quarantined,
+                    },
+                );
                 Ok(None)
             }
             Err(Stop::All(error)) => Err(error),
             Err(Stop::Source(error)) => {
                 tracing::warn!(path = %path.display(), %error, "stored model file cannot be read and is fetched again");
+                wanted.failed("the store", &error);
                 Ok(None)
             }
         }
@@ -371,7 +434,7 @@ pub(crate) fn check(cache: &CacheSpec) -> Result<(), Error> {
     }
     let several = cache.artifacts.len() > 1;
     for source in &cache.sources {
-        if let SourceSpec::Http { url } = source
+        if let SourceSpec::Http { url, .. } = source
             && several
             && Url::parse(url).is_ok_and(|url| !url.path().ends_with('/'))
         {

@@ -1,11 +1,13 @@
 //! What is wanted: artifacts by path and digest, and the sources to try. Plain data that any
 //! configuration can be turned into. Refuses paths that could leave the folder they are joined to.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::digest::Digest;
+use crate::place::shown_text;
 
 /// One model (or adapter): its files and where they may come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +39,26 @@ pub enum SourceSpec {
         /// The folder or file as written by the user.
         path: PathBuf,
     },
+    /// A folder that is mounted for this process: the image's own files, or a volume.
+    Mounted {
+        /// How a person calls it: `builtin`, `pvc models/llama`.
+        name: String,
+        /// The folder that holds the artifacts under their paths, or the one file itself.
+        path: PathBuf,
+        /// Where the mount begins, if the file is to be copied into the store because the mount is gone
+        /// when it is served; no link may lead out of it. Absent: the file is used where it lies.
+        copy_from: Option<PathBuf>,
+    },
     /// A URL. One that ends in `/` is a folder to which the artifact's path is appended; any other
-    /// is the file itself. https, or http on loopback.
+    /// is the file itself. https, or http on loopback. Credentials are a bearer token.
     Http {
         /// The URL as written by the user; no user name or password in it.
         url: String,
+        /// Credentials, trust and proxy.
+        access: Access,
     },
-    /// A Hugging Face repository: `{endpoint}/{repo}/resolve/{revision}/{path}`.
+    /// A Hugging Face repository: `{endpoint}/{repo}/resolve/{revision}/{path}`. Credentials are a
+    /// bearer token.
     HuggingFace {
         /// `owner/name`.
         repo: String,
@@ -51,7 +66,65 @@ pub enum SourceSpec {
         revision: String,
         /// A mirror that speaks the same paths; absent: the public hub.
         endpoint: Option<String>,
+        /// Where artifacts have other names in the repository: artifact path to path there.
+        files: BTreeMap<String, String>,
+        /// Credentials, trust and proxy.
+        access: Access,
     },
+    /// A bucket of an S3-compatible store, addressed by path. Credentials are
+    /// `<access key id>:<secret access key>`, optionally `:<session token>`; without any it is anonymous.
+    S3 {
+        /// Address of the store.
+        endpoint: String,
+        /// Name of the bucket.
+        bucket: String,
+        /// Put before the artifact's path, with a `/` between.
+        prefix: Option<String>,
+        /// Region for the signature; absent: `us-east-1`.
+        region: Option<String>,
+        /// Credentials, trust and proxy.
+        access: Access,
+    },
+    /// An OCI artifact in a registry. Credentials are `<user>:<password>`.
+    Oci {
+        /// Registry, repository, and tag or digest.
+        reference: String,
+        /// Credentials, trust and proxy.
+        access: Access,
+    },
+}
+
+/// How a source is reached. Holds names of secrets, never a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Access {
+    /// Where the key is; read anew for every use, so that a rotated key counts at once.
+    pub credentials: Option<Credentials>,
+    /// PEM file of the certificate authorities that alone are trusted; absent: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Proxy for https, by CONNECT. Nothing else reads proxy settings: not the environment.
+    pub proxy: Option<String>,
+}
+
+/// Where a key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// An environment variable of this process.
+    Env(String),
+    /// A file whose trimmed content is the key.
+    File(PathBuf),
+}
+
+impl SourceSpec {
+    /// How it is reached; none for what is on this machine.
+    pub fn access(&self) -> Option<&Access> {
+        match self {
+            Self::File { .. } | Self::Mounted { .. } => None,
+            Self::Http { access, .. }
+            | Self::HuggingFace { access, .. }
+            | Self::S3 { access, .. }
+            | Self::Oci { access, .. } => Some(access),
+        }
+    }
 }
 
 /// A relative path with `/` between its segments; no `.`, `..`, backslash or control character.
@@ -112,23 +185,32 @@ impl fmt::Display for SourceSpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path } => write!(formatter, "file {}", path.display()),
-            Self::Http { url } => write!(formatter, "http {}", crate::place::shown_text(url)),
+            Self::Mounted { name, .. } => formatter.write_str(name),
+            Self::Http { url, .. } => write!(formatter, "http {}", shown_text(url)),
             Self::HuggingFace {
                 repo,
                 revision,
-                endpoint: None,
-            } => write!(formatter, "huggingFace {repo}@{revision}"),
-            Self::HuggingFace {
-                repo,
-                revision,
-                endpoint: Some(endpoint),
+                endpoint,
+                ..
             } => {
-                write!(
-                    formatter,
-                    "huggingFace {repo}@{revision} at {}",
-                    crate::place::shown_text(endpoint)
-                )
+                write!(formatter, "huggingFace {repo}@{revision}")?;
+                match endpoint {
+                    Some(endpoint) => write!(formatter, " at {}", shown_text(endpoint)),
+                    None => Ok(()),
+                }
             }
+            Self::S3 {
+                endpoint,
+                bucket,
+                prefix,
+                ..
+            } => {
+                let prefix = prefix.as_deref().unwrap_or_default();
+                let slash = if prefix.is_empty() { "" } else { "/" };
+                let endpoint = shown_text(endpoint);
+                write!(formatter, "s3 {bucket}{slash}{prefix} at {endpoint}")
+            }
+            Self::Oci { reference, .. } => write!(formatter, "oci {reference}"),
         }
     }
 }
@@ -173,6 +255,7 @@ mod tests {
     fn a_signed_url_is_shown_without_its_secrets() {
         let source = SourceSpec::Http {
             url: "https://bob:hunter2@example.com/m.gguf?sig=hunter2#hunter2".to_owned(),
+            access: Access::default(),
         };
         assert_eq!(source.to_string(), "http https://example.com/m.gguf");
     }

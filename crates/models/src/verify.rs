@@ -49,6 +49,7 @@ impl Resolver {
                 artifact,
                 cancel,
                 listener: progress,
+                failed: &|_| (),
             };
             found.push(self.verify_one(&wanted, artifact).await?);
         }
@@ -132,9 +133,9 @@ impl Resolver {
         source: &SourceSpec,
         expected: Option<Digest>,
     ) -> Result<Resolved, Stop> {
-        let SourceSpec::File { .. } = source else {
+        if source.access().is_some() {
             return Err(SourceError::Offline.into());
-        };
+        }
         let home = self.settings.home.as_deref();
         let Place::Path(path) =
             place(source, &wanted.artifact.path, &self.settings.base_dir, home)?

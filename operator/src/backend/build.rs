@@ -305,7 +305,7 @@ impl Frame<'_> {
             "name": "fetch",
             "image": self.image(),
             "imagePullPolicy": self.images.pull_policy,
-            "args": ["fetch", "--into", MODELS, "--builtin", BUILTIN, "--result", "/dev/termination-log"],
+            "args": ["fetch", "--into", MODELS, "--builtin", BUILTIN, "--link-builtin", "--result", "/dev/termination-log"],
             "env": [{"name": "MESH_FETCH", "value": wanted.to_string()}],
             "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
             "securityContext": Self::security(),

@@ -198,9 +198,12 @@ async fn the_error_names_every_source_and_what_to_do() {
         repo: "o/n".into(),
         revision: "r".into(),
         endpoint: Some(gated.url.clone()),
+        files: std::collections::BTreeMap::new(),
+        access: mesh_models::Access::default(),
     };
     let plain = SourceSpec::Http {
         url: "http://example.com/m.gguf?sig=secret".into(),
+        access: mesh_models::Access::default(),
     };
     let local = SourceSpec::File {
         path: "models".into(),

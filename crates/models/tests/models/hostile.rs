@@ -29,6 +29,7 @@ async fn redirects_are_followed_a_few_times_and_never_to_plaintext() {
     let ask = async |path: &str| {
         let source = SourceSpec::Http {
             url: format!("{}{path}", server.url),
+            access: mesh_models::Access::default(),
         };
         world
             .resolver()

@@ -292,6 +292,7 @@ async fn a_contradictory_cache_is_refused_before_anything_is_tried() {
     let server = Server::of(noise(10, 8));
     let one_file = SourceSpec::Http {
         url: format!("{}/one.gguf", server.url),
+        access: mesh_models::Access::default(),
     };
     for artifacts in [
         vec![],

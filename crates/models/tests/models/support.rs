@@ -75,6 +75,7 @@ impl Server {
     pub(crate) fn source(&self) -> SourceSpec {
         SourceSpec::Http {
             url: format!("{}/", self.url),
+            access: mesh_models::Access::default(),
         }
     }
 }
