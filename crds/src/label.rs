@@ -13,6 +13,11 @@ pub const INJECT: &str = "inferencemesh.dev/inject";
 pub const INJECTED: &str = "inferencemesh.dev/injected";
 /// Label of a namespace whose pods may be confined.
 pub const CONFINE: &str = "inferencemesh.dev/confine";
+/// Label of a namespace: with [`OWN`] it has a mesh of its own, and a mesh of the whole cluster leaves it
+/// alone. Only who may change namespaces can say so.
+pub const MESH: &str = "inferencemesh.dev/mesh";
+/// The value of [`MESH`].
+pub const OWN: &str = "own";
 /// Annotation of a pod or namespace: the lowest level of everything it sends.
 pub const PRIVACY: &str = "inferencemesh.dev/privacy";
 /// Label of the objects that the installation made.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
+use mesh_watch::Scope;
 
 /// Entry of a cluster for applications that speak OpenAI's API.
 #[derive(Debug, Clone, Parser)]
@@ -18,6 +19,9 @@ pub(crate) struct Args {
     /// Namespace of the mesh itself: its backends serve everybody, its policies may select everybody.
     #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
     pub(crate) mesh_namespace: String,
+    /// How far it reaches: `cluster`, or `namespaced` for its own namespace and no node.
+    #[arg(long, env = "MESH_SCOPE", default_value_t)]
+    pub(crate) scope: Scope,
     /// Further namespaces whose Secrets may be read for backends declared there, separated by commas.
     #[arg(long, env = "MESH_CREDENTIAL_NAMESPACES", value_delimiter = ',')]
     pub(crate) credential_namespaces: Vec<String>,

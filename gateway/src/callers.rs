@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{Api, Client, ResourceExt};
 use mesh_core::Caller;
 use mesh_dataplane::{ApiKeys, Callers};
 use mesh_identity::{AUDIENCE, TokenVerifier};
 use mesh_runtime::Shutdown;
+use mesh_watch::Scope;
 use serde::Deserialize;
 
 use crate::watch::Cluster;
@@ -29,15 +30,17 @@ type Labels = BTreeMap<String, BTreeMap<String, String>>;
 #[derive(Debug)]
 pub(crate) struct ClusterCallers {
     mesh_namespace: String,
+    scope: Scope,
     verifier: ArcSwapOption<TokenVerifier>,
     keys: ArcSwapOption<ApiKeys>,
     namespaces: ArcSwapOption<Labels>,
 }
 
 impl ClusterCallers {
-    pub(crate) fn new(mesh_namespace: &str) -> Self {
+    pub(crate) fn new(mesh_namespace: &str, scope: Scope) -> Self {
         Self {
             mesh_namespace: mesh_namespace.to_owned(),
+            scope,
             verifier: ArcSwapOption::empty(),
             keys: ArcSwapOption::empty(),
             namespaces: ArcSwapOption::empty(),
@@ -52,6 +55,11 @@ impl ClusterCallers {
     /// Labels by which policies select a namespace.
     pub(crate) fn set_namespaces(&self, labels: Labels) {
         self.namespaces.store(Some(Arc::new(labels)));
+    }
+
+    /// A mesh of one namespace serves that one: it cannot see by which labels policies select others.
+    fn serves(&self, namespace: &str) -> bool {
+        self.scope == Scope::Cluster || namespace == self.mesh_namespace
     }
 
     fn labels(&self, namespace: &str) -> BTreeMap<String, String> {
@@ -82,6 +90,13 @@ impl Callers for ClusterCallers {
                 return None;
             }
         };
+        if !self.serves(&account.namespace) {
+            tracing::debug!(
+                reason = "ForeignNamespace",
+                "a caller of another namespace was refused"
+            );
+            return None;
+        }
         Some(Caller {
             tenant_labels: self.labels(&account.namespace),
             subject: format!("serviceaccount:{}:{}", account.namespace, account.name),
@@ -98,19 +113,9 @@ pub(crate) fn keep(
     cluster: &Cluster,
     shutdown: &Shutdown,
 ) {
-    let (labels, cluster, mut changed) = (Arc::clone(callers), cluster.clone(), cluster.changed());
-    let token = shutdown.token.clone();
-    shutdown.spawn(async move {
-        let follow = async {
-            loop {
-                labels.set_namespaces(cluster.namespace_labels());
-                if changed.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        token.run_until_cancelled(follow).await;
-    });
+    if callers.scope == Scope::Cluster {
+        follow_labels(callers, cluster, shutdown);
+    }
     let (callers, token) = (Arc::clone(callers), shutdown.token.clone());
     shutdown.spawn(async move {
         let refresh = async {
@@ -124,7 +129,38 @@ pub(crate) fn keep(
     });
 }
 
+fn follow_labels(callers: &Arc<ClusterCallers>, cluster: &Cluster, shutdown: &Shutdown) {
+    let (labels, cluster, mut changed) = (Arc::clone(callers), cluster.clone(), cluster.changed());
+    let token = shutdown.token.clone();
+    shutdown.spawn(async move {
+        let follow = async {
+            loop {
+                labels.set_namespaces(cluster.namespace_labels());
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        token.run_until_cancelled(follow).await;
+    });
+}
+
+/// Labels of the own namespace, which a Role can let one read by name.
+async fn own_labels(callers: &ClusterCallers, client: &Client) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    match namespaces.get(&callers.mesh_namespace).await {
+        Ok(namespace) => callers.set_namespaces(BTreeMap::from([(
+            namespace.name_any(),
+            namespace.labels().clone(),
+        )])),
+        Err(error) => tracing::warn!(%error, "could not read the labels of the namespace"),
+    }
+}
+
 async fn refresh(callers: &ClusterCallers, client: &Client) {
+    if callers.scope == Scope::Namespaced {
+        own_labels(callers, client).await;
+    }
     match verifier(client).await {
         Ok(verifier) => callers.verifier.store(Some(Arc::new(verifier))),
         Err(error) => tracing::warn!(%error, "could not read the keys of the API server"),

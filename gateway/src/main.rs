@@ -65,7 +65,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         shared: true,
         ..ClientOptions::default()
     })?);
-    let callers = Arc::new(ClusterCallers::new(&args.mesh_namespace));
+    let callers = Arc::new(ClusterCallers::new(&args.mesh_namespace, args.scope));
     let snapshots = SnapshotStore::new(Snapshot::empty(&args.mesh_namespace, Timestamp::now()));
     let dataplane = Dataplane::new(Parts {
         config: Config {
@@ -81,7 +81,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         shutdown: shutdown.token.clone(),
         clock: clock::system_clock(),
     })?;
-    let cluster = Cluster::watch(&client, &shutdown);
+    let cluster = Cluster::watch(&client, &shutdown, (args.scope, &args.mesh_namespace));
     callers::keep(&callers, client.clone(), &cluster, &shutdown);
     let secrets = Secrets::new(client, &args, backends);
     translate::keep(

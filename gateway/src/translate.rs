@@ -19,6 +19,7 @@ use mesh_crds::{
 };
 use mesh_dataplane::SnapshotStore;
 use mesh_runtime::Shutdown;
+use mesh_watch::Scope;
 use serde_json::{Value, json};
 
 use crate::secrets::Secrets;
@@ -68,6 +69,7 @@ pub(crate) fn keep(
 /// Everything that is declared at one moment.
 struct Seen {
     objects: Vec<Arc<DynamicObject>>,
+    scope: Scope,
     policies: Vec<Arc<DynamicObject>>,
     revisions: Vec<Arc<ControllerRevision>>,
     pods: PodMap,
@@ -75,11 +77,12 @@ struct Seen {
 
 impl Seen {
     fn new(cluster: &Cluster) -> Self {
-        let mut objects = cluster.caches.state();
-        objects.extend(cluster.backends.state());
+        let mut objects = cluster.declared(&cluster.caches);
+        objects.extend(cluster.declared(&cluster.backends));
         Self {
             objects,
-            policies: cluster.policies.state(),
+            scope: cluster.scope,
+            policies: cluster.declared(&cluster.policies),
             revisions: cluster.revisions.state(),
             pods: pods(&cluster.slices.state(), &cluster.nodes.state()),
         }
@@ -110,8 +113,11 @@ impl Seen {
                 .find(|policy| object_file(policy) == document.file())?;
             read(policy, &stand_in(policy), &[(label::STAND_IN, "true")])
         };
-        let (converted, problems) = to_snapshot_lenient(documents, &input, &stricter);
+        let (mut converted, problems) = to_snapshot_lenient(documents, &input, &stricter);
         tell(&problems);
+        if self.scope == Scope::Namespaced {
+            converted.snapshot.forget_nodes();
+        }
         converted.snapshot
     }
 

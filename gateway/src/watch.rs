@@ -1,6 +1,7 @@
 //! What the cluster declares and the gateway looks at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Namespace, Node};
@@ -10,7 +11,7 @@ use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use mesh_crds::{InferenceBackend, ModelCache, SovereigntyPolicy, label};
 use mesh_runtime::Shutdown;
-use mesh_watch::{Progress, Watches};
+use mesh_watch::{Progress, Scope, Watches};
 use tokio::sync::watch;
 
 /// Everything that is watched. Cheap to clone.
@@ -25,24 +26,32 @@ pub(crate) struct Cluster {
     pub(crate) slices: Store<EndpointSlice>,
     pub(crate) nodes: Store<Node>,
     namespaces: Store<Namespace>,
+    pub(crate) scope: Scope,
     progress: Progress,
 }
 
 impl Cluster {
-    pub(crate) fn watch(client: &Client, shutdown: &Shutdown) -> Self {
+    /// Looks at `namespace` only, if that is the scope.
+    pub(crate) fn watch(
+        client: &Client,
+        shutdown: &Shutdown,
+        (scope, namespace): (Scope, &str),
+    ) -> Self {
         let watches = Watches::new(
             client.clone(),
             shutdown.tracker.clone(),
             shutdown.token.clone(),
-        );
+        )
+        .within(scope, namespace);
         Self {
             caches: watches.raw::<ModelCache>(),
             backends: watches.raw::<InferenceBackend>(),
             policies: watches.raw::<SovereigntyPolicy>(),
             revisions: watches.labeled(label::POLICY),
             slices: watches.labeled(label::BACKEND),
-            nodes: watches.labeled(""),
-            namespaces: watches.labeled(""),
+            nodes: watches.of_cluster(""),
+            namespaces: watches.of_cluster(""),
+            scope,
             progress: watches.progress(),
         }
     }
@@ -55,6 +64,22 @@ impl Cluster {
     /// What is not known yet.
     pub(crate) fn missing(&self) -> Vec<String> {
         self.progress.missing()
+    }
+
+    /// Objects of one of the kinds, but not those of namespaces with a mesh of their own.
+    pub(crate) fn declared(&self, store: &Store<DynamicObject>) -> Vec<Arc<DynamicObject>> {
+        let own = |namespace: &Arc<Namespace>| {
+            namespace.labels().get(label::MESH).map(String::as_str) == Some(label::OWN)
+        };
+        let namespaces = self.namespaces.state();
+        let others: BTreeSet<String> = namespaces
+            .iter()
+            .filter(|namespace| own(namespace))
+            .map(|namespace| namespace.name_any())
+            .collect();
+        let mut all = store.state();
+        all.retain(|object| !object.namespace().is_some_and(|one| others.contains(&one)));
+        all
     }
 
     /// Labels of all namespaces.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use mesh_watch::Scope;
 
 /// Makes a cluster match the objects of inferencemesh.dev.
 #[derive(Debug, Parser)]
@@ -35,6 +36,9 @@ pub(crate) struct Run {
     /// Namespace of the mesh itself.
     #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
     pub(crate) mesh_namespace: String,
+    /// How far it reaches: `cluster`, or `namespaced` for its own namespace and no node.
+    #[arg(long, env = "MESH_SCOPE", default_value_t)]
+    pub(crate) scope: Scope,
     /// Address of metrics and health.
     #[arg(long, env = "MESH_ADMIN_LISTEN", default_value = "0.0.0.0:8081")]
     pub(crate) admin_listen: SocketAddr,
@@ -67,4 +71,10 @@ pub(crate) struct Uninstall {
     /// Namespace of the mesh itself.
     #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
     pub(crate) mesh_namespace: String,
+    /// How far it reached: `cluster` or `namespaced`.
+    #[arg(long, env = "MESH_SCOPE", default_value_t)]
+    pub(crate) scope: Scope,
+    /// Also delete the volumes with models.
+    #[arg(long, env = "MESH_DELETE_VOLUMES")]
+    pub(crate) delete_volumes: bool,
 }

@@ -18,6 +18,7 @@ use mesh_crds::{
     node_evidence, object_file, to_snapshot_lenient,
 };
 use mesh_routing::{derive, join};
+use mesh_watch::Scope;
 use serde_json::Value;
 
 use crate::apply::{Error, Writer};
@@ -161,8 +162,11 @@ impl Pass {
     }
 
     fn look(&self) -> Seen {
+        let others = self.world.own_meshes();
         let read = |store: &Store<DynamicObject>| -> Vec<Read> {
-            store.state().into_iter().map(Read::new).collect()
+            let mut all = store.state();
+            all.retain(|object| !object.namespace().is_some_and(|own| others.contains(&own)));
+            all.into_iter().map(Read::new).collect()
         };
         let (caches, backends, policies) = (
             read(&self.world.caches),
@@ -194,7 +198,10 @@ impl Pass {
             .flatten()
             .filter_map(|read| read.document.clone())
             .collect();
-        let (converted, problems) = to_snapshot_lenient(documents, &input, &|_| None);
+        let (mut converted, problems) = to_snapshot_lenient(documents, &input, &|_| None);
+        if self.options.scope == Scope::Namespaced {
+            converted.snapshot.forget_nodes();
+        }
         let everybody = Caller::local(&self.options.mesh_namespace);
         Seen {
             caches,

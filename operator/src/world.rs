@@ -1,9 +1,10 @@
 //! Everything the operator looks at, kept in memory.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
-use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::DynamicObject;
@@ -13,7 +14,7 @@ use mesh_crds::{
     Document, InferenceBackend, ModelCache, Object, Parsed, SovereigntyPolicy, label, parse_object,
 };
 use mesh_runtime::Shutdown;
-use mesh_watch::{Progress, Watches};
+use mesh_watch::{Progress, Scope, Watches};
 use tokio::sync::watch;
 
 /// Label and value of everything that the operator makes.
@@ -27,6 +28,7 @@ pub(crate) struct World {
     pub(crate) policies: Store<DynamicObject>,
     pub(crate) revisions: Store<ControllerRevision>,
     pub(crate) nodes: Store<Node>,
+    pub(crate) namespaces: Store<Namespace>,
     pub(crate) pods: Store<Pod>,
     pub(crate) deployments: Store<Deployment>,
     pub(crate) services: Store<Service>,
@@ -37,19 +39,26 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn watch(client: &Client, shutdown: &Shutdown) -> Self {
+    /// Looks at `namespace` only, if that is the scope.
+    pub(crate) fn watch(
+        client: &Client,
+        shutdown: &Shutdown,
+        (scope, namespace): (Scope, &str),
+    ) -> Self {
         let watches = Watches::new(
             client.clone(),
             shutdown.tracker.clone(),
             shutdown.token.clone(),
-        );
+        )
+        .within(scope, namespace);
         let managed = format!("{}={}", MANAGED.0, MANAGED.1);
         Self {
             caches: watches.raw::<ModelCache>(),
             backends: watches.raw::<InferenceBackend>(),
             policies: watches.raw::<SovereigntyPolicy>(),
             revisions: watches.labeled(label::POLICY),
-            nodes: watches.labeled(""),
+            nodes: watches.of_cluster(""),
+            namespaces: watches.of_cluster(""),
             pods: watches.labeled(label::BACKEND),
             deployments: watches.labeled(&managed),
             services: watches.labeled(&managed),
@@ -65,10 +74,24 @@ impl World {
         self.progress.changed()
     }
 
+    /// Namespaces with a mesh of their own, which a mesh of the whole cluster leaves alone.
+    pub(crate) fn own_meshes(&self) -> BTreeSet<String> {
+        let all = self.namespaces.state();
+        all.iter()
+            .filter(|namespace| has_own_mesh(&***namespace))
+            .map(|namespace| namespace.name_any())
+            .collect()
+    }
+
     /// What is not known yet.
     pub(crate) fn missing(&self) -> Vec<String> {
         self.progress.missing()
     }
+}
+
+/// True if a namespace says that it has a mesh of its own.
+pub(crate) fn has_own_mesh(namespace: &impl ResourceExt) -> bool {
+    namespace.labels().get(label::MESH).map(String::as_str) == Some(label::OWN)
 }
 
 /// An object of one of the kinds, through the same door as files: schema, rules, and what a cluster does

@@ -31,6 +31,20 @@ impl Snapshot {
         }
     }
 
+    /// Where nodes cannot be looked at, what policies claim of them counts for nothing: a pod is on rented
+    /// hardware at best.
+    pub fn forget_nodes(&mut self) {
+        for policy in &mut self.policies {
+            let claims = |ownership: &crate::policy::Ownership| ownership.nodes.is_some();
+            if policy.ownership.as_ref().is_some_and(claims) {
+                let ownership = &mut Arc::make_mut(policy).ownership;
+                if let Some(ownership) = ownership {
+                    ownership.nodes = None;
+                }
+            }
+        }
+    }
+
     /// Finds a backend.
     pub fn backend(&self, id: &BackendId) -> Option<&Arc<Backend>> {
         self.backends.iter().find(|backend| backend.id == *id)

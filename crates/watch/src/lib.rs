@@ -1,7 +1,10 @@
 //! What a cluster declares, kept in memory by watches. What was known stays known while the API server is
 //! away; whoever reads is told of every change, and of what has not been listed yet.
 //!
-//! Refuses: writing anything, and knowing what objects mean.
+//! Refuses: writing anything, knowing what objects mean, and in an installation of one namespace to look
+//! at anything else.
+
+mod scope;
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -10,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use kube::api::{Api, ApiResource, DynamicObject};
+use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
@@ -18,9 +22,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use scope::Scope;
+
 /// Starts watches and counts those that have not told everything yet.
 pub struct Watches {
     client: Client,
+    /// The only namespace that is looked at; none = all.
+    namespace: Option<String>,
     tracker: TaskTracker,
     stop: CancellationToken,
     changed: Arc<watch::Sender<u64>>,
@@ -56,11 +64,19 @@ impl Watches {
     pub fn new(client: Client, tracker: TaskTracker, stop: CancellationToken) -> Self {
         Self {
             client,
+            namespace: None,
             tracker,
             stop,
             changed: Arc::new(watch::channel(0).0),
             unsynced: Arc::default(),
         }
+    }
+
+    /// Looks at `namespace` only, if that is the scope.
+    #[must_use]
+    pub fn within(mut self, scope: Scope, namespace: &str) -> Self {
+        self.namespace = (scope == Scope::Namespaced).then(|| namespace.to_owned());
+        self
     }
 
     /// How far they have come.
@@ -72,24 +88,58 @@ impl Watches {
     }
 
     /// Objects of kind `K` as they came: one that cannot be read must not hide the others.
-    pub fn raw<K: Resource<DynamicType = ()>>(&self) -> Store<DynamicObject> {
-        let resource = ApiResource::erase::<K>(&());
-        let api = Api::all_with(self.client.clone(), &resource);
-        self.start(api, watcher::Config::default(), resource)
+    pub fn raw<K>(&self) -> Store<DynamicObject>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        self.dynamic(ApiResource::erase::<K>(&()), "")
+    }
+
+    /// Objects of a kind that no type here knows, with this label (a selector; empty = all).
+    pub fn dynamic(&self, resource: ApiResource, selector: &str) -> Store<DynamicObject> {
+        let client = self.client.clone();
+        let api = match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+            None => Api::all_with(client, &resource),
+        };
+        self.start(api, config(selector), resource)
     }
 
     /// Objects of kind `K` that have this label (a selector; empty = all).
     pub fn labeled<K>(&self, selector: &str) -> Store<K>
     where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
     {
-        let config = watcher::Config::default();
-        let config = if selector.is_empty() {
-            config
-        } else {
-            config.labels(selector)
+        let client = self.client.clone();
+        let api = match &self.namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
         };
-        self.start(Api::all(self.client.clone()), config, ())
+        self.start(api, config(selector), ())
+    }
+
+    /// Objects of a kind that lives in no namespace. An installation of one namespace has no right to
+    /// them: there are none.
+    pub fn of_cluster<K>(&self, selector: &str) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        if self.namespace.is_some() {
+            return reflector::store::Writer::new(()).as_reader();
+        }
+        self.start(Api::all(self.client.clone()), config(selector), ())
     }
 
     fn start<K>(&self, api: Api<K>, config: watcher::Config, kind: K::DynamicType) -> Store<K>
@@ -124,5 +174,13 @@ impl Watches {
             stop.run_until_cancelled(follow).await;
         });
         store
+    }
+}
+
+fn config(selector: &str) -> watcher::Config {
+    if selector.is_empty() {
+        watcher::Config::default()
+    } else {
+        watcher::Config::default().labels(selector)
     }
 }
