@@ -220,3 +220,16 @@ fn keys(secret: &Secret) -> Option<ApiKeys> {
     }
     ApiKeys::parse(&text).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mesh_of_one_namespace_serves_its_own_and_one_of_the_cluster_everybody() {
+        let narrow = ClusterCallers::new("team", Scope::Namespaced);
+        assert!(narrow.serves("team") && !narrow.serves("other") && !narrow.serves(""));
+        let wide = ClusterCallers::new("mesh-system", Scope::Cluster);
+        assert!(wide.serves("team") && wide.serves("mesh-system"));
+    }
+}

@@ -78,11 +78,7 @@ async fn run(options: Run, client: kube::Client) -> anyhow::Result<()> {
     let bootstrap = bootstrap::read(options.bootstrap.as_deref())?;
     let shutdown = Shutdown::new();
     let metrics = Metrics::default();
-    let world = World::watch(
-        &client,
-        &shutdown,
-        (options.scope, &options.mesh_namespace),
-    );
+    let world = World::watch(&client, &shutdown, (options.scope, &options.mesh_namespace));
     let lease = Lease::new(client.clone(), &options, metrics.clone());
 
     let mut registry = Registry::with_prefix("mesh_operator");

@@ -1,18 +1,21 @@
 //! `mesh-operator uninstall`: what a release leaves behind when its chart goes. Workers and what belongs
-//! to them go; the objects of the kinds stay, they are the user's.
+//! to them go; the objects of the kinds stay, they are the user's, and so do volumes unless asked.
+//!
+//! Refuses to touch what the operator did not make, and namespaces with a mesh of their own.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
-use kube::core::NamespaceResourceScope;
-use kube::{Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::{Client, ResourceExt};
+use mesh_crds::label;
+use mesh_watch::Scope;
 use serde_json::json;
-use std::time::Duration;
 
 use crate::args::Uninstall;
 use crate::world::MANAGED;
@@ -20,6 +23,38 @@ use crate::world::MANAGED;
 /// Name of the operator's Deployment and of its Lease.
 const OPERATOR: &str = "mesh-operator";
 const OURS: &str = "app.kubernetes.io/part-of=inference-mesh";
+/// Group, version, kind and plural of everything that the operator makes and that goes with it: first
+/// what makes pods. Accepted policies (ControllerRevisions) belong to policies, which stay.
+const CHILDREN: [(&str, &str, &str, &str); 10] = [
+    ("batch", "v1", "CronJob", "cronjobs"),
+    ("batch", "v1", "Job", "jobs"),
+    ("apps", "v1", "Deployment", "deployments"),
+    ("apps", "v1", "StatefulSet", "statefulsets"),
+    (
+        "resource.k8s.io",
+        "v1",
+        "ResourceClaimTemplate",
+        "resourceclaimtemplates",
+    ),
+    ("", "v1", "Service", "services"),
+    (
+        "policy",
+        "v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+    ),
+    (
+        "networking.k8s.io",
+        "v1",
+        "NetworkPolicy",
+        "networkpolicies",
+    ),
+    ("", "v1", "ConfigMap", "configmaps"),
+    ("", "v1", "ServiceAccount", "serviceaccounts"),
+];
+/// Volumes that hold models: only if asked.
+const VOLUMES: (&str, &str, &str, &str) =
+    ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims");
 
 /// Longest wait for the operator to end.
 const END: Duration = Duration::from_mins(1);
@@ -27,23 +62,53 @@ const LOOK: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(client: &Client, options: &Uninstall) -> anyhow::Result<()> {
     stop(client, &options.mesh_namespace).await?;
-    // First what would refuse the rest.
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
-    for binding in bindings
-        .list_metadata(&ListParams::default().labels(OURS))
-        .await?
-    {
-        bindings
-            .delete(&binding.name_any(), &DeleteParams::default())
-            .await?;
+    let left_alone = match options.scope {
+        Scope::Namespaced => BTreeSet::new(),
+        Scope::Cluster => {
+            // First what would refuse the rest.
+            remove_bindings(client).await?;
+            own_meshes(client).await?
+        }
+    };
+    let reach = Reach {
+        client,
+        namespace: (options.scope == Scope::Namespaced).then_some(&options.mesh_namespace),
+        left_alone,
+    };
+    for child in CHILDREN {
+        reach.remove(child).await?;
     }
-    remove::<Deployment>(client).await?;
-    remove::<Service>(client).await?;
-    remove::<PodDisruptionBudget>(client).await?;
-    remove::<NetworkPolicy>(client).await?;
-    remove::<ServiceAccount>(client).await?;
-    tracing::info!("everything that was made for the objects is removed; the objects stay");
+    if options.delete_volumes {
+        reach.remove(VOLUMES).await?;
+    }
+    tracing::info!(
+        scope = %options.scope,
+        "everything that was made for the objects is removed; the objects stay"
+    );
     Ok(())
+}
+
+async fn remove_bindings(client: &Client) -> kube::Result<()> {
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    let ours = ListParams::default().labels(OURS);
+    for binding in bindings.list_metadata(&ours).await? {
+        gone(
+            bindings
+                .delete(&binding.name_any(), &DeleteParams::default())
+                .await,
+        )?;
+    }
+    Ok(())
+}
+
+/// Namespaces with a mesh of their own.
+async fn own_meshes(client: &Client) -> kube::Result<BTreeSet<String>> {
+    let selector = format!("{}={}", label::MESH, label::OWN);
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let found = namespaces
+        .list_metadata(&ListParams::default().labels(&selector))
+        .await?;
+    Ok(found.iter().map(ResourceExt::name_any).collect())
 }
 
 /// Ends the operator, which would make everything again: no replica of it, and nobody leads.
@@ -78,28 +143,56 @@ async fn stop(client: &Client, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn remove<K>(client: &Client) -> kube::Result<()>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
-{
-    let all: Api<K> = Api::all(client.clone());
-    let selector = format!("{}={}", MANAGED.0, MANAGED.1);
-    for object in all
-        .list_metadata(&ListParams::default().labels(&selector))
-        .await?
-    {
-        let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-        match api
-            .delete(&object.name_any(), &DeleteParams::foreground())
+/// Where it looks.
+struct Reach<'a> {
+    client: &'a Client,
+    /// The only namespace; none = all but those left alone.
+    namespace: Option<&'a String>,
+    left_alone: BTreeSet<String>,
+}
+
+impl Reach<'_> {
+    async fn remove(
+        &self,
+        (group, version, kind, plural): (&str, &str, &str, &str),
+    ) -> kube::Result<()> {
+        let gvk = GroupVersionKind::gvk(group, version, kind);
+        let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
+        let client = || self.client.clone();
+        let all: Api<DynamicObject> = match self.namespace {
+            Some(namespace) => Api::namespaced_with(client(), namespace, &resource),
+            None => Api::all_with(client(), &resource),
+        };
+        let selector = format!("{}={}", MANAGED.0, MANAGED.1);
+        let found = match all
+            .list_metadata(&ListParams::default().labels(&selector))
             .await
         {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Ok(found) => found.items,
+            // This cluster does not serve that group.
+            Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
             Err(error) => return Err(error),
+        };
+        for object in found {
+            let namespace = object.namespace().unwrap_or_default();
+            if self.left_alone.contains(&namespace) {
+                continue;
+            }
+            let api: Api<DynamicObject> = Api::namespaced_with(client(), &namespace, &resource);
+            gone(
+                api.delete(&object.name_any(), &DeleteParams::foreground())
+                    .await,
+            )?;
         }
+        Ok(())
     }
-    Ok(())
+}
+
+/// What is no longer there is gone as well.
+fn gone<T>(outcome: kube::Result<T>) -> kube::Result<()> {
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error),
+    }
 }

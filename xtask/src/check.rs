@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::context::Context;
 use crate::process::{Tally, output, succeeds};
-use crate::{generate, layering, tidy};
+use crate::{chart, generate, layering, tidy};
 
 /// Must be nowhere in what is built, direct or not.
 const BANNED_BUILDS: &[&str] = &["ring", "openssl", "openssl-sys", "native-tls", "serde_yaml"];
@@ -35,6 +35,7 @@ pub(crate) fn all(context: &Context) -> Result<Tally> {
     );
     note("layers", report(&layers(context)?));
     note("tidiness", report(&tidy::violations(context)?));
+    note("chart", report(&chart::violations(&context.root)?));
     note("banned builds", report(&banned(context)?));
     let mut clippy = context.shared_cargo();
     clippy

@@ -13,11 +13,11 @@ use crate::context::Context;
 use crate::model::{self, hex};
 use crate::process::{output, run};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 const REGISTRY: &str = "inferencemesh.local";
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Programs that become images of the same name.
-const PROGRAMS: [(&str, &str); 4] = [
+pub(crate) const PROGRAMS: [(&str, &str); 4] = [
     ("operator", "mesh-operator"),
     ("gateway", "mesh-gateway"),
     ("worker", "mesh-worker"),
@@ -26,7 +26,10 @@ const PROGRAMS: [(&str, &str); 4] = [
 /// Largest compressed image without a model, in bytes.
 const LARGEST: u64 = 20 << 20;
 /// Certificate authorities of the machine that builds, for clouds.
-const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub(crate) const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Who runs in a container: nobody that has a name or owns anything.
+pub(crate) const USER: &str = mesh_cluster::NOBODY;
 
 /// Builds all images into `out`.
 pub(crate) fn build(context: &Context, out: &Path) -> Result<()> {
@@ -92,6 +95,7 @@ fn image(name: &str, file: &Path, program: &str, model: Option<&Path>, out: &Pat
     let mark = out.join(format!("{name}.inputs"));
     let mut hasher = Sha256::new();
     hasher.update(fs::read(file)?);
+    hasher.update(fs::read(AUTHORITIES).unwrap_or_default());
     hasher.update(
         model
             .map(|model| model.display().to_string())

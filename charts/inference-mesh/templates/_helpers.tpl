@@ -1,3 +1,12 @@
+{{/* What cannot be meant together. */}}
+{{- define "mesh.check" -}}
+{{- if eq .Values.scope "namespaced" }}
+{{- if .Values.gateway.credentialNamespaces }}
+{{- fail "gateway.credentialNamespaces: an installation of scope namespaced reads Secrets of its own namespace only; leave it empty, or use scope cluster" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Labels of everything; call with (dict "root" $ "component" "gateway"). */}}
 {{- define "mesh.labels" -}}
 {{ include "mesh.selector" . }}
@@ -61,6 +70,8 @@ topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
     whenUnsatisfiable: ScheduleAnyway
+    # Those of one rollout among themselves.
+    matchLabelKeys: [pod-template-hash]
     labelSelector:
       matchLabels:
         {{- include "mesh.selector" . | nindent 8 }}
@@ -72,4 +83,40 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
+{{- end }}
+
+{{/* How far a role reaches: the cluster, or the namespace of the release. Call each of the three with
+     (dict "root" $ "name" "mesh-gateway"). */}}
+{{- define "mesh.wideRole" }}
+{{- if eq .root.Values.scope "cluster" }}
+kind: ClusterRole
+metadata:
+  name: {{ .name }}
+{{- else }}
+kind: Role
+metadata:
+  name: {{ .name }}-objects
+  namespace: {{ .root.Release.Namespace }}
+{{- end }}
+{{- end }}
+
+{{- define "mesh.wideRoleBinding" }}
+{{- if eq .root.Values.scope "cluster" }}
+kind: ClusterRoleBinding
+metadata:
+  name: {{ .name }}
+{{- else }}
+kind: RoleBinding
+metadata:
+  name: {{ .name }}-objects
+  namespace: {{ .root.Release.Namespace }}
+{{- end }}
+{{- end }}
+
+{{- define "mesh.wideRoleRef" -}}
+{{- if eq .root.Values.scope "cluster" -}}
+{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {{ .name }}}
+{{- else -}}
+{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ .name }}-objects}
+{{- end -}}
 {{- end }}

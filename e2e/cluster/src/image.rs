@@ -18,6 +18,9 @@ const DNS: &str = "inferencemesh.test/coredns:1";
 const PAUSE_SOURCE: &str = "#include <signal.h>\n#include <unistd.h>\nstatic void end(int s) { _exit(0); }\n\
 int main(void) { signal(SIGTERM, end); signal(SIGINT, end); for (;;) pause(); }\n";
 
+/// User and group of every image.
+pub const NOBODY: &str = "65532:65532";
+
 /// An image to build.
 #[derive(Debug, Clone, Default)]
 pub struct Image {
@@ -72,7 +75,6 @@ impl Buildah<'_> {
 
     fn configure(&self, container: &str, image: &Image) -> Result<()> {
         let entrypoint = json!([image.entrypoint]).to_string();
-        let user = "65532:65532";
         let mut config = vec![
             "config",
             "--entrypoint",
@@ -80,7 +82,7 @@ impl Buildah<'_> {
             "--cmd",
             "",
             "--user",
-            user,
+            NOBODY,
         ];
         let labels: Vec<String> = image
             .labels
@@ -207,4 +209,64 @@ pub(crate) fn dns_objects() -> Value {
         {"apiVersion": "v1", "kind": "Service", "metadata": meta("kube-dns"), "spec": {"clusterIP": "10.0.0.10", "selector": labels, "ports": [
             {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]}},
     ]})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of an archive, as text.
+    fn member(archive: &Path, name: &str) -> String {
+        run(Command::new("tar").arg("-xOf").arg(archive).arg(name)).unwrap()
+    }
+
+    fn blob(archive: &Path, descriptor: &Value) -> Value {
+        let digest = descriptor["digest"].as_str().unwrap();
+        let path = format!("blobs/{}", digest.replace(':', "/"));
+        serde_json::from_str(&member(archive, &path)).unwrap()
+    }
+
+    #[test]
+    fn the_same_files_give_the_same_image_which_is_nobodys_and_has_no_shell() {
+        if tool::packages_for_images().is_err() {
+            assert!(std::env::var("CI").is_err(), "no image can be built here");
+            println!("skipped: no image can be built here");
+            return;
+        }
+        let folder = std::env::temp_dir().join(format!("mesh-image-{}", std::process::id()));
+        let manifests: Vec<(Value, Value)> = ["one", "two"]
+            .map(|name| {
+                let folder = folder.join(name);
+                fs::create_dir_all(&folder).unwrap();
+                // Written twice: neither time nor place may matter.
+                let program = folder.join("program");
+                fs::write(&program, "a program").unwrap();
+                let image = Image {
+                    name: String::from("inferencemesh.test/same:1"),
+                    files: vec![(program, String::from("/program"), String::from("0555"))],
+                    entrypoint: String::from("/program"),
+                    labels: vec![(String::from("title"), String::from("same"))],
+                };
+                let archive = folder.join("image.tar");
+                build_image(&image, &archive).unwrap();
+                let index: Value = serde_json::from_str(&member(&archive, "index.json")).unwrap();
+                let manifest = blob(&archive, &index["manifests"][0]);
+                let config = blob(&archive, &manifest["config"]);
+                (index["manifests"][0]["digest"].clone(), config)
+            })
+            .into();
+        fs::remove_dir_all(&folder).unwrap();
+        let [(first, config), (second, _)] = &manifests[..] else {
+            panic!("two images")
+        };
+        assert_eq!(first, second, "the same files, another digest");
+        let config = &config["config"];
+        assert_eq!(config["User"], NOBODY, "{config}");
+        assert_eq!(config["Entrypoint"], json!(["/program"]), "{config}");
+        assert_eq!(config["Labels"]["title"], "same", "{config}");
+        assert!(
+            config["Cmd"].as_array().is_none_or(Vec::is_empty),
+            "{config}"
+        );
+    }
 }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub use image::{Image, build_image};
+pub use image::{Image, NOBODY, build_image};
 use serde_json::Value;
 
 use crate::certificate::Authority;

@@ -3,5 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod floor;
 pub(crate) mod install;
+pub(crate) mod memory;
+pub(crate) mod namespaced;
 pub(crate) mod rights;
 pub(crate) mod serve;

@@ -38,6 +38,10 @@ const CHAPTERS: &[Chapter] = &[
     ),
     ("the_samples_become_ready", chapter::install::samples),
     (
+        "operator_and_gateway_are_small_when_nothing_happens",
+        chapter::memory::idle,
+    ),
+    (
         "an_application_pod_gets_the_models_answer_through_the_gateway",
         chapter::ask::answer,
     ),
@@ -78,6 +82,10 @@ const CHAPTERS: &[Chapter] = &[
     (
         "a_namespace_with_backends_can_be_deleted",
         chapter::floor::namespace,
+    ),
+    (
+        "a_second_release_keeps_to_its_namespace_and_nothing_there_counts_as_owned",
+        chapter::namespaced::beside,
     ),
     (
         "rights_granted_are_rights_used",

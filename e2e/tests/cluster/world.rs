@@ -50,7 +50,7 @@ impl World {
         let cluster = Cluster::start(&Options {
             tier: Tier::Nodes,
             nodes: 1,
-            name: String::from("e2e"),
+            name: std::env::var("MESH_CLUSTER_NAME").unwrap_or_else(|_| String::from("e2e")),
             ..Options::default()
         })?;
         for image in IMAGES {

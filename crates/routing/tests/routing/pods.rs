@@ -143,6 +143,25 @@ fn a_backend_on_rented_nodes_alone_is_refused_to_restricted_requests() {
 }
 
 #[test]
+fn where_nodes_cannot_be_seen_a_claim_on_them_owns_nothing_even_before_a_pod_is_there() {
+    let owned = || pod(1, Some(node("", &[("owned", "true")])));
+    for pods in [Vec::new(), vec![owned()]] {
+        let mut world = World::new([in_pods(pods)], [owning()]);
+        world.snapshot.forget_nodes();
+        assert_eq!(world.policy().ownership().nodes, None);
+        let decided = world.ask("auto", Restricted);
+        assert_eq!(
+            refused(&decided.decision, "local"),
+            Some(Constraint::MinimumClass)
+        );
+        assert!(planned(&decided).is_empty());
+    }
+    let mut world = World::new([in_pods(vec![owned()])], [owning()]);
+    world.snapshot.forget_nodes();
+    assert_eq!(planned(&world.ask("auto", Confidential)).len(), 1);
+}
+
+#[test]
 fn what_came_with_the_installation_steps_back_for_a_written_policy_and_for_no_stand_in() {
     let with = |origin: Origin| {
         let mut bootstrap = owning();

@@ -51,6 +51,13 @@ pub(crate) fn floor(world: &World) {
 }
 
 pub(crate) fn restricted(world: &World) {
+    let lax = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": HOME, "name": "lax"},
+        "spec": {"containers": [{"name": "a", "image": "nowhere.invalid/a"}]}});
+    let said = world.cluster.apply(&lax, "e2e").unwrap_err();
+    assert!(
+        said.contains("violates PodSecurity \"restricted"),
+        "the namespace enforces it: {said}"
+    );
     let pods = world.get(&["pods", "-n", HOME]);
     let pods = pods["items"].as_array().unwrap();
     assert!(

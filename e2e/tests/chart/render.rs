@@ -1,0 +1,278 @@
+//! What the chart renders.
+
+use serde_json::Value;
+
+use super::world::{World, text};
+
+const HOME: &str = "mesh-system";
+const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+/// Kinds that lie in no namespace.
+const WIDE: [&str; 5] = [
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+];
+
+fn everything() -> String {
+    let component = format!(
+        "repository: registry.example/own
+  digest: {DIGEST}
+  resources: {{requests: {{cpu: 10m, memory: 32Mi}}, limits: {{cpu: 1, memory: 128Mi}}}}
+  nodeSelector: {{kubernetes.io/os: linux}}
+  tolerations: [{{key: dedicated, operator: Equal, value: mesh, effect: NoSchedule}}]
+  affinity: {{nodeAffinity: {{preferredDuringSchedulingIgnoredDuringExecution: [{{weight: 1, preference: {{matchExpressions: [{{key: a, operator: Exists}}]}}}}]}}}}
+  priorityClassName: system-cluster-critical
+  log: debug"
+    );
+    format!(
+        "image: {{registry: registry.example/mesh, tag: 9.9.9, pullPolicy: Always, pullSecrets: [one, two]}}
+commonLabels: {{team: platform}}
+crds: {{install: false}}
+operator:
+  replicas: 1
+  {component}
+gateway:
+  replicas: 3
+  {component}
+  credentialNamespaces: [lab]
+  drainDelaySeconds: 7
+  drainTimeoutSeconds: 33
+worker: {{repository: registry.example/w, digest: {DIGEST}}}
+workerFloor: {{repository: registry.example/wf, digest: {DIGEST}}}
+floor: {{enabled: true, replicas: 2, kvMemory: 128Mi, resources: {{requests: {{cpu: 1, memory: 1Gi}}}}}}
+networkPolicy: {{enabled: true, gateway: {{egress: {{cidrs: [10.0.0.1/32, 2001:db8::/32]}}}}}}
+uninstall: {{deleteVolumes: true}}
+"
+    )
+}
+
+/// Names of sets of values, and the sets.
+fn sets() -> [(&'static str, String); 5] {
+    [
+        ("default", String::new()),
+        ("everything", everything()),
+        (
+            "bare",
+            String::from(
+                "floor: {enabled: false}\nnetworkPolicy: {enabled: false}\ncrds: {install: false}\noperator: {replicas: 1}\ngateway: {replicas: 1}\n",
+            ),
+        ),
+        (
+            "namespaced",
+            String::from(
+                "scope: namespaced\ncrds: {install: false}\nuninstall: {deleteVolumes: true}\nnetworkPolicy: {gateway: {egress: {cidrs: [10.0.0.1/32]}}}\n",
+            ),
+        ),
+        ("namespaced-with-kinds", String::from("scope: namespaced\n")),
+    ]
+}
+
+/// Renders a set twice, has the API server look at every object, and gives them.
+fn rendered(world: &World, name: &str, values: &str) -> Vec<Value> {
+    let values = world.file(&format!("{name}.values.yaml"), values);
+    let args = ["-n", HOME, "-f", &values];
+    world
+        .lint(&values)
+        .unwrap_or_else(|said| panic!("{name}: {said}"));
+    let render = || {
+        world
+            .helm("template", "mesh", &args)
+            .unwrap_or_else(|said| panic!("{name}: {said}"))
+    };
+    let manifest = render();
+    assert_eq!(manifest, render(), "{name}: two renders differ");
+    let manifest = world.file(&format!("{name}.yaml"), &manifest);
+    let said = world.kubectl_said(&[
+        "apply",
+        "--server-side",
+        "--dry-run=server",
+        "-o",
+        "json",
+        "-f",
+        &manifest,
+    ]);
+    let complaints = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{name}: {complaints}");
+    assert!(
+        !complaints.to_lowercase().contains("warn"),
+        "{name}: {complaints}"
+    );
+    let list: Value = serde_json::from_slice(&said.stdout).unwrap();
+    list["items"].as_array().unwrap().clone()
+}
+
+fn of<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+    objects
+        .iter()
+        .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+}
+
+fn pods(objects: &[Value]) -> impl Iterator<Item = (&str, &Value)> {
+    objects
+        .iter()
+        .filter(|object| matches!(text(&object["kind"]), "Deployment" | "Job"))
+        .map(|object| {
+            (
+                text(&object["metadata"]["name"]),
+                &object["spec"]["template"]["spec"],
+            )
+        })
+}
+
+/// Every pod is restricted, says what it needs, and is spread.
+fn pods_are_modest(set: &str, objects: &[Value]) {
+    let mut count = 0;
+    for (name, pod) in pods(objects) {
+        count += 1;
+        let what = format!("{set}: {name}");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{what}");
+        assert_eq!(pod["enableServiceLinks"], false, "{what}");
+        assert!(pod["topologySpreadConstraints"].is_array(), "{what}");
+        for container in pod["containers"].as_array().unwrap() {
+            let context = &container["securityContext"];
+            assert_eq!(context["readOnlyRootFilesystem"], true, "{what}");
+            assert_eq!(context["capabilities"]["drop"][0], "ALL", "{what}");
+            assert!(
+                !container["resources"]["requests"]["memory"].is_null(),
+                "{what} says what it needs"
+            );
+        }
+    }
+    assert_eq!(count, 3, "{set}: operator, gateway, hook");
+}
+
+/// The pod lives longer than the gateway takes to drain.
+fn grace_covers_the_drain(set: &str, objects: &[Value]) {
+    let gateway = &of(objects, "Deployment", "mesh-gateway").unwrap()["spec"]["template"]["spec"];
+    let seconds = |name: &str| -> u64 {
+        let all = gateway["containers"][0]["env"].as_array().unwrap();
+        let value = all.iter().find(|env| env["name"] == name).unwrap();
+        text(&value["value"]).trim_end_matches('s').parse().unwrap()
+    };
+    let needed = seconds("MESH_DRAIN_DELAY") + seconds("MESH_DRAIN_TIMEOUT");
+    let grace = gateway["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert!(grace >= needed + 5, "{set}: {grace} s for {needed} s");
+}
+
+fn budgets_follow_replicas(set: &str, objects: &[Value]) {
+    for name in ["mesh-gateway", "mesh-operator"] {
+        let replicas = of(objects, "Deployment", name).unwrap()["spec"]["replicas"]
+            .as_u64()
+            .unwrap();
+        let budget = of(objects, "PodDisruptionBudget", name);
+        assert_eq!(budget.is_some(), replicas >= 2, "{set}: {name}");
+        if let Some(budget) = budget {
+            assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], "AlwaysAllow");
+        }
+    }
+}
+
+fn labels_are_on_everything(set: &str, objects: &[Value], common: Option<(&str, &str)>) {
+    for object in objects {
+        let labels = &object["metadata"]["labels"];
+        let what = format!("{set}: {} {}", object["kind"], object["metadata"]["name"]);
+        assert_eq!(
+            labels["app.kubernetes.io/part-of"], "inference-mesh",
+            "{what}"
+        );
+        assert_eq!(labels["app.kubernetes.io/instance"], "mesh", "{what}");
+        if let Some((key, value)) = common {
+            assert_eq!(labels[key], value, "{what}");
+        }
+    }
+}
+
+/// No wildcard; Secrets by Roles only; nothing of the cluster where the scope is a namespace.
+fn rights_are_narrow(set: &str, objects: &[Value]) {
+    for role in objects
+        .iter()
+        .filter(|object| text(&object["kind"]).ends_with("Role"))
+    {
+        let rules = role["rules"].to_string();
+        let what = format!("{set}: {}", role["metadata"]["name"]);
+        assert!(!rules.contains('*'), "{what}: {rules}");
+        if role["kind"] == "ClusterRole" {
+            assert!(!rules.contains("\"secrets\""), "{what}: {rules}");
+        }
+    }
+}
+
+#[test]
+fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
+    let Some(world) = World::start("chartrender") else {
+        return;
+    };
+    world.namespace(HOME);
+    world.namespace("lab");
+    refused(&world);
+    for (set, values) in sets() {
+        let objects = rendered(&world, set, &values);
+        pods_are_modest(set, &objects);
+        grace_covers_the_drain(set, &objects);
+        budgets_follow_replicas(set, &objects);
+        rights_are_narrow(set, &objects);
+        let common = (set == "everything").then_some(("team", "platform"));
+        labels_are_on_everything(set, &objects, common);
+        let wide: Vec<String> = objects
+            .iter()
+            .filter(|object| WIDE.contains(&text(&object["kind"])))
+            .map(|object| text(&object["kind"]).to_owned())
+            .collect();
+        match set {
+            "namespaced" => assert!(wide.is_empty(), "{wide:?}"),
+            "namespaced-with-kinds" => assert!(
+                wide.iter().all(|kind| kind == "CustomResourceDefinition"),
+                "{wide:?}"
+            ),
+            _ => assert!(!wide.is_empty(), "{set}"),
+        }
+        if set == "everything" {
+            for (name, pod) in pods(&objects) {
+                let image = text(&pod["containers"][0]["image"]);
+                assert_eq!(image, format!("registry.example/own@{DIGEST}"), "{name}");
+                assert_eq!(pod["imagePullSecrets"][1]["name"], "two", "{name}");
+                assert_eq!(
+                    pod["priorityClassName"], "system-cluster-critical",
+                    "{name}"
+                );
+                assert_eq!(pod["tolerations"][0]["key"], "dedicated", "{name}");
+            }
+            assert!(of(&objects, "Role", "mesh-gateway-secrets").is_some());
+        }
+        if set == "bare" {
+            assert!(of(&objects, "ConfigMap", "mesh-bootstrap").is_none());
+        }
+    }
+}
+
+/// Values that mean nothing are refused with words.
+fn refused(world: &World) {
+    for (values, words) in [
+        ("gateway: {replica: 3}\n", "replica"),
+        ("scope: everywhere\n", "scope"),
+        ("operator: {digest: latest}\n", "digest"),
+        ("operator: {drainDelaySeconds: 1}\n", "drainDelaySeconds"),
+        ("gateway: {replicas: 0}\n", "replicas"),
+        (
+            "commonLabels: {app.kubernetes.io/name: mine}\n",
+            "app.kubernetes.io/name",
+        ),
+        (
+            "networkPolicy: {gateway: {egress: {cidrs: [example.com]}}}\n",
+            "cidrs",
+        ),
+        ("floor: {kvMemory: much}\n", "kvMemory"),
+        (
+            "scope: namespaced\ngateway: {credentialNamespaces: [lab]}\n",
+            "credentialNamespaces",
+        ),
+    ] {
+        let values = world.file("refused.yaml", values);
+        let said = world
+            .helm("template", "mesh", &["-n", HOME, "-f", &values])
+            .expect_err(words);
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}

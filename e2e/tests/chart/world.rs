@@ -1,0 +1,118 @@
+//! A control plane and Helm.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use mesh_cluster::{Cluster, Options, tool};
+use serde_json::Value;
+
+pub(super) struct World {
+    pub(super) cluster: Cluster,
+    helm: PathBuf,
+    chart: String,
+}
+
+impl World {
+    /// None where the machine has not what it takes, which is said.
+    pub(super) fn start(name: &str) -> Option<Self> {
+        let options = Options {
+            name: name.to_owned(),
+            ..Options::default()
+        };
+        let started = tool::path("helm").and_then(|helm| Ok((Cluster::start(&options)?, helm)));
+        match started {
+            Ok((cluster, helm)) => {
+                let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+                let chart = root.join("charts/inference-mesh").display().to_string();
+                Some(Self {
+                    cluster,
+                    helm,
+                    chart,
+                })
+            }
+            Err(error) => {
+                assert!(std::env::var("CI").is_err(), "{error:#}");
+                println!("skipped: {error:#}");
+                None
+            }
+        }
+    }
+
+    /// A namespace that warns of pods that are not `restricted`.
+    pub(super) fn namespace(&self, name: &str) {
+        self.kubectl(&["create", "namespace", name]);
+        let warn = "pod-security.kubernetes.io/warn=restricted";
+        self.kubectl(&["label", "namespace", name, warn]);
+    }
+
+    pub(super) fn kubectl(&self, args: &[&str]) -> String {
+        self.try_kubectl(args)
+            .unwrap_or_else(|said| panic!("kubectl {}: {said}", args.join(" ")))
+    }
+
+    pub(super) fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
+        self.cluster.kubectl(args)
+    }
+
+    /// What kubectl wrote, and what it said besides.
+    pub(super) fn kubectl_said(&self, args: &[&str]) -> Output {
+        let mut command = self.cluster.kubectl_command().unwrap();
+        command.args(args).output().unwrap()
+    }
+
+    /// Helm on the chart of this checkout: `verb release <chart> args`.
+    pub(super) fn helm(&self, verb: &str, release: &str, args: &[&str]) -> Result<String, String> {
+        let chart = (verb != "uninstall").then_some(self.chart.as_str());
+        let all = [verb, release].into_iter().chain(chart);
+        let mut command = self.cluster.command(&self.helm);
+        let done = command.args(all).args(args).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if done.status.success() {
+            Ok(text(&done.stdout))
+        } else {
+            Err(text(&done.stderr))
+        }
+    }
+
+    pub(super) fn lint(&self, values: &str) -> Result<String, String> {
+        let mut command = self.cluster.command(&self.helm);
+        let done = command
+            .args(["lint", "--strict", &self.chart, "-f", values])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stdout).into_owned()
+            + &String::from_utf8_lossy(&done.stderr);
+        if done.status.success() {
+            Ok(said)
+        } else {
+            Err(said)
+        }
+    }
+
+    /// Writes a file of the cluster's own folder.
+    pub(super) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.cluster.folder().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    /// Whether a ServiceAccount of a release may do something in a namespace, or anywhere.
+    pub(super) fn may(
+        &self,
+        account: (&str, &str),
+        verb: &str,
+        resource: &str,
+        place: &[&str],
+    ) -> bool {
+        let user = format!("--as=system:serviceaccount:{}:{}", account.0, account.1);
+        let args = [&["auth", "can-i", verb, resource, &user], place].concat();
+        let said = self.kubectl_said(&args);
+        let word = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+        assert!(word == "yes" || word == "no", "{args:?}: {said:?}");
+        word == "yes"
+    }
+}
+
+pub(super) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
