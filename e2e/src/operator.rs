@@ -35,7 +35,8 @@ pub fn binary() -> Option<PathBuf> {
 pub fn install(cluster: &Cluster) -> Result<()> {
     let root = root()?;
     kinds(cluster)?;
-    let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}});
+    let namespace =
+        serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}});
     said(cluster.apply(&namespace, "e2e"))?;
     let rules = cluster.folder().join("rbac.yaml");
     std::fs::write(&rules, rendered(cluster, &root, "templates/rbac.yaml")?)?;
@@ -139,7 +140,10 @@ impl Operator {
             .env("MESH_ADMIN_LISTEN", "127.0.0.1:0")
             .env("MESH_POD_NAME", &settings.identity)
             .env("MESH_WORKER_IMAGE", "inferencemesh.local/worker:test")
-            .env("MESH_WORKER_FLOOR_IMAGE", "inferencemesh.local/worker-floor:test")
+            .env(
+                "MESH_WORKER_FLOOR_IMAGE",
+                "inferencemesh.local/worker-floor:test",
+            )
             .envs(settings.env.iter().map(|(name, value)| (name, value)));
         let (mut child, output) = child::spawn(&mut command)?;
         let text = output.wait(START, |text| text.contains(ADMIN));

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::images::{AUTHORITIES, PROGRAMS, TARGET, USER, VERSION};
+use mesh_cluster::NOBODY;
+
+use crate::images::{AUTHORITIES, PROGRAMS, TARGET, VERSION};
 use crate::model;
 
 /// One `FROM … AS …` and its instructions, whole.
@@ -60,7 +62,7 @@ fn image_violations(stages: &BTreeMap<String, Stage>, image: &str, program: &str
         )];
     };
     let wanted = [
-        format!("USER {USER}"),
+        format!("USER {NOBODY}"),
         format!("ENTRYPOINT [\"/{program}\"]"),
         format!("org.opencontainers.image.title=\"{image}\""),
         format!("org.opencontainers.image.version=\"{VERSION}\""),

@@ -28,9 +28,6 @@ const LARGEST: u64 = 20 << 20;
 /// Certificate authorities of the machine that builds, for clouds.
 pub(crate) const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Who runs in a container: nobody that has a name or owns anything.
-pub(crate) const USER: &str = mesh_cluster::NOBODY;
-
 /// Builds all images into `out`.
 pub(crate) fn build(context: &Context, out: &Path) -> Result<()> {
     let model = model::obtain(context)?;

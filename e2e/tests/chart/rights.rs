@@ -77,7 +77,7 @@ impl Reader {
 }
 
 fn granted(scope: &str) -> Option<BTreeSet<Row>> {
-    let helm = match tool::path("helm") {
+    let helm = match tool::obtain("helm") {
         Ok(helm) => helm,
         Err(error) => {
             assert!(std::env::var("CI").is_err(), "{error:#}");
