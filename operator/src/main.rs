@@ -18,6 +18,8 @@ mod lease;
 mod metrics;
 mod pass;
 mod policy;
+#[cfg(test)]
+mod samples;
 mod status;
 mod uninstall;
 mod world;
