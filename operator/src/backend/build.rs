@@ -13,14 +13,16 @@ use sha2::{Digest, Sha256};
 use crate::args::Run;
 use crate::world::MANAGED;
 
+mod weights;
+
+use weights::{Wanted, Weights, builtin, weights};
+
 /// Port of the worker's API.
 const API: u16 = 8000;
 /// Port of its metrics and health.
 const ADMIN: u16 = 8081;
 /// Where the files are.
 const MODELS: &str = "/models";
-/// Where worker-floor has its files.
-const BUILTIN: &str = "/builtin";
 /// A user without a name that owns nothing.
 const USER: i64 = 65532;
 /// How long a new pod may take until it answers, where the spec says nothing.
@@ -73,6 +75,11 @@ pub(crate) fn child_name(backend: &str) -> String {
     format!("{kept}-{hash}-worker")
 }
 
+/// What no container may do.
+fn security() -> Value {
+    json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
+}
+
 /// What the children share.
 struct Frame<'a> {
     backend: &'a InferenceBackend,
@@ -81,6 +88,7 @@ struct Frame<'a> {
     images: &'a Images,
     mesh_namespace: &'a str,
     name: String,
+    weights: Weights,
 }
 
 /// The children of a backend with pods.
@@ -92,7 +100,20 @@ pub(crate) fn children(
     mesh_namespace: &str,
 ) -> Result<Children, serde_json::Error> {
     let name = child_name(backend.metadata.name.as_deref().unwrap_or_default());
+    let image = if builtin(cache) {
+        &images.worker_floor
+    } else {
+        &images.worker
+    };
+    let wanted = Wanted {
+        cache,
+        volume: "models",
+        at: MODELS,
+        image: spec.image.as_deref().unwrap_or(image),
+        pull_policy: &images.pull_policy,
+    };
     let frame = Frame {
+        weights: weights(&wanted),
         backend,
         spec,
         cache,
@@ -165,7 +186,7 @@ impl Frame<'_> {
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.mesh_namespace}},
             "podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway", "app.kubernetes.io/part-of": "inference-mesh"}},
         });
-        let egress = if self.fetches() {
+        let egress = if self.weights.fetches {
             json!([{}])
         } else {
             json!([])
@@ -184,25 +205,8 @@ impl Frame<'_> {
         })
     }
 
-    fn builtin(&self) -> bool {
-        self.cache
-            .spec
-            .sources
-            .iter()
-            .any(|source| source.builtin.is_some())
-    }
-
-    /// True if some source is outside of the image.
-    fn fetches(&self) -> bool {
-        self.cache
-            .spec
-            .sources
-            .iter()
-            .any(|source| source.builtin.is_none())
-    }
-
     fn image(&self) -> &str {
-        let ours = if self.builtin() {
+        let ours = if builtin(self.cache) {
             &self.images.worker_floor
         } else {
             &self.images.worker
@@ -259,17 +263,15 @@ impl Frame<'_> {
             "runtimeClassName": self.spec.runtime_class_name.as_ref().map(|name| &name.0),
             "priorityClassName": self.spec.priority_class_name.as_ref().map(|name| &name.0),
             "imagePullSecrets": pull,
-            "initContainers": [self.fetch()],
+            "initContainers": self.weights.init,
             "containers": [self.worker()],
             "volumes": self.volumes(),
         })
     }
 
     fn volumes(&self) -> Value {
-        let mut volumes = vec![
-            json!({"name": "models", "emptyDir": {}}),
-            json!({"name": "tmp", "emptyDir": {}}),
-        ];
+        let mut volumes = self.weights.volumes.clone();
+        volumes.push(json!({"name": "tmp", "emptyDir": {}}));
         if let Some(size) = &self.spec.shared_memory {
             volumes
                 .push(json!({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}}));
@@ -293,32 +295,9 @@ impl Frame<'_> {
         all.collect()
     }
 
-    fn security() -> Value {
-        json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
-    }
-
-    /// Puts the files where the worker finds them, proven.
-    fn fetch(&self) -> Value {
-        let wanted =
-            json!({"artifacts": self.cache.spec.artifacts, "sources": self.cache.spec.sources});
-        json!({
-            "name": "fetch",
-            "image": self.image(),
-            "imagePullPolicy": self.images.pull_policy,
-            "args": ["fetch", "--into", MODELS, "--builtin", BUILTIN, "--link-builtin", "--result", "/dev/termination-log"],
-            "env": [{"name": "MESH_FETCH", "value": wanted.to_string()}],
-            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
-            "securityContext": Self::security(),
-            "terminationMessagePolicy": "FallbackToLogsOnError",
-            "volumeMounts": [{"name": "models", "mountPath": MODELS}, {"name": "tmp", "mountPath": "/tmp"}],
-        })
-    }
-
     fn worker(&self) -> Value {
-        let mut mounts = vec![
-            json!({"name": "models", "mountPath": MODELS, "readOnly": true}),
-            json!({"name": "tmp", "mountPath": "/tmp"}),
-        ];
+        let mut mounts = self.weights.mounts.clone();
+        mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));
         if self.spec.shared_memory.is_some() {
             mounts.push(json!({"name": "shm", "mountPath": "/dev/shm"}));
         }
@@ -334,7 +313,7 @@ impl Frame<'_> {
             "startupProbe": probe("/readyz", 1, self.startup_seconds()),
             "readinessProbe": probe("/readyz", 2, 2),
             "livenessProbe": probe("/healthz", 10, 6),
-            "securityContext": Self::security(),
+            "securityContext": security(),
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": mounts,
         })
@@ -350,12 +329,7 @@ impl Frame<'_> {
     /// Ours first, so that what the author adds cannot come before them; what is given twice is refused
     /// by the worker.
     fn args(&self) -> Vec<String> {
-        let artifact = self
-            .cache
-            .spec
-            .artifacts
-            .first()
-            .map_or("", |artifact| artifact.path.as_str());
+        let file = self.weights.files.first().map_or(MODELS, String::as_str);
         let names: Vec<&str> = self
             .backend
             .spec
@@ -365,7 +339,7 @@ impl Frame<'_> {
             .collect();
         let mut args = vec![
             String::from("serve"),
-            format!("--model={MODELS}/{artifact}"),
+            format!("--model={file}"),
             format!("--served-name={}", names.join(",")),
             format!("--listen=0.0.0.0:{API}"),
             format!("--admin-listen=0.0.0.0:{ADMIN}"),
