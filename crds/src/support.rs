@@ -71,8 +71,6 @@ const SOURCES: &str = "use file, http or huggingFace";
 
 /// What comes later everywhere, by kind and place.
 const BOTH: &[Later] = &[
-    but(CACHE, "spec.type", &["Model"], ""),
-    any(CACHE, "spec.base", ""),
     any(
         CACHE,
         "spec.sources[].huggingFace.files",
@@ -86,16 +84,7 @@ const BOTH: &[Later] = &[
     any(CACHE, "spec.distribution", ""),
     any(BACKEND, "spec.peer", ""),
     any(BACKEND, "spec.inCluster.modelRef.quantization", ""),
-    but(
-        BACKEND,
-        "spec.inCluster.engine",
-        &["Candle"],
-        "run that engine yourself and use external",
-    ),
-    but(BACKEND, "spec.inCluster.accelerator.vendor", &["Cpu"], ""),
-    any(BACKEND, "spec.inCluster.adapters", ""),
     but(BACKEND, "spec.inCluster.stages", &["1"], ""),
-    any(BACKEND, "spec.inCluster.tensorParallel", ""),
     but(
         BACKEND,
         "spec.cloud.protocol",
@@ -173,6 +162,8 @@ const BOTH: &[Later] = &[
 
 /// What one machine refuses besides: it is a cluster's, or comes later there only.
 const MACHINE: &[Later] = &[
+    but(CACHE, "spec.type", &["Model"], ""),
+    any(CACHE, "spec.base", ""),
     presence(
         CACHE,
         "spec.sources[].builtin",
@@ -209,6 +200,15 @@ const MACHINE: &[Later] = &[
         &["1"],
         "one machine runs one",
     ),
+    but(
+        BACKEND,
+        "spec.inCluster.engine",
+        &["Candle"],
+        "run that engine yourself and use external",
+    ),
+    but(BACKEND, "spec.inCluster.accelerator.vendor", &["Cpu"], ""),
+    any(BACKEND, "spec.inCluster.adapters", ""),
+    any(BACKEND, "spec.inCluster.tensorParallel", ""),
     any(BACKEND, "spec.inCluster.accelerator.count", ""),
     any(BACKEND, "spec.inCluster.accelerator.memory", ""),
     any(BACKEND, "spec.inCluster.accelerator.deviceClassName", ""),

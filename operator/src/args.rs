@@ -57,12 +57,48 @@ pub(crate) struct Run {
     /// Image of the worker with the built-in model.
     #[arg(long, env = "MESH_WORKER_FLOOR_IMAGE")]
     pub(crate) worker_floor_image: String,
-    /// Pull policy of both.
+    /// Image of the worker that computes on NVIDIA's accelerators; none unless the platform team has one.
+    #[arg(long, env = "MESH_WORKER_CUDA_IMAGE")]
+    pub(crate) worker_cuda_image: Option<String>,
+    /// Images of engines that are not ours.
+    #[command(flatten)]
+    pub(crate) engines: EngineImages,
+    /// Pull policy of all.
     #[arg(long, env = "MESH_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
     pub(crate) image_pull_policy: String,
     /// Secrets to pull them with, separated by commas.
     #[arg(long, env = "MESH_IMAGE_PULL_SECRETS", value_delimiter = ',')]
     pub(crate) image_pull_secrets: Vec<String>,
+}
+
+/// Images of vLLM and llama.cpp by the maker of the accelerator. Where none is given, such a backend is
+/// refused unless it names one itself.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct EngineImages {
+    /// vLLM on NVIDIA's accelerators.
+    #[arg(long, env = "MESH_VLLM_NVIDIA_IMAGE")]
+    pub(crate) vllm_nvidia_image: Option<String>,
+    /// vLLM on AMD's accelerators.
+    #[arg(long, env = "MESH_VLLM_AMD_IMAGE")]
+    pub(crate) vllm_amd_image: Option<String>,
+    /// vLLM on Intel's accelerators.
+    #[arg(long, env = "MESH_VLLM_INTEL_IMAGE")]
+    pub(crate) vllm_intel_image: Option<String>,
+    /// vLLM on processors.
+    #[arg(long, env = "MESH_VLLM_CPU_IMAGE")]
+    pub(crate) vllm_cpu_image: Option<String>,
+    /// llama.cpp's server on NVIDIA's accelerators.
+    #[arg(long, env = "MESH_LLAMACPP_NVIDIA_IMAGE")]
+    pub(crate) llamacpp_nvidia_image: Option<String>,
+    /// llama.cpp's server on AMD's accelerators.
+    #[arg(long, env = "MESH_LLAMACPP_AMD_IMAGE")]
+    pub(crate) llamacpp_amd_image: Option<String>,
+    /// llama.cpp's server on Intel's accelerators.
+    #[arg(long, env = "MESH_LLAMACPP_INTEL_IMAGE")]
+    pub(crate) llamacpp_intel_image: Option<String>,
+    /// llama.cpp's server on processors.
+    #[arg(long, env = "MESH_LLAMACPP_CPU_IMAGE")]
+    pub(crate) llamacpp_cpu_image: Option<String>,
 }
 
 /// Settings of `uninstall`.

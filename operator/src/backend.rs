@@ -3,12 +3,17 @@
 use mesh_crds::InferenceBackend;
 
 mod build;
+mod claims;
+mod fleet;
+mod images;
 mod pods;
 mod status;
+mod work;
 
-pub(crate) use build::{Images, child_name, children};
+pub(crate) use claims::Claims;
+pub(crate) use fleet::Fleet;
+pub(crate) use images::Images;
 pub(crate) use pods::{PodView, view};
-pub(crate) use status::{Observed, status};
 
 /// True if the network may read along, as its author declared.
 pub(crate) fn plaintext(backend: &InferenceBackend) -> bool {

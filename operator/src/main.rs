@@ -20,6 +20,7 @@ mod pass;
 mod policy;
 #[cfg(test)]
 mod samples;
+mod quantity;
 mod status;
 mod uninstall;
 mod world;

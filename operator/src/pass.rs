@@ -8,25 +8,24 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::api::{Api, DynamicObject, PostParams};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use mesh_core::policy::Ownership;
 use mesh_core::{Caller, Node, ObjectId, Pod, Snapshot};
-use mesh_crds::in_cluster::InCluster;
 use mesh_crds::{
-    ConvertInput, InferenceBackend, ModelCache, Object, PodMap, Problem, condition, label,
-    node_evidence, object_file, to_snapshot_lenient,
+    ConvertInput, PodMap, Problem, condition, label, node_evidence, object_file,
+    to_snapshot_lenient,
 };
-use mesh_routing::{derive, join};
+use mesh_routing::join;
 use mesh_watch::Scope;
 use serde_json::Value;
 
 use crate::apply::{Error, Writer};
 use crate::args::Run;
-use crate::backend::{Images, Observed, PodView, child_name, children, plaintext, view};
+use crate::backend::{Fleet, Images, PodView, view};
 use crate::metrics::Metrics;
 use crate::world::{Read, World};
-use crate::{backend, bootstrap, cache, policy, status};
+use crate::{bootstrap, cache, policy, status};
 
 /// Changes that come in a burst are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -40,31 +39,33 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Makes the cluster match what is declared.
 pub(crate) struct Pass {
     client: Client,
-    options: Run,
-    images: Images,
-    world: World,
-    writer: Writer,
+    pub(crate) options: Run,
+    pub(crate) images: Images,
+    pub(crate) world: World,
+    pub(crate) writer: Writer,
     metrics: Metrics,
     bootstrap: Vec<Value>,
 }
 
 /// Everything declared at one moment, read.
-struct Seen {
-    caches: Vec<Read>,
+pub(crate) struct Seen {
+    pub(crate) caches: Vec<Read>,
     backends: Vec<Read>,
     policies: Vec<Read>,
-    pods: BTreeMap<(String, String), Vec<PodView>>,
-    snapshot: Snapshot,
+    pub(crate) pods: BTreeMap<(String, String), Vec<PodView>>,
+    /// What the nodes have.
+    pub(crate) fleet: Fleet,
+    pub(crate) snapshot: Snapshot,
     /// What counts as owned.
-    ownership: Ownership,
+    pub(crate) ownership: Ownership,
     /// What is wrong with objects beside others.
     problems: Vec<Problem>,
-    now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 impl Seen {
     /// What keeps an object from being used: its own fault, or what it refers to.
-    fn fault(&self, read: &Read) -> Option<(String, String)> {
+    pub(crate) fn fault(&self, read: &Read) -> Option<(String, String)> {
         if let Some(message) = read.faults() {
             return Some((read.reason().to_owned(), message));
         }
@@ -208,6 +209,7 @@ impl Pass {
             backends,
             policies,
             pods,
+            fleet: Fleet::new(&self.world.nodes.state()),
             ownership: join(&converted.snapshot, &everybody).ownership().clone(),
             snapshot: converted.snapshot,
             problems,
@@ -243,146 +245,6 @@ impl Pass {
         pods.iter()
             .map(|(id, list)| (id.clone(), serving(list)))
             .collect()
-    }
-
-    async fn backend(&self, read: &Read, seen: &Seen) -> Result<(), Error> {
-        let id = (read.namespace(), read.name());
-        let deployment = self
-            .world
-            .deployments
-            .get(&ObjectRef::new(&child_name(&id.1)).within(&id.0));
-        let mut observed = Observed {
-            deployment: deployment.as_deref(),
-            pods: seen.pods.get(&id).cloned().unwrap_or_default(),
-            ..Observed::default()
-        };
-        observed.pods.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut written = Ok(());
-        observed.fault = seen.fault(read);
-        if let Some(Object::InferenceBackend(backend)) = read.object() {
-            observed.plaintext = plaintext(backend);
-            if let Some(in_cluster) = &backend.spec.in_cluster {
-                observed.in_cluster = true;
-                observed.wanted = in_cluster.replicas;
-                match model(seen, &id.0, &in_cluster.model_ref.name.0) {
-                    Ok(cache) => written = self.make(read, backend, in_cluster, cache).await,
-                    Err(fault) => observed.fault = Some(fault),
-                }
-            } else {
-                written = self.unmake(read).await;
-            }
-            observed.fault = observed.fault.or_else(|| self.unreadable(backend, &id.0));
-        }
-        if let Err(error) = &written {
-            observed.write_error = Some((error.reason().to_owned(), error.to_string()));
-        }
-        observed.class = self.class(
-            seen,
-            &id,
-            observed.in_cluster && !observed.pods.iter().any(|pod| pod.ready),
-        );
-        let status = backend::status(read, &observed, seen.now);
-        self.writer.status(&read.raw, &status).await?;
-        written
-    }
-
-    /// Its key is in a Secret that no gateway may read.
-    fn unreadable(&self, backend: &InferenceBackend, namespace: &str) -> Option<(String, String)> {
-        let cloud = backend
-            .spec
-            .cloud
-            .as_ref()
-            .and_then(|cloud| cloud.credentials.as_ref());
-        let external = backend
-            .spec
-            .external
-            .as_ref()
-            .and_then(|external| external.credentials.as_ref());
-        let secret = cloud.or(external)?.secret_ref.as_ref()?;
-        let readable = namespace == self.options.mesh_namespace
-            || self
-                .options
-                .credential_namespaces
-                .iter()
-                .any(|one| one == namespace);
-        (!readable).then(|| {
-            let message = format!(
-                "the gateways may not read Secret {} of namespace {namespace}: whoever installed the mesh adds it to gateway.credentialNamespaces",
-                secret.name.0
-            );
-            (String::from("CredentialsUnreadable"), message)
-        })
-    }
-
-    /// The children of a backend with pods.
-    async fn make(
-        &self,
-        read: &Read,
-        backend: &InferenceBackend,
-        spec: &InCluster,
-        cache: &ModelCache,
-    ) -> Result<(), Error> {
-        let mut whole = backend.clone();
-        whole.metadata.uid = read.raw.metadata.uid.clone();
-        whole.metadata.namespace = read.raw.namespace();
-        let made = children(
-            &whole,
-            spec,
-            cache,
-            &self.images,
-            &self.options.mesh_namespace,
-        )
-        .map_err(|source| Error::Json {
-            what: format!("the children of {}", read.name()),
-            source,
-        })?;
-        self.writer
-            .apply(made.account, &self.world.accounts)
-            .await?;
-        self.writer
-            .apply(made.network, &self.world.networks)
-            .await?;
-        self.writer
-            .apply(made.service, &self.world.services)
-            .await?;
-        self.writer
-            .apply(made.deployment, &self.world.deployments)
-            .await?;
-        if let Some(budget) = made.budget {
-            return self.writer.apply(budget, &self.world.budgets).await;
-        }
-        let child = (read.namespace(), child_name(&read.name()));
-        self.writer.remove(&self.world.budgets, &child).await
-    }
-
-    /// What a backend with pods leaves behind when it becomes something else.
-    async fn unmake(&self, read: &Read) -> Result<(), Error> {
-        let child = (read.namespace(), child_name(&read.name()));
-        self.writer.remove(&self.world.deployments, &child).await?;
-        self.writer.remove(&self.world.services, &child).await?;
-        self.writer.remove(&self.world.budgets, &child).await?;
-        self.writer.remove(&self.world.networks, &child).await?;
-        self.writer.remove(&self.world.accounts, &child).await
-    }
-
-    /// Class and evidence; none while there is nothing to look at.
-    fn class(
-        &self,
-        seen: &Seen,
-        id: &(String, String),
-        nothing: bool,
-    ) -> Option<(mesh_core::SovereigntyClass, Vec<String>)> {
-        if nothing {
-            return None;
-        }
-        let found = seen
-            .snapshot
-            .backends
-            .iter()
-            .find(|backend| (&backend.id.namespace, &backend.id.name) == (&id.0, &id.1))?;
-        let namespace = &self.options.mesh_namespace;
-        let derived = derive(found, &seen.ownership, namespace, seen.now);
-        Some((derived.class, derived.evidence(found)))
     }
 
     async fn policy(&self, read: &Read, seen: &Seen, judged: &policy::Judged) -> Result<(), Error> {
@@ -456,35 +318,4 @@ impl Pass {
 /// Ever longer, so that what is refused again and again costs little.
 fn rest(failures: u32) -> Duration {
     RETRY.saturating_mul(1 << failures.min(5)).min(RESYNC)
-}
-
-/// The ModelCache of a backend, or why it cannot be used.
-fn model<'a>(
-    seen: &'a Seen,
-    namespace: &str,
-    name: &str,
-) -> Result<&'a ModelCache, (String, String)> {
-    let found = seen
-        .caches
-        .iter()
-        .find(|read| read.namespace() == namespace && read.name() == name && !read.deleted());
-    let Some(read) = found else {
-        let message = format!("there is no ModelCache {name} in namespace {namespace}");
-        return Err((condition::REASON_REFERENCE_NOT_FOUND.to_owned(), message));
-    };
-    match read.object() {
-        Some(Object::ModelCache(cache))
-            if cache
-                .spec
-                .artifacts
-                .iter()
-                .all(|artifact| artifact.sha256.is_some()) =>
-        {
-            Ok(cache)
-        }
-        _ => Err((
-            String::from("ModelCacheNotReady"),
-            format!("ModelCache {name} cannot be used; its own status says why"),
-        )),
-    }
 }

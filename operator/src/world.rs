@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -16,6 +16,8 @@ use mesh_crds::{
 use mesh_runtime::Shutdown;
 use mesh_watch::{Progress, Scope, Watches};
 use tokio::sync::watch;
+
+use crate::backend::Claims;
 
 /// Label and value of everything that the operator makes.
 pub(crate) const MANAGED: (&str, &str) = ("app.kubernetes.io/managed-by", "mesh-operator");
@@ -31,10 +33,12 @@ pub(crate) struct World {
     pub(crate) namespaces: Store<Namespace>,
     pub(crate) pods: Store<Pod>,
     pub(crate) deployments: Store<Deployment>,
+    pub(crate) stateful_sets: Store<StatefulSet>,
     pub(crate) services: Store<Service>,
     pub(crate) accounts: Store<ServiceAccount>,
     pub(crate) budgets: Store<PodDisruptionBudget>,
     pub(crate) networks: Store<NetworkPolicy>,
+    pub(crate) claims: Claims,
     progress: Progress,
 }
 
@@ -61,11 +65,13 @@ impl World {
             namespaces: watches.of_cluster(""),
             pods: watches.labeled(label::BACKEND),
             deployments: watches.labeled(&managed),
+            stateful_sets: watches.labeled(&managed),
             services: watches.labeled(&managed),
             accounts: watches.labeled(&managed),
             budgets: watches.labeled(&managed),
             networks: watches.labeled(&managed),
             progress: watches.progress(),
+            claims: Claims::new(client.clone(), watches),
         }
     }
 

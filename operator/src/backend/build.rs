@@ -1,53 +1,48 @@
-//! From a checked InferenceBackend to the objects that make it so. Pure.
+//! From a plan to the objects that make it so. Pure.
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use mesh_core::hex;
-use mesh_crds::in_cluster::InCluster;
-use mesh_crds::{InferenceBackend, ModelCache, label};
+use mesh_crds::in_cluster::Engine;
+use mesh_crds::label;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::args::Run;
+use crate::quantity::canonical;
 use crate::world::MANAGED;
 
+mod accelerator;
+mod engine;
+mod placement;
+mod plan;
 mod weights;
 
-use weights::{Wanted, Weights, builtin, weights};
+pub(crate) use accelerator::Accelerator;
+pub(crate) use plan::{Input, Plan, Refusal, plan};
 
-/// Port of the worker's API.
+/// Port of an engine's API.
 const API: u16 = 8000;
-/// Port of its metrics and health.
+/// Port of our worker's metrics and health.
 const ADMIN: u16 = 8081;
-/// Where the files are.
-const MODELS: &str = "/models";
+/// Where engines that are not ours may write.
+const CACHE: &str = "/var/cache/engine";
 /// A user without a name that owns nothing.
 const USER: i64 = 65532;
 /// How long a new pod may take until it answers, where the spec says nothing.
 const STARTUP_SECONDS: u64 = 600;
+/// The same for engines that load tens of gigabytes and compile.
+const LONG_STARTUP_SECONDS: u64 = 1800;
 /// Longest name of a Service.
 const LONGEST: usize = 63;
 
-/// Images and how they are pulled.
-#[derive(Debug, Clone)]
-pub(crate) struct Images {
-    pub(crate) worker: String,
-    pub(crate) worker_floor: String,
-    pub(crate) pull_policy: String,
-    pub(crate) pull_secrets: Vec<String>,
-}
-
-impl From<&Run> for Images {
-    fn from(run: &Run) -> Self {
-        Self {
-            worker: run.worker_image.clone(),
-            worker_floor: run.worker_floor_image.clone(),
-            pull_policy: run.image_pull_policy.clone(),
-            pull_secrets: run.image_pull_secrets.clone(),
-        }
-    }
+/// What runs the pods.
+#[derive(Debug)]
+pub(crate) enum Workload {
+    Deployment(Box<Deployment>),
+    /// Where every pod has a volume of its own.
+    StatefulSet(Box<StatefulSet>),
 }
 
 /// Everything that belongs to one backend.
@@ -55,10 +50,13 @@ impl From<&Run> for Images {
 pub(crate) struct Children {
     pub(crate) account: ServiceAccount,
     pub(crate) service: Service,
-    pub(crate) deployment: Deployment,
+    pub(crate) workload: Workload,
     pub(crate) network: NetworkPolicy,
     /// Only from two replicas: with one it would keep a node from being drained.
     pub(crate) budget: Option<PodDisruptionBudget>,
+    /// A ResourceClaimTemplate, where accelerators are claimed. Its types are newer than the oldest
+    /// Kubernetes.
+    pub(crate) claims: Option<Value>,
 }
 
 /// Name of all children of a backend.
@@ -82,54 +80,29 @@ fn security() -> Value {
 
 /// What the children share.
 struct Frame<'a> {
-    backend: &'a InferenceBackend,
-    spec: &'a InCluster,
-    cache: &'a ModelCache,
-    images: &'a Images,
-    mesh_namespace: &'a str,
+    plan: &'a Plan<'a>,
     name: String,
-    weights: Weights,
 }
 
 /// The children of a backend with pods.
-pub(crate) fn children(
-    backend: &InferenceBackend,
-    spec: &InCluster,
-    cache: &ModelCache,
-    images: &Images,
-    mesh_namespace: &str,
-) -> Result<Children, serde_json::Error> {
-    let name = child_name(backend.metadata.name.as_deref().unwrap_or_default());
-    let image = if builtin(cache) {
-        &images.worker_floor
+pub(crate) fn children(plan: &Plan<'_>) -> Result<Children, serde_json::Error> {
+    let name = child_name(plan.backend.metadata.name.as_deref().unwrap_or_default());
+    let frame = Frame { plan, name };
+    let budget = (plan.spec.replicas >= 2).then(|| frame.budget());
+    let workload = if frame.claims_volumes() {
+        Workload::StatefulSet(serde_json::from_value(frame.stateful_set())?)
     } else {
-        &images.worker
+        Workload::Deployment(serde_json::from_value(frame.deployment())?)
     };
-    let wanted = Wanted {
-        cache,
-        volume: "models",
-        at: MODELS,
-        image: spec.image.as_deref().unwrap_or(image),
-        pull_policy: &images.pull_policy,
-    };
-    let frame = Frame {
-        weights: weights(&wanted),
-        backend,
-        spec,
-        cache,
-        images,
-        mesh_namespace,
-        name,
-    };
-    let budget = (spec.replicas >= 2).then(|| frame.budget());
     Ok(Children {
         account: serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "ServiceAccount", "metadata": frame.metadata(), "automountServiceAccountToken": false,
         }))?,
         service: serde_json::from_value(frame.service())?,
-        deployment: serde_json::from_value(frame.deployment())?,
+        workload,
         network: serde_json::from_value(frame.network())?,
         budget: budget.map(serde_json::from_value).transpose()?,
+        claims: frame.claim_template(),
     })
 }
 
@@ -141,24 +114,25 @@ impl Frame<'_> {
             "app.kubernetes.io/component": "worker",
             "app.kubernetes.io/part-of": "inference-mesh",
             MANAGED.0: MANAGED.1,
-            label::BACKEND: self.backend.metadata.name,
-            label::MODEL_CACHE: self.spec.model_ref.name.0,
+            label::BACKEND: self.plan.backend.metadata.name,
+            label::MODEL_CACHE: self.plan.spec.model_ref.name.0,
         })
     }
 
     /// What selects the pods; never changes.
     fn selector(&self) -> Value {
-        json!({"app.kubernetes.io/instance": self.name, label::BACKEND: self.backend.metadata.name})
+        json!({"app.kubernetes.io/instance": self.name, label::BACKEND: self.plan.backend.metadata.name})
     }
 
     fn metadata(&self) -> Value {
+        let metadata = &self.plan.backend.metadata;
         json!({
             "name": self.name,
-            "namespace": self.backend.metadata.namespace,
+            "namespace": metadata.namespace,
             "labels": self.labels(),
             "ownerReferences": [{
                 "apiVersion": label::API_VERSION, "kind": "InferenceBackend",
-                "name": self.backend.metadata.name, "uid": self.backend.metadata.uid,
+                "name": metadata.name, "uid": metadata.uid,
                 "controller": true, "blockOwnerDeletion": true,
             }],
         })
@@ -183,10 +157,10 @@ impl Frame<'_> {
     /// Prompts come from gateways only; nothing goes out but, where files come from outside, the fetch.
     fn network(&self) -> Value {
         let gateway = json!({
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.mesh_namespace}},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.plan.mesh_namespace}},
             "podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway", "app.kubernetes.io/part-of": "inference-mesh"}},
         });
-        let egress = if self.weights.fetches {
+        let egress = if self.all_weights().any(|one| one.fetches) {
             json!([{}])
         } else {
             json!([])
@@ -205,155 +179,199 @@ impl Frame<'_> {
         })
     }
 
-    fn image(&self) -> &str {
-        let ours = if builtin(self.cache) {
-            &self.images.worker_floor
-        } else {
-            &self.images.worker
-        };
-        self.spec.image.as_deref().unwrap_or(ours)
+    /// Of the model and of its adapters.
+    fn all_weights(&self) -> impl Iterator<Item = &weights::Weights> {
+        let adapters = self.plan.adapters.iter().map(|one| &one.weights);
+        [&self.plan.weights].into_iter().chain(adapters)
+    }
+
+    fn claims_volumes(&self) -> bool {
+        self.all_weights().any(|one| !one.claims.is_empty())
+    }
+
+    fn template(&self) -> Value {
+        json!({"metadata": {"labels": self.labels()}, "spec": self.pod()})
     }
 
     fn deployment(&self) -> Value {
-        let pod = json!({"metadata": {"labels": self.labels()}, "spec": self.pod()});
+        // An accelerator to spare is rare: a new pod that waits for the old one's would wait for ever.
+        let rolling = if self.plan.accelerator.is_some() {
+            json!({"maxSurge": 0, "maxUnavailable": 1})
+        } else {
+            json!({"maxSurge": 1, "maxUnavailable": 0})
+        };
         json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": self.metadata(),
             "spec": {
-                "replicas": self.spec.replicas,
+                "replicas": self.plan.spec.replicas,
                 "revisionHistoryLimit": 3,
                 "progressDeadlineSeconds": self.startup_seconds() + 60,
-                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
                 "selector": {"matchLabels": self.selector()},
-                "template": pod,
+                "template": self.template(),
+            },
+        })
+    }
+
+    fn stateful_set(&self) -> Value {
+        let claims: Vec<&Value> = self.all_weights().flat_map(|one| &one.claims).collect();
+        json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": self.metadata(),
+            "spec": {
+                "replicas": self.plan.spec.replicas,
+                "revisionHistoryLimit": 3,
+                "serviceName": self.name,
+                "podManagementPolicy": "Parallel",
+                "updateStrategy": {"type": "RollingUpdate"},
+                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"},
+                "selector": {"matchLabels": self.selector()},
+                "template": self.template(),
+                "volumeClaimTemplates": claims,
             },
         })
     }
 
     fn startup_seconds(&self) -> u64 {
-        let wanted = self
-            .spec
+        let spec = self.plan.spec;
+        let wanted = spec
             .startup_timeout
             .as_ref()
             .and_then(|text| text.read().ok());
-        wanted.map_or(STARTUP_SECONDS, |limit| limit.as_secs().max(2))
+        let otherwise = if spec.engine == Engine::Candle {
+            STARTUP_SECONDS
+        } else {
+            LONG_STARTUP_SECONDS
+        };
+        wanted.map_or(otherwise, |limit| limit.as_secs().max(2))
     }
 
     fn pod(&self) -> Value {
-        let pull: Vec<Value> = self
-            .spec
-            .image_pull_secrets
-            .iter()
-            .map(|secret| json!({"name": secret.name.0}))
-            .chain(
-                self.images
-                    .pull_secrets
-                    .iter()
-                    .map(|name| json!({"name": name})),
-            )
-            .collect();
+        let (spec, images) = (self.plan.spec, self.plan.images);
+        let own = spec.image_pull_secrets.iter().map(|secret| &secret.name.0);
+        let pull = own.chain(&images.pull_secrets);
+        let pull: Vec<Value> = pull.map(|name| json!({"name": name})).collect();
+        let init: Vec<&Value> = self.all_weights().flat_map(|one| &one.init).collect();
+        let accelerator = self.plan.accelerator.as_ref();
+        let claims = accelerator.and_then(|one| one.pod_claims(&self.claims_name()));
         json!({
             "serviceAccountName": self.name,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "terminationGracePeriodSeconds": 60,
             "securityContext": {"runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"}},
-            "nodeSelector": self.spec.node_selector,
-            "tolerations": self.spec.tolerations,
+            "nodeSelector": spec.node_selector,
+            "affinity": self.affinity(),
+            "tolerations": self.tolerations(),
             "topologySpreadConstraints": self.spread(),
-            "runtimeClassName": self.spec.runtime_class_name.as_ref().map(|name| &name.0),
-            "priorityClassName": self.spec.priority_class_name.as_ref().map(|name| &name.0),
+            "runtimeClassName": spec.runtime_class_name.as_ref().map(|name| &name.0),
+            "priorityClassName": spec.priority_class_name.as_ref().map(|name| &name.0),
             "imagePullSecrets": pull,
-            "initContainers": self.weights.init,
+            "resourceClaims": claims,
+            "initContainers": init,
             "containers": [self.worker()],
             "volumes": self.volumes(),
         })
     }
 
     fn volumes(&self) -> Value {
-        let mut volumes = self.weights.volumes.clone();
+        let mut volumes: Vec<Value> = self
+            .all_weights()
+            .flat_map(|one| one.volumes.iter().cloned())
+            .collect();
         volumes.push(json!({"name": "tmp", "emptyDir": {}}));
-        if let Some(size) = &self.spec.shared_memory {
+        if self.plan.foreign_engine() {
+            volumes.push(json!({"name": "cache", "emptyDir": {}}));
+        }
+        if let Some(size) = self.plan.shared_memory() {
             volumes
                 .push(json!({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}}));
         }
         Value::Array(volumes)
     }
 
-    fn spread(&self) -> Value {
-        let constraint = |key: &str, skew: i32, otherwise: &str| json!({"topologyKey": key, "maxSkew": skew, "whenUnsatisfiable": otherwise, "labelSelector": {"matchLabels": self.selector()}});
-        if self.spec.topology_spread.is_empty() {
-            return json!([constraint("kubernetes.io/hostname", 1, "ScheduleAnyway")]);
-        }
-        let all = self.spec.topology_spread.iter().map(|spread| {
-            let otherwise = json!(spread.when_unsatisfiable);
-            constraint(
-                &spread.topology_key,
-                spread.max_skew,
-                otherwise.as_str().unwrap_or("ScheduleAnyway"),
-            )
-        });
-        all.collect()
-    }
-
-    fn worker(&self) -> Value {
-        let mut mounts = self.weights.mounts.clone();
+    fn mounts(&self) -> Value {
+        let mut mounts: Vec<Value> = self
+            .all_weights()
+            .flat_map(|one| one.mounts.iter().cloned())
+            .collect();
         mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));
-        if self.spec.shared_memory.is_some() {
+        if self.plan.foreign_engine() {
+            mounts.push(json!({"name": "cache", "mountPath": CACHE}));
+        }
+        if self.plan.shared_memory().is_some() {
             mounts.push(json!({"name": "shm", "mountPath": "/dev/shm"}));
         }
-        let probe = |path: &str, period: u64, failures: u64| json!({"httpGet": {"path": path, "port": "admin"}, "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": 5});
+        Value::Array(mounts)
+    }
+
+    /// The container that computes.
+    fn worker(&self) -> Value {
+        let (ready, alive) = self.plan.probes();
+        let (port, mut ports) = if self.plan.foreign_engine() {
+            ("api", json!([]))
+        } else {
+            ("admin", json!([{"name": "admin", "containerPort": ADMIN}]))
+        };
+        if let Some(ports) = ports.as_array_mut() {
+            ports.insert(0, json!({"name": "api", "containerPort": API}));
+        }
+        let probe = |path: &str, period: u64, failures: u64| json!({"httpGet": {"path": path, "port": port}, "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": 5});
         json!({
             "name": "worker",
-            "image": self.image(),
-            "imagePullPolicy": self.images.pull_policy,
-            "args": self.args(),
-            "env": self.spec.env,
-            "ports": [{"name": "api", "containerPort": API}, {"name": "admin", "containerPort": ADMIN}],
+            "image": self.plan.image,
+            "imagePullPolicy": self.plan.images.pull_policy,
+            "command": self.plan.command(),
+            "args": self.plan.args("0.0.0.0"),
+            "env": self.plan.env(),
+            "ports": ports,
             "resources": self.resources(),
-            "startupProbe": probe("/readyz", 1, self.startup_seconds()),
-            "readinessProbe": probe("/readyz", 2, 2),
-            "livenessProbe": probe("/healthz", 10, 6),
+            "startupProbe": probe(ready, 1, self.startup_seconds()),
+            "readinessProbe": probe(ready, 2, 2),
+            "livenessProbe": probe(alive, 10, 6),
             "securityContext": security(),
             "terminationMessagePolicy": "FallbackToLogsOnError",
-            "volumeMounts": mounts,
+            "volumeMounts": self.mounts(),
         })
     }
 
+    /// As the API server writes them back, so that they are found as they were applied.
     fn resources(&self) -> Value {
-        match &self.spec.resources {
-            Some(resources) => json!(resources),
+        let mut resources = match &self.plan.spec.resources {
+            Some(own) => {
+                let mut parts = json!({});
+                for (name, amounts) in [("requests", &own.requests), ("limits", &own.limits)] {
+                    for (resource, amount) in amounts {
+                        parts[name][resource] = json!(canonical(amount));
+                    }
+                }
+                parts
+            }
+            None if self.plan.foreign_engine() => {
+                json!({"requests": {"cpu": "1", "memory": "2Gi"}})
+            }
             None => json!({"requests": {"cpu": "250m", "memory": "512Mi"}}),
+        };
+        if let Some(accelerator) = &self.plan.accelerator {
+            accelerator.add(&mut resources);
         }
+        resources
     }
 
-    /// Ours first, so that what the author adds cannot come before them; what is given twice is refused
-    /// by the worker.
-    fn args(&self) -> Vec<String> {
-        let file = self.weights.files.first().map_or(MODELS, String::as_str);
-        let names: Vec<&str> = self
-            .backend
-            .spec
-            .models
-            .iter()
-            .map(|model| model.target.as_deref().unwrap_or(&model.name))
-            .collect();
-        let mut args = vec![
-            String::from("serve"),
-            format!("--model={file}"),
-            format!("--served-name={}", names.join(",")),
-            format!("--listen=0.0.0.0:{API}"),
-            format!("--admin-listen=0.0.0.0:{ADMIN}"),
-        ];
-        if let Some(bytes) = self
-            .spec
-            .kv_memory
-            .as_ref()
-            .and_then(|memory| memory.read().ok())
-        {
-            args.push(format!("--kv-mib={}", (bytes >> 20).max(1)));
-        }
-        args.extend(self.spec.args.iter().cloned());
-        args
+    /// A template cannot change, so its name tells what is in it.
+    fn claims_name(&self) -> String {
+        let accelerator = self.plan.accelerator.as_ref();
+        let spec = accelerator.and_then(Accelerator::template);
+        let digest = Sha256::digest(spec.unwrap_or_default().to_string().as_bytes());
+        format!("{}-{}", self.name, hex(&digest[..4]))
+    }
+
+    fn claim_template(&self) -> Option<Value> {
+        let spec = self.plan.accelerator.as_ref()?.template()?;
+        let mut metadata = self.metadata();
+        metadata["name"] = json!(self.claims_name());
+        Some(json!({
+            "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate", "metadata": metadata, "spec": spec,
+        }))
     }
 }
 

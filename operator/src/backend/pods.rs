@@ -1,10 +1,29 @@
 //! What pods say: whether they serve, and if not, why, in the words that a person needs.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use kube::ResourceExt;
 
 /// Longest part of a container's last words that is shown.
-const LONGEST: usize = 500;
+const LONGEST: usize = 1000;
+
+/// How far a pod came before something kept it from going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// It has no node.
+    Schedule,
+    /// Its files cannot be had.
+    Weights,
+    /// The container that computes does not start or does not stay.
+    Engine,
+}
+
+/// What keeps a pod from serving.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) stage: Stage,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
 
 /// One pod of a backend.
 #[derive(Debug, Clone)]
@@ -12,95 +31,161 @@ pub(crate) struct PodView {
     pub(crate) name: String,
     pub(crate) node: Option<String>,
     pub(crate) ready: bool,
-    /// Reason and message of what keeps it from serving.
-    pub(crate) problem: Option<(String, String)>,
+    pub(crate) trouble: Option<Trouble>,
     /// The files are not there yet, or could not be had.
     pub(crate) fetching: bool,
 }
 
 /// Looks at a pod.
 pub(crate) fn view(pod: &Pod) -> PodView {
-    let status = pod.status.as_ref();
-    let condition = |type_: &str| {
-        status
-            .into_iter()
-            .flat_map(|status| status.conditions.iter().flatten())
-            .find(|one| one.type_ == type_)
+    let status = pod.status.clone().unwrap_or_default();
+    let leaving = pod.metadata.deletion_timestamp.is_some();
+    let ready = condition(&status, "Ready").is_some_and(|one| one.0) && !leaving;
+    let trouble = if ready || leaving {
+        None
+    } else {
+        trouble(pod, &status)
     };
-    let ready = condition("Ready").is_some_and(|one| one.status == "True")
-        && pod.metadata.deletion_timestamp.is_none();
-    let unscheduled = condition("PodScheduled")
-        .filter(|one| one.status == "False")
-        .map(|one| {
-            (
-                one.reason.clone().unwrap_or_default(),
-                one.message.clone().unwrap_or_default(),
-            )
-        });
-    let containers =
-        |list: Option<&Vec<ContainerStatus>>| list.into_iter().flatten().find_map(problem);
-    let init = containers(status.and_then(|status| status.init_container_statuses.as_ref()));
-    let worker = containers(status.and_then(|status| status.container_statuses.as_ref()));
-    let fetched = status
-        .and_then(|status| status.init_container_statuses.as_ref())
-        .is_some_and(|all| {
-            all.iter().all(|one| {
-                one.state.as_ref().is_some_and(|state| {
-                    state
-                        .terminated
-                        .as_ref()
-                        .is_some_and(|end| end.exit_code == 0)
-                })
-            })
-        });
     PodView {
         name: pod.name_any(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         ready,
-        problem: if ready {
-            None
-        } else {
-            init.or(worker).or(unscheduled)
-        },
-        fetching: !fetched,
+        trouble,
+        fetching: !fetched(pod, &status),
     }
 }
 
-/// What keeps a container from running.
-fn problem(status: &ContainerStatus) -> Option<(String, String)> {
-    let ended = |state: Option<&k8s_openapi::api::core::v1::ContainerState>| {
-        let end = state?.terminated.as_ref()?;
-        (end.exit_code != 0).then(|| {
-            let said = end.message.as_deref().unwrap_or_default().trim();
-            let reason = end.reason.clone().unwrap_or_else(|| String::from("Error"));
-            (
-                reason,
-                format!(
-                    "container {} ended with {}: {}",
-                    status.name,
-                    end.exit_code,
-                    last(said)
-                ),
-            )
-        })
+/// Status, reason and message of a condition.
+fn condition(status: &PodStatus, type_: &str) -> Option<(bool, String, String)> {
+    let mut conditions = status.conditions.iter().flatten();
+    let found = conditions.find(|one| one.type_ == type_)?;
+    Some((
+        found.status == "True",
+        found.reason.clone().unwrap_or_default(),
+        found.message.clone().unwrap_or_default(),
+    ))
+}
+
+/// Init containers that end before the others begin; sidecars do not.
+fn preparing<'p>(pod: &'p Pod, status: &'p PodStatus) -> impl Iterator<Item = &'p ContainerStatus> {
+    let declared = pod.spec.iter().flat_map(|spec| spec.init_containers.iter());
+    let sidecars: Vec<&str> = declared
+        .flatten()
+        .filter(|one| one.restart_policy.as_deref() == Some("Always"))
+        .map(|one| one.name.as_str())
+        .collect();
+    let all = status.init_container_statuses.iter().flatten();
+    all.filter(move |one| !sidecars.contains(&one.name.as_str()))
+}
+
+fn fetched(pod: &Pod, status: &PodStatus) -> bool {
+    let ended = |one: &ContainerStatus| {
+        let end = one
+            .state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref());
+        end.is_some_and(|end| end.exit_code == 0)
     };
-    let state = status.state.as_ref();
-    let waiting = state.and_then(|state| state.waiting.as_ref());
-    match waiting.and_then(|waiting| waiting.reason.as_deref()) {
-        None | Some("PodInitializing" | "ContainerCreating") => {
-            ended(state).or_else(|| ended(status.last_state.as_ref()).filter(|_| !status.ready))
-        }
-        Some("CrashLoopBackOff") => ended(status.last_state.as_ref()),
+    status.init_container_statuses.is_some() && preparing(pod, status).all(ended)
+}
+
+fn trouble(pod: &Pod, status: &PodStatus) -> Option<Trouble> {
+    let at = |stage: Stage, (reason, message): (String, String)| Trouble {
+        stage,
+        reason,
+        message,
+    };
+    let unscheduled = condition(status, "PodScheduled")
+        .filter(|one| !one.0)
+        .map(|(_, reason, message)| at(Stage::Schedule, (reason, message)));
+    let weights = preparing(pod, status).find_map(|one| words(pod, one));
+    let sidecars = status.init_container_statuses.iter().flatten();
+    let containers = status.container_statuses.iter().flatten().chain(sidecars);
+    let engine = containers
+        .into_iter()
+        .find_map(|one| words(pod, one))
+        .map(|found| at(Stage::Engine, found));
+    // The node put it out: too little memory or disk, or it is going down.
+    let evicted = (status.phase.as_deref() == Some("Failed"))
+        .then(|| status.reason.clone())
+        .flatten()
+        .map(|reason| {
+            at(
+                Stage::Engine,
+                (reason, status.message.clone().unwrap_or_default()),
+            )
+        });
+    evicted
+        .or_else(|| weights.map(|found| at(Stage::Weights, found)))
+        .or(engine)
+        .or(unscheduled)
+}
+
+/// Reason and message of what keeps a container from running.
+fn words(pod: &Pod, status: &ContainerStatus) -> Option<(String, String)> {
+    let now = status.state.as_ref();
+    let before = || ended(pod, status, status.last_state.as_ref()).filter(|_| !status.ready);
+    let Some(waiting) = now.and_then(|state| state.waiting.as_ref()) else {
+        return ended(pod, status, now).or_else(before);
+    };
+    match waiting.reason.as_deref() {
+        None | Some("PodInitializing" | "ContainerCreating") => before(),
+        Some("CrashLoopBackOff") => before().or_else(|| {
+            let message = waiting.message.clone().unwrap_or_default();
+            Some((String::from("CrashLoopBackOff"), message))
+        }),
         Some(reason) => {
-            let message = waiting
-                .and_then(|waiting| waiting.message.clone())
-                .unwrap_or_default();
+            let message = waiting.message.as_deref().unwrap_or_default();
             Some((
                 reason.to_owned(),
-                format!("container {}: {message}", status.name),
+                format!("container {} ({}): {message}", status.name, status.image),
             ))
         }
     }
+}
+
+/// How a container ended, if not well.
+fn ended(
+    pod: &Pod,
+    status: &ContainerStatus,
+    state: Option<&ContainerState>,
+) -> Option<(String, String)> {
+    let end = state?.terminated.as_ref()?;
+    if end.exit_code == 0 {
+        return None;
+    }
+    let reason = end.reason.clone().unwrap_or_else(|| String::from("Error"));
+    let times = match status.restart_count {
+        0 | 1 => String::new(),
+        times => format!(", {times} times so far"),
+    };
+    let name = &status.name;
+    if reason == "OOMKilled" {
+        let limit = memory_limit(pod, name);
+        let limit = limit.map_or_else(String::new, |limit| format!(" of {limit}"));
+        let message = format!(
+            "container {name} needed more memory than its limit{limit} and was killed{times}"
+        );
+        return Some((reason, message));
+    }
+    let said = last(end.message.as_deref().unwrap_or_default().trim());
+    let message = format!(
+        "container {name} ended with {}{times}: {said}",
+        end.exit_code
+    );
+    Some((reason, message))
+}
+
+fn memory_limit(pod: &Pod, name: &str) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let init = spec.init_containers.iter().flatten();
+    let container = spec
+        .containers
+        .iter()
+        .chain(init)
+        .find(|one| one.name == name)?;
+    let limits = container.resources.as_ref()?.limits.as_ref()?;
+    limits.get("memory").map(|limit| limit.0.clone())
 }
 
 /// The end of a text: that is where the cause stands.
@@ -117,52 +202,100 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
-    use super::view;
+    use super::{Stage, view};
 
     fn pod(status: &Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).expect("a pod")
+        serde_json::from_value(json!({
+            "metadata": {"name": "p"},
+            "spec": {
+                "initContainers": [{"name": "fetch"}, {"name": "guard", "restartPolicy": "Always"}],
+                "containers": [{"name": "worker", "resources": {"limits": {"memory": "2Gi"}}}],
+            },
+            "status": status,
+        }))
+        .expect("a pod")
+    }
+
+    fn container(name: &str, state: &Value, last: &Value) -> Value {
+        json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 3, "state": state, "lastState": last})
+    }
+
+    fn worker(state: &Value, last: &Value) -> Value {
+        json!({"containerStatuses": [container("worker", state, last)]})
+    }
+
+    fn told(status: &Value) -> (Stage, String, String) {
+        let found = view(&pod(status)).trouble.expect("trouble");
+        (found.stage, found.reason, found.message)
     }
 
     #[test]
     fn every_way_not_to_start_is_told_in_its_own_words() {
+        let crash = json!({"waiting": {"reason": "CrashLoopBackOff"}});
         let cases = [
             (
                 json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}]}),
-                "Unschedulable",
-                "0/3 nodes",
+                (Stage::Schedule, "Unschedulable", "0/3 nodes"),
             ),
             (
-                json!({"containerStatuses": [container(&json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}), &json!({}))]}),
-                "ImagePullBackOff",
-                "no such image",
+                worker(
+                    &json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}),
+                    &json!({}),
+                ),
+                (Stage::Engine, "ImagePullBackOff", "no such image"),
             ),
             (
-                json!({"containerStatuses": [container(&json!({"waiting": {"reason": "CrashLoopBackOff"}}), &json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}))]}),
-                "OOMKilled",
-                "137",
+                worker(
+                    &crash,
+                    &json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
+                ),
+                (Stage::Engine, "OOMKilled", "its limit of 2Gi"),
             ),
             (
-                json!({"initContainerStatuses": [container(&json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "no source had good bytes"}}), &json!({}))]}),
-                "Error",
-                "no source had good bytes",
+                worker(
+                    &crash,
+                    &json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "ValueError: no kernel image"}}),
+                ),
+                (
+                    Stage::Engine,
+                    "Error",
+                    "3 times so far: ValueError: no kernel",
+                ),
+            ),
+            (
+                json!({"initContainerStatuses": [container("fetch", &json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "no source had good bytes"}}), &json!({}))]}),
+                (Stage::Weights, "Error", "no source had good bytes"),
+            ),
+            (
+                json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory"}),
+                (Stage::Engine, "Evicted", "low on resource"),
             ),
         ];
-        for (status, reason, words) in cases {
-            let (found, message) = view(&pod(&status)).problem.expect("a problem");
-            assert_eq!(found, reason);
+        for (status, (stage, reason, words)) in cases {
+            let (found, why, message) = told(&status);
+            assert_eq!((found, why.as_str()), (stage, reason));
             assert!(message.contains(words), "{message}");
         }
     }
 
-    fn container(state: &Value, last: &Value) -> Value {
-        json!({"name": "worker", "image": "i", "imageID": "", "ready": false, "restartCount": 1, "state": state, "lastState": last})
+    #[test]
+    fn a_pod_that_serves_has_no_trouble_whatever_happened_before() {
+        let mut status = worker(
+            &json!({"running": {}}),
+            &json!({"terminated": {"exitCode": 137}}),
+        );
+        status["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+        let view = view(&pod(&status));
+        assert!(view.ready && view.trouble.is_none());
     }
 
     #[test]
-    fn a_pod_that_serves_has_no_problem_whatever_happened_before() {
-        let status = json!({"podIP": "10.0.0.7", "conditions": [{"type": "Ready", "status": "True"}],
-            "containerStatuses": [container(&json!({"running": {}}), &json!({"terminated": {"exitCode": 137}}))]});
-        let view = view(&pod(&status));
-        assert!(view.ready && view.problem.is_none());
+    fn a_sidecar_that_runs_does_not_keep_the_files_from_being_there() {
+        let done = container("fetch", &json!({"terminated": {"exitCode": 0}}), &json!({}));
+        let guard = container("guard", &json!({"running": {}}), &json!({}));
+        let status = json!({"initContainerStatuses": [done, guard]});
+        assert!(!view(&pod(&status)).fetching);
+        let fetching = container("fetch", &json!({"running": {}}), &json!({}));
+        assert!(view(&pod(&json!({"initContainerStatuses": [fetching]}))).fetching);
     }
 }

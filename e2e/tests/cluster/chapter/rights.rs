@@ -8,7 +8,7 @@ use crate::chapter::install::text;
 use crate::world::{HOME, World};
 
 /// Rights that are granted for what this story does not come to.
-const RARE: [&str; 7] = [
+const RARE: [&str; 15] = [
     // Nobody changed a policy six times.
     "delete controllerrevisions",
     // With an admission plugin that this cluster has not.
@@ -16,6 +16,15 @@ const RARE: [&str; 7] = [
     "update sovereigntypolicies/finalizers",
     // A backend that had pods and becomes something else.
     "delete deployments",
+    // Nodes of this cluster have no local volumes, and their accelerators no DeviceClass.
+    "create statefulsets",
+    "patch statefulsets",
+    "delete statefulsets",
+    "list resourceclaimtemplates",
+    "watch resourceclaimtemplates",
+    "create resourceclaimtemplates",
+    "patch resourceclaimtemplates",
+    "delete resourceclaimtemplates",
     "delete networkpolicies",
     "delete services",
     "delete serviceaccounts",

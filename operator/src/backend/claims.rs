@@ -1,0 +1,162 @@
+//! ResourceClaimTemplates (`resource.k8s.io/v1`): how pods claim accelerators by DeviceClass. The oldest
+//! Kubernetes that the mesh runs on does not serve them, so they are found by discovery, and watched from
+//! the first backend on that wants them. Refuses to guess: where they are not served, nothing is written.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::runtime::reflector::Store;
+use kube::{Client, ResourceExt};
+use mesh_crds::label;
+use mesh_watch::Watches;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::build::Refusal;
+use crate::apply::{Error, MANAGER, Writer};
+use crate::world::MANAGED;
+
+const GROUP_VERSION: &str = "resource.k8s.io/v1";
+const KIND: &str = "ResourceClaimTemplate";
+/// A cluster that does not serve them is asked again, but not often.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// The templates of this cluster. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Claims(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    watches: Watches,
+    templates: OnceLock<Store<DynamicObject>>,
+    asked: Mutex<Option<Instant>>,
+}
+
+/// Why there are no pods where claims are not served.
+pub(crate) fn not_served() -> Refusal {
+    Refusal::new(
+        "DRANotServed",
+        "spec.inCluster.accelerator.deviceClassName: this cluster does not serve resource.k8s.io/v1 (Kubernetes 1.34 or newer does): ask for the device plugin's resource instead, by leaving it out",
+    )
+}
+
+fn resource() -> ApiResource {
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("resource.k8s.io", "v1", KIND),
+        "resourceclaimtemplates",
+    )
+}
+
+impl Claims {
+    pub(crate) fn new(client: Client, watches: Watches) -> Self {
+        Self(Arc::new(Inner {
+            client,
+            watches,
+            templates: OnceLock::new(),
+            asked: Mutex::default(),
+        }))
+    }
+
+    /// True if the cluster serves them; from then on they are watched.
+    pub(crate) async fn served(&self) -> bool {
+        let inner = &self.0;
+        if inner.templates.get().is_some() {
+            return true;
+        }
+        if !self.may_ask() {
+            return false;
+        }
+        let listed = inner.client.list_api_group_resources(GROUP_VERSION).await;
+        let served = match listed {
+            Ok(listed) => listed.resources.iter().any(|one| one.kind == KIND),
+            Err(kube::Error::Api(status)) if status.code == 404 => false,
+            Err(error) => {
+                tracing::warn!(%error, "could not ask whether {GROUP_VERSION} is served");
+                false
+            }
+        };
+        if served {
+            inner.templates.get_or_init(|| {
+                let managed = format!("{}={}", MANAGED.0, MANAGED.1);
+                inner.watches.dynamic(resource(), &managed)
+            });
+        }
+        served
+    }
+
+    fn may_ask(&self) -> bool {
+        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = asked.is_none_or(|last| last.elapsed() >= AGAIN);
+        if due {
+            *asked = Some(Instant::now());
+        }
+        due
+    }
+
+    fn all(&self) -> Vec<Arc<DynamicObject>> {
+        let templates = self.0.templates.get();
+        templates.map(Store::state).unwrap_or_default()
+    }
+
+    fn api(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.0.client.clone(), namespace, &resource())
+    }
+
+    /// Makes a template, unless it is there: it cannot change, and its name tells what is in it.
+    pub(crate) async fn apply(&self, writer: &Writer, wanted: &Value) -> Result<(), Error> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (
+            text(&wanted["metadata"]["namespace"]),
+            text(&wanted["metadata"]["name"]),
+        );
+        let there = self.all();
+        let same = |one: &Arc<DynamicObject>| {
+            one.name_any() == name && one.namespace().as_deref() == Some(&namespace)
+        };
+        if there.iter().any(same) {
+            return Ok(());
+        }
+        writer.metrics.wrote(KIND);
+        let params = PatchParams::apply(MANAGER).force();
+        let done = self
+            .api(&namespace)
+            .patch(&name, &params, &Patch::Apply(wanted))
+            .await;
+        done.map(drop).map_err(|source| Error::Write {
+            what: format!("{KIND} {namespace}/{name}"),
+            source: Box::new(source),
+        })
+    }
+
+    /// Deletes a backend's templates but the wanted one.
+    pub(crate) async fn prune(
+        &self,
+        writer: &Writer,
+        backend: &(String, String),
+        wanted: Option<&Value>,
+    ) -> Result<(), Error> {
+        let kept = wanted.and_then(|wanted| wanted["metadata"]["name"].as_str());
+        for one in self.all() {
+            let own = one.namespace().as_deref() == Some(&backend.0)
+                && one.labels().get(label::BACKEND) == Some(&backend.1);
+            if !own || Some(one.name_any().as_str()) == kept {
+                continue;
+            }
+            writer.metrics.wrote(KIND);
+            let api = self.api(&backend.0);
+            match api.delete(&one.name_any(), &DeleteParams::default()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(source) => {
+                    return Err(Error::Write {
+                        what: format!("{KIND} {}", one.name_any()),
+                        source: Box::new(source),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}

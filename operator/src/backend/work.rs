@@ -1,0 +1,253 @@
+//! One InferenceBackend in a pass: references found, children made or taken away, status told.
+
+use std::collections::BTreeMap;
+
+use kube::runtime::reflector::ObjectRef;
+use mesh_core::SovereigntyClass;
+use mesh_crds::in_cluster::InCluster;
+use mesh_crds::{InferenceBackend, ModelCache, Object, condition};
+use mesh_routing::derive;
+
+use super::build::{Accelerator, Children, Input, Refusal, Workload, child_name, children, plan};
+use super::status::{Observed, Rollout, status};
+use super::{claims, plaintext};
+use crate::apply::Error;
+use crate::pass::{Pass, Seen};
+use crate::world::Read;
+
+/// A namespace and a name.
+type Id = (String, String);
+
+impl Pass {
+    pub(crate) async fn backend(&self, read: &Read, seen: &Seen) -> Result<(), Error> {
+        let id = (read.namespace(), read.name());
+        let mut observed = Observed {
+            pods: seen.pods.get(&id).cloned().unwrap_or_default(),
+            rollout: self.rollout(&id),
+            fault: seen.fault(read),
+            ..Observed::default()
+        };
+        observed.pods.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut written = Ok(());
+        if let Some(Object::InferenceBackend(backend)) = read.object() {
+            observed.plaintext = plaintext(backend);
+            if let Some(spec) = &backend.spec.in_cluster {
+                observed.in_cluster = true;
+                observed.wanted = spec.replicas;
+                written = self.pods(read, backend, spec, seen, &mut observed).await;
+            } else {
+                written = self.unmake(&id).await;
+            }
+            observed.fault = observed.fault.or_else(|| self.unreadable(backend, &id.0));
+        }
+        if let Err(error) = &written {
+            observed.write_error = Some((error.reason().to_owned(), error.to_string()));
+        }
+        let nothing = observed.in_cluster && !observed.pods.iter().any(|pod| pod.ready);
+        observed.class = if nothing { None } else { self.class(seen, &id) };
+        let status = status(read, &observed, seen.now);
+        self.writer.status(&read.raw, &status).await?;
+        written
+    }
+
+    /// Whatever runs its pods.
+    fn rollout(&self, id: &Id) -> Option<Rollout> {
+        let child = child_name(&id.1);
+        let deployment = ObjectRef::new(&child).within(&id.0);
+        if let Some(deployment) = self.world.deployments.get(&deployment) {
+            return Some(Rollout::from(&*deployment));
+        }
+        let set = self
+            .world
+            .stateful_sets
+            .get(&ObjectRef::new(&child).within(&id.0))?;
+        Some(Rollout::from(&*set))
+    }
+
+    /// A backend with pods: plans them and makes them so.
+    async fn pods(
+        &self,
+        read: &Read,
+        backend: &InferenceBackend,
+        spec: &InCluster,
+        seen: &Seen,
+        observed: &mut Observed,
+    ) -> Result<(), Error> {
+        let id = (read.namespace(), read.name());
+        let mut whole = backend.clone();
+        whole.metadata.uid = read.raw.metadata.uid.clone();
+        whole.metadata.namespace = Some(id.0.clone());
+        let cache = |name: &str| model(seen, &id.0, name);
+        let planned = plan(Input {
+            backend: &whole,
+            spec,
+            cache: &cache,
+            images: &self.images,
+            fleet: &seen.fleet,
+            mesh_namespace: &self.options.mesh_namespace,
+            owned: owned(seen, &id),
+        });
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(refusal) => return self.refuse(refusal, &id, observed).await,
+        };
+        observed.adapters = spec.adapters.iter().map(|one| one.name.0.clone()).collect();
+        if let Some(accelerator) = &plan.accelerator {
+            observed.accelerators = Some(told(accelerator, seen));
+        }
+        let made = children(&plan).map_err(|source| Error::Json {
+            what: format!("the children of {}", id.1),
+            source,
+        })?;
+        if made.claims.is_some() && !self.world.claims.served().await {
+            return self.refuse(claims::not_served(), &id, observed).await;
+        }
+        self.make(&id, made).await
+    }
+
+    /// Says why, and takes away pods that may be what is refused.
+    async fn refuse(
+        &self,
+        refusal: Refusal,
+        id: &Id,
+        observed: &mut Observed,
+    ) -> Result<(), Error> {
+        let told = Some((refusal.reason, refusal.message));
+        if told
+            .as_ref()
+            .is_some_and(|told| told.0 == condition::REASON_PROGRESSING)
+        {
+            observed.waiting = told;
+        } else {
+            observed.fault = observed.fault.take().or(told);
+        }
+        if refusal.forbidden {
+            return self.unmake(id).await;
+        }
+        Ok(())
+    }
+
+    /// The children of a backend with pods.
+    async fn make(&self, id: &Id, made: Children) -> Result<(), Error> {
+        let child = (id.0.clone(), child_name(&id.1));
+        let (world, writer) = (&self.world, &self.writer);
+        writer.apply(made.account, &world.accounts).await?;
+        writer.apply(made.network, &world.networks).await?;
+        writer.apply(made.service, &world.services).await?;
+        let template = made.claims.as_ref();
+        if let Some(template) = template {
+            world.claims.apply(writer, template).await?;
+        }
+        match made.workload {
+            Workload::Deployment(deployment) => {
+                writer.remove(&world.stateful_sets, &child).await?;
+                writer.apply(*deployment, &world.deployments).await?;
+            }
+            Workload::StatefulSet(set) => {
+                writer.remove(&world.deployments, &child).await?;
+                writer.apply(*set, &world.stateful_sets).await?;
+            }
+        }
+        world.claims.prune(writer, id, template).await?;
+        if let Some(budget) = made.budget {
+            return writer.apply(budget, &world.budgets).await;
+        }
+        writer.remove(&world.budgets, &child).await
+    }
+
+    /// What a backend with pods leaves behind when it becomes something else.
+    async fn unmake(&self, id: &Id) -> Result<(), Error> {
+        let child = (id.0.clone(), child_name(&id.1));
+        let (world, writer) = (&self.world, &self.writer);
+        writer.remove(&world.deployments, &child).await?;
+        writer.remove(&world.stateful_sets, &child).await?;
+        writer.remove(&world.services, &child).await?;
+        writer.remove(&world.budgets, &child).await?;
+        writer.remove(&world.networks, &child).await?;
+        world.claims.prune(writer, id, None).await?;
+        writer.remove(&world.accounts, &child).await
+    }
+
+    /// Its key is in a Secret that no gateway may read.
+    fn unreadable(&self, backend: &InferenceBackend, namespace: &str) -> Option<Id> {
+        let cloud = backend.spec.cloud.as_ref();
+        let external = backend.spec.external.as_ref();
+        let credentials = cloud
+            .and_then(|cloud| cloud.credentials.as_ref())
+            .or_else(|| external.and_then(|external| external.credentials.as_ref()));
+        let secret = credentials?.secret_ref.as_ref()?;
+        let options = &self.options;
+        let listed = options.credential_namespaces.iter();
+        let readable =
+            namespace == options.mesh_namespace || listed.into_iter().any(|one| one == namespace);
+        (!readable).then(|| {
+            let message = format!(
+                "the gateways may not read Secret {} of namespace {namespace}: whoever installed the mesh adds it to gateway.credentialNamespaces",
+                secret.name.0
+            );
+            (String::from("CredentialsUnreadable"), message)
+        })
+    }
+
+    /// Class and evidence.
+    fn class(&self, seen: &Seen, id: &Id) -> Option<(SovereigntyClass, Vec<String>)> {
+        let mut all = seen.snapshot.backends.iter();
+        let found = all.find(|one| (&one.id.namespace, &one.id.name) == (&id.0, &id.1))?;
+        let namespace = &self.options.mesh_namespace;
+        let derived = derive(found, &seen.ownership, namespace, seen.now);
+        Some((derived.class, derived.evidence(found)))
+    }
+}
+
+/// Accelerators of each pod, and what the nodes have of them.
+fn told(accelerator: &Accelerator, seen: &Seen) -> (String, String) {
+    let offered = match &accelerator.class {
+        // Devices are not in what is allocatable; the scheduler knows them.
+        Some(class) => format!("devices of DeviceClass {class} are wanted"),
+        None => seen
+            .fleet
+            .told(accelerator.resource, accelerator.count, accelerator.memory),
+    };
+    (accelerator.told(), offered)
+}
+
+/// Labels of owned nodes, for a backend that a policy names as its floor.
+fn owned(seen: &Seen, id: &Id) -> BTreeMap<String, String> {
+    let floor = seen
+        .snapshot
+        .policies
+        .iter()
+        .filter_map(|policy| policy.floor.as_ref())
+        .any(|floor| floor.backend == *id);
+    if !floor {
+        return BTreeMap::new();
+    }
+    let selectors = seen.ownership.nodes.iter().flatten();
+    selectors.flat_map(Clone::clone).collect()
+}
+
+/// A ModelCache that a backend names, or why it cannot be used.
+fn model<'s>(seen: &'s Seen, namespace: &str, name: &str) -> Result<&'s ModelCache, Refusal> {
+    let mut all = seen.caches.iter();
+    let found =
+        all.find(|read| read.namespace() == namespace && read.name() == name && !read.deleted());
+    let Some(read) = found else {
+        let message = format!("there is no ModelCache {name} in namespace {namespace}");
+        return Err(Refusal::new(condition::REASON_REFERENCE_NOT_FOUND, message));
+    };
+    match read.object() {
+        Some(Object::ModelCache(cache))
+            if cache
+                .spec
+                .artifacts
+                .iter()
+                .all(|artifact| artifact.sha256.is_some()) =>
+        {
+            Ok(cache)
+        }
+        _ => Err(Refusal::new(
+            "ModelCacheNotReady",
+            format!("ModelCache {name} cannot be used; its own status says why"),
+        )),
+    }
+}
