@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mesh_core::{Place, PrivacyLevel, SovereigntyClass};
-use mesh_crds::{ConvertInput, Converted, Document, ProblemKind, SourceSpec, parse, to_snapshot};
+use mesh_crds::{
+    ConvertInput, Converted, Document, Home, Object, ProblemKind, SourceSpec, parse, parse_for,
+    to_snapshot,
+};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples/standalone")
@@ -116,4 +119,34 @@ fn the_whole_contract_has_a_schema_and_what_comes_later_is_refused_by_name() {
     }
     let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(shown.join("\n"));
+}
+
+#[test]
+fn the_samples_for_accelerators_go_through_the_clusters_door_and_one_machine_refuses_them() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples/accelerators");
+    let mut backends = 0;
+    for entry in fs::read_dir(folder).expect("the samples") {
+        let path = entry.expect("a sample").path();
+        let text = fs::read_to_string(&path).expect("a sample");
+        let parsed = parse_for(Home::Cluster, "sample.yaml", &text);
+        assert!(
+            parsed.problems.is_empty(),
+            "{path:?}: {:?}",
+            parsed.problems
+        );
+        backends += parsed
+            .documents
+            .iter()
+            .filter(|document| matches!(document.object, Object::InferenceBackend(_)))
+            .count();
+        let machine = parse("sample.yaml", &text).problems;
+        let field = "spec.inCluster.accelerator.vendor";
+        assert!(
+            machine
+                .iter()
+                .any(|problem| problem.error() && problem.field == field),
+            "{path:?}: {machine:?}"
+        );
+    }
+    assert_eq!(backends, 3);
 }

@@ -72,6 +72,9 @@ impl Fleet {
     /// What the nodes have of what is wanted, in words.
     pub(crate) fn told(&self, resource: &str, count: u64, memory: Option<u64>) -> String {
         let (all, any) = (self.nodes.len(), self.having(resource, 1));
+        if all == 0 {
+            return format!("what the nodes have of {resource} is not seen from here");
+        }
         if any == 0 {
             return format!("no node has {resource}: 0 of {all} nodes");
         }

@@ -243,7 +243,6 @@ impl Plan<'_> {
             format!("--parallel={slots}"),
             String::from("--metrics"),
             String::from("--jinja"),
-            String::from("--no-webui"),
             String::from("--offline"),
         ];
         // The slots share the whole context.

@@ -105,11 +105,13 @@ pub(crate) fn plan<'a>(input: Input<'a>) -> Result<Plan<'a>, Refusal> {
         (Some(own), Engine::Candle) => own.clone(),
         _ => input.images.ours(builtin(cache)).to_owned(),
     };
+    let fetching = fetch(base);
     let weights = weights(&Wanted {
         cache: base,
         volume: "models",
         at: MODELS,
-        image: &fetch(base),
+        image: &fetching,
+        same_image: fetching == image,
         pull_policy: &input.images.pull_policy,
     });
     let model = engine::model(spec.engine, &weights.files, &spec.model_ref.name.0)?;
@@ -176,6 +178,7 @@ fn adapters(
             volume: &format!("adapter-{index}"),
             at: &format!("{ADAPTERS}/{name}"),
             image: &fetch(cache),
+            same_image: false,
             pull_policy: &input.images.pull_policy,
         });
         adapters.push(Adapter {

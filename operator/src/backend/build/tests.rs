@@ -281,7 +281,7 @@ fn llama_cpp_on_a_processor_gets_the_context_of_all_its_slots() {
     assert_eq!(engine.image.as_deref(), Some("r/llamacpp-cpu:1"));
     assert_eq!(
         args(&engine),
-        "--model /models/dir/m.gguf --alias a --host 0.0.0.0 --port 8000 --parallel 4 --metrics --jinja --no-webui --offline --ctx-size 16384"
+        "--model /models/dir/m.gguf --alias a --host 0.0.0.0 --port 8000 --parallel 4 --metrics --jinja --offline --ctx-size 16384"
     );
     assert_eq!(
         amounts(&engine),

@@ -18,6 +18,8 @@ pub(super) struct Wanted<'a> {
     pub(super) at: &'a str,
     /// Image that has `fetch`.
     pub(super) image: &'a str,
+    /// The engine runs the same image, so that its built-in files need not be copied.
+    pub(super) same_image: bool,
     pub(super) pull_policy: &'a str,
 }
 
@@ -51,11 +53,16 @@ pub(super) fn builtin(cache: &ModelCache) -> bool {
 pub(super) fn weights(wanted: &Wanted<'_>) -> Weights {
     let spec = &wanted.cache.spec;
     let order = json!({"artifacts": spec.artifacts, "sources": spec.sources});
+    let mut args = vec!["fetch", "--into", wanted.at, "--builtin", BUILTIN];
+    if wanted.same_image {
+        args.push("--link-builtin");
+    }
+    args.extend(["--result", "/dev/termination-log"]);
     let fetch = json!({
         "name": if wanted.volume == "models" { String::from("fetch") } else { format!("fetch-{}", wanted.volume) },
         "image": wanted.image,
         "imagePullPolicy": wanted.pull_policy,
-        "args": ["fetch", "--into", wanted.at, "--builtin", BUILTIN, "--link-builtin", "--result", "/dev/termination-log"],
+        "args": args,
         "env": [{"name": "MESH_FETCH", "value": order.to_string()}],
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
         "securityContext": security(),
