@@ -18,9 +18,9 @@ mod lease;
 mod metrics;
 mod pass;
 mod policy;
+mod quantity;
 #[cfg(test)]
 mod samples;
-mod quantity;
 mod status;
 mod uninstall;
 mod world;
