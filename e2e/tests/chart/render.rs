@@ -41,6 +41,8 @@ gateway:
   drainTimeoutSeconds: 33
 worker: {{repository: registry.example/w, digest: {DIGEST}}}
 workerFloor: {{repository: registry.example/wf, digest: {DIGEST}}}
+workerCuda: {{repository: registry.example/wc, digest: {DIGEST}}}
+engines: {{vllm: {{nvidia: \"\", amd: registry.example/vllm:rocm}}, llamaCpp: {{cpu: registry.example/llama:cpu}}}}
 floor: {{enabled: true, replicas: 2, kvMemory: 128Mi, resources: {{requests: {{cpu: 1, memory: 1Gi}}}}}}
 networkPolicy: {{enabled: true, gateway: {{egress: {{cidrs: [10.0.0.1/32, 2001:db8::/32]}}}}}}
 uninstall: {{deleteVolumes: true}}
