@@ -6,5 +6,7 @@ mod child;
 pub mod http;
 pub mod mesh;
 pub mod operator;
+pub mod proxy;
+pub mod stage;
 pub mod story;
 pub mod upstream;

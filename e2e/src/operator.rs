@@ -2,6 +2,7 @@
 //! more: its user is the ServiceAccount's name, bound by the chart's own rules, so that a missing right
 //! shows. Refuses to wait forever for anything.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub const USER: &str = "system:serviceaccount:mesh-system:mesh-operator";
 const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(20);
+/// Lines of its log that a failed test shows.
+const SHOWN: usize = 25;
 const ADMIN: &str = "admin on http://";
 const KINDS: [&str; 3] = ["modelcaches", "inferencebackends", "sovereigntypolicies"];
 
@@ -259,6 +262,17 @@ impl Operator {
 impl Drop for Operator {
     fn drop(&mut self) {
         end(&mut self.child);
+        if std::thread::panicking() {
+            let text = self.written();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = &lines[lines.len().saturating_sub(SHOWN)..];
+            // Nothing can be done if standard error is closed.
+            drop(writeln!(
+                std::io::stderr(),
+                "the operator wrote last:\n{}",
+                last.join("\n")
+            ));
+        }
     }
 }
 

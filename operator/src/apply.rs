@@ -1,8 +1,14 @@
-//! Writing: server-side apply, one field manager, and only what differs from what is there.
+//! Writing: server-side apply, one field manager, and only what differs from what is there. An object that
+//! is not ours is never taken over, whatever its name.
 
+mod same;
+
+use std::collections::HashMap;
 use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{GroupVersionKind, NamespaceResourceScope};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
@@ -15,6 +21,8 @@ use sha2::{Digest, Sha256};
 
 use crate::metrics::Metrics;
 use crate::status;
+use crate::world::MANAGED;
+use same::holds;
 
 /// Field manager of everything the operator writes.
 pub(crate) const MANAGER: &str = "mesh-operator";
@@ -38,6 +46,11 @@ pub(crate) enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// Somebody else's object has the name.
+    #[error(
+        "{what} is there already and is not of this mesh: it is left alone; delete it, or give the backend another name"
+    )]
+    Taken { what: String },
 }
 
 /// What the API server says is for people; the rest of its answer is not.
@@ -53,7 +66,13 @@ impl Error {
         match self {
             Self::Write { .. } => "WriteRefused",
             Self::Json { .. } => "NotWritable",
+            Self::Taken { .. } => "NameTaken",
         }
+    }
+
+    /// True if trying again does not help before somebody has.
+    pub(crate) const fn stalls(&self) -> bool {
+        matches!(self, Self::Taken { .. })
     }
 }
 
@@ -63,14 +82,70 @@ pub(crate) fn resource(kind: Kind) -> ApiResource {
     ApiResource::from_gvk_with_plural(&gvk, kind.plural())
 }
 
-/// Writes to one cluster.
+/// Writes to one cluster. All clones share what they know.
 #[derive(Clone)]
 pub(crate) struct Writer {
     pub(crate) client: Client,
     pub(crate) metrics: Metrics,
+    settled: Arc<Mutex<HashMap<Key, Settled>>>,
 }
 
+/// Kind, namespace and name; a status has a key of its own.
+type Key = (String, String, String);
+
+/// The version of an object, and the digest of what is wanted, that were seen to agree.
+#[derive(Debug, PartialEq, Eq)]
+struct Settled {
+    version: String,
+    digest: String,
+}
+
+/// More than any mesh has children: after that many it is forgotten what agreed, and compared again.
+const REMEMBERED: usize = 100_000;
+
 impl Writer {
+    pub(crate) fn new(client: Client, metrics: Metrics) -> Self {
+        Self {
+            client,
+            metrics,
+            settled: Arc::default(),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, Settled>> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if this version was seen to be as wanted: it is not compared again, and where the API server
+    /// keeps it differently from how it was written, not written again either.
+    fn agrees(&self, key: &Key, version: Option<&str>, digest: &str) -> bool {
+        let known = self.known();
+        let settled = known.get(key);
+        settled.is_some_and(|one| Some(one.version.as_str()) == version && one.digest == digest)
+    }
+
+    fn settle(&self, key: Key, version: Option<String>, digest: String) {
+        let mut known = self.known();
+        if known.len() > REMEMBERED {
+            known.clear();
+        }
+        if let Some(version) = version {
+            known.insert(key, Settled { version, digest });
+        }
+    }
+
+    /// Whether an object that is not among the watched ones is there, and whose it is.
+    async fn found<K>(&self, api: &Api<K>, wanted: &K) -> kube::Result<Option<ObjectMeta>>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let name = format!("metadata.name={}", wanted.name_any());
+        let found = api
+            .list_metadata(&ListParams::default().fields(&name))
+            .await?;
+        Ok(found.items.into_iter().next().map(|one| one.metadata))
+    }
+
     /// Makes `wanted` so, unless it is.
     pub(crate) async fn apply<K>(&self, wanted: K, store: &Store<K>) -> Result<(), Error>
     where
@@ -93,24 +168,57 @@ impl Writer {
         let mut value = serde_json::to_value(&wanted).map_err(json)?;
         let digest = digest(&value);
         value["metadata"]["annotations"][APPLIED] = json!(digest);
+        let namespace = wanted.namespace().unwrap_or_default();
+        let key = (
+            K::kind(&()).into_owned(),
+            namespace.clone(),
+            wanted.name_any(),
+        );
+        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        let failed = |source| Error::Write {
+            what: what.clone(),
+            source: Box::new(source),
+        };
         let there = store.get(&ObjectRef::from_obj(&wanted));
-        if let Some(there) = there {
-            let live = serde_json::to_value(&*there).map_err(json)?;
-            if holds(&live, &value) {
+        let version = there.as_ref().and_then(|there| there.resource_version());
+        if let Some(there) = &there {
+            if there.meta().deletion_timestamp.is_some() {
+                // It comes again once it is gone.
+                return Ok(());
+            }
+            if self.agrees(&key, version.as_deref(), &digest) {
+                return Ok(());
+            }
+            let live = serde_json::to_value(&**there).map_err(json)?;
+            if ours(there.meta(), wanted.meta()) && holds(&live, &value) {
+                self.settle(key, version, digest);
                 return Ok(());
             }
         }
-        let api: Api<K> =
-            Api::namespaced(self.client.clone(), &wanted.namespace().unwrap_or_default());
-        let params = PatchParams::apply(MANAGER).force();
+        let known = match &there {
+            Some(there) => Some(there.meta().clone()),
+            None => self.found(&api, &wanted).await.map_err(failed)?,
+        };
+        if known
+            .as_ref()
+            .is_some_and(|known| !ours(known, wanted.meta()))
+        {
+            return Err(Error::Taken { what });
+        }
+        // What is made anew meets nobody's fields, unless somebody is faster: then it is looked at again.
+        let params = PatchParams {
+            force: known.is_some(),
+            ..PatchParams::apply(MANAGER)
+        };
         self.metrics.wrote(&K::kind(&()));
         let done = api
             .patch(&wanted.name_any(), &params, &Patch::Apply(&value))
-            .await;
-        done.map(drop).map_err(|source| Error::Write {
-            what,
-            source: Box::new(source),
-        })
+            .await
+            .map_err(failed)?;
+        if done.resource_version() == version {
+            self.settle(key, version, digest);
+        }
+        Ok(())
     }
 
     /// Deletes an object that is no longer wanted.
@@ -151,6 +259,7 @@ impl Writer {
     {
         match store.get(&ObjectRef::new(&id.1).within(&id.0)) {
             Some(there) if there.meta().deletion_timestamp.is_some() => Ok(()),
+            Some(there) if !of_the_kinds(there.meta()) => Ok(()),
             Some(there) => self.delete(&*there).await,
             None => Ok(()),
         }
@@ -165,6 +274,15 @@ impl Writer {
         let Some(kind) = Kind::named(&types.kind) else {
             return Ok(());
         };
+        let key = (
+            format!("{}/status", types.kind),
+            object.namespace().unwrap_or_default(),
+            object.name_any(),
+        );
+        let (version, digest) = (object.resource_version(), digest(status));
+        if self.agrees(&key, version.as_deref(), &digest) {
+            return Ok(());
+        }
         let resource = resource(kind);
         let what = format!("the status of {} {}", types.kind, object.name_any());
         let api: Api<DynamicObject> = Api::namespaced_with(
@@ -179,7 +297,12 @@ impl Writer {
             .patch_status(&object.name_any(), &params, &Patch::Apply(&body))
             .await
         {
-            Ok(_) => Ok(()),
+            Ok(done) => {
+                if done.resource_version() == version {
+                    self.settle(key, version, digest);
+                }
+                Ok(())
+            }
             // Deleted meanwhile.
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(Error::Write {
@@ -194,43 +317,74 @@ fn digest(value: &Value) -> String {
     hex(&Sha256::digest(value.to_string().as_bytes())[..16])
 }
 
-/// True if everything in `wanted` is in `live`; the API server and others may have added to it.
-fn holds(live: &Value, wanted: &Value) -> bool {
-    match (live, wanted) {
-        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
-            let empty = wanted.is_null()
-                || wanted.as_object().is_some_and(serde_json::Map::is_empty)
-                || wanted.as_array().is_some_and(Vec::is_empty);
-            live.get(key).map_or(empty, |live| holds(live, wanted))
-        }),
-        (Value::Array(live), Value::Array(wanted)) => {
-            live.len() == wanted.len()
-                && live
-                    .iter()
-                    .zip(wanted)
-                    .all(|(live, wanted)| holds(live, wanted))
-        }
-        (live, wanted) => live == wanted,
-    }
+/// True if an object was made for what `wanted` is made for: by its owner, or, where somebody took that
+/// off, by the labels that only we set.
+fn ours(live: &ObjectMeta, wanted: &ObjectMeta) -> bool {
+    let owners = |of: &ObjectMeta| of.owner_references.clone().unwrap_or_default();
+    let owned = owners(wanted).iter().any(|wanted| {
+        owners(live).iter().any(|live| {
+            (&live.api_version, &live.kind, &live.name)
+                == (&wanted.api_version, &wanted.kind, &wanted.name)
+        })
+    });
+    let label =
+        |of: &ObjectMeta, key: &str| of.labels.as_ref().and_then(|all| all.get(key)).cloned();
+    let told = label(live, MANAGED.0).is_some_and(|value| value == MANAGED.1)
+        && wanted
+            .labels
+            .iter()
+            .flatten()
+            .filter(|(key, _)| key.starts_with(label::GROUP))
+            .all(|(key, value)| label(live, key).as_ref() == Some(value));
+    owned || told && (owners(live).is_empty() || owners(wanted).is_empty())
+}
+
+/// True if it belongs to an object of our kinds.
+fn of_the_kinds(live: &ObjectMeta) -> bool {
+    let owners = live.owner_references.iter().flatten();
+    owners
+        .into_iter()
+        .any(|owner| owner.api_version == label::API_VERSION)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use serde_json::{Value, json};
 
-    use super::holds;
+    use super::ours;
+
+    fn meta(labels: &Value, owner: Option<(&str, &str)>) -> ObjectMeta {
+        let owners: Vec<Value> = owner
+            .into_iter()
+            .map(|(kind, name)| json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": kind, "name": name, "uid": "u"}))
+            .collect();
+        serde_json::from_value(
+            json!({"name": "a-worker", "labels": labels, "ownerReferences": owners}),
+        )
+        .unwrap()
+    }
 
     #[test]
-    fn what_others_added_is_left_alone_and_what_they_changed_is_seen() {
-        let wanted = json!({"spec": {"replicas": 1, "ports": [{"port": 80}], "empty": {}}});
-        let live = json!({"spec": {"replicas": 1, "ports": [{"port": 80, "protocol": "TCP"}], "more": true}, "status": {}});
-        assert!(holds(&live, &wanted));
-        for changed in [
-            json!({"spec": {"replicas": 2, "ports": [{"port": 80}]}}),
-            json!({"spec": {"replicas": 1, "ports": [{"port": 80}, {"port": 81}]}}),
-            json!({"spec": {"replicas": 1}}),
-        ] {
-            assert!(!holds(&changed, &wanted), "{changed}");
-        }
+    fn only_what_was_made_for_the_same_object_is_ours() {
+        let labels = json!({"app.kubernetes.io/managed-by": "mesh-operator", "inferencemesh.dev/backend": "a"});
+        let other = json!({"app.kubernetes.io/managed-by": "mesh-operator", "inferencemesh.dev/backend": "b"});
+        let owner = Some(("InferenceBackend", "a"));
+        let wanted = meta(&labels, owner);
+        assert!(ours(&meta(&labels, owner), &wanted));
+        assert!(
+            ours(&meta(&json!({}), owner), &wanted),
+            "its labels were taken off"
+        );
+        assert!(
+            ours(&meta(&labels, None), &wanted),
+            "its owner was taken off"
+        );
+        assert!(!ours(&meta(&json!({"app": "a"}), None), &wanted));
+        assert!(!ours(&meta(&other, None), &wanted));
+        assert!(
+            !ours(&meta(&labels, Some(("ReplicaSet", "a"))), &wanted),
+            "a copy of it"
+        );
     }
 }

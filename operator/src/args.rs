@@ -17,7 +17,7 @@ pub(crate) struct Args {
         long,
         env = "MESH_LOG",
         global = true,
-        default_value = "info,kube_runtime=warn"
+        default_value = "info,kube_runtime=warn,kube_client=off"
     )]
     pub(crate) log: String,
 }
@@ -45,6 +45,9 @@ pub(crate) struct Run {
     /// Name of this replica; in a pod, the pod's.
     #[arg(long, env = "MESH_POD_NAME", default_value = "mesh-operator")]
     pub(crate) identity: String,
+    /// Unrenewed for this many seconds, the lease of the leading replica may be taken by another.
+    #[arg(long, env = "MESH_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
+    pub(crate) lease_seconds: u16,
     /// Objects that are made if they are not there: the floor of an installation.
     #[arg(long, env = "MESH_BOOTSTRAP")]
     pub(crate) bootstrap: Option<PathBuf>,

@@ -127,16 +127,62 @@ mod tests {
     fn a_request_is_named_as_a_rule_of_rbac_names_it() {
         let backends = "/apis/inferencemesh.dev/v1alpha1/namespaces/a/inferencebackends/b/status";
         let cases = [
-            (Method::GET, "/api/v1/pods", Some("&watch=true&timeoutSeconds=290"), "watch", "pods"),
-            (Method::GET, "/api/v1/pods", Some("limit=500"), "list", "pods"),
-            (Method::GET, "/api/v1/namespaces", None, "list", "namespaces"),
-            (Method::GET, "/api/v1/namespaces/a", None, "get", "namespaces"),
-            (Method::PATCH, backends, None, "patch", "inferencebackends/status"),
-            (Method::POST, "/apis/apps/v1/namespaces/a/controllerrevisions", None, "create", "controllerrevisions"),
-            (Method::DELETE, "/apis/apps/v1/namespaces/a/deployments/d", None, "delete", "deployments"),
+            (
+                Method::GET,
+                "/api/v1/pods",
+                Some("&watch=true&timeoutSeconds=290"),
+                "watch",
+                "pods",
+            ),
+            (
+                Method::GET,
+                "/api/v1/pods",
+                Some("limit=500"),
+                "list",
+                "pods",
+            ),
+            (
+                Method::GET,
+                "/api/v1/namespaces",
+                None,
+                "list",
+                "namespaces",
+            ),
+            (
+                Method::GET,
+                "/api/v1/namespaces/a",
+                None,
+                "get",
+                "namespaces",
+            ),
+            (
+                Method::PATCH,
+                backends,
+                None,
+                "patch",
+                "inferencebackends/status",
+            ),
+            (
+                Method::POST,
+                "/apis/apps/v1/namespaces/a/controllerrevisions",
+                None,
+                "create",
+                "controllerrevisions",
+            ),
+            (
+                Method::DELETE,
+                "/apis/apps/v1/namespaces/a/deployments/d",
+                None,
+                "delete",
+                "deployments",
+            ),
         ];
         for (method, path, query, verb, resource) in cases {
-            assert_eq!(asked(&method, path, query), (verb, resource.to_owned()), "{path}");
+            assert_eq!(
+                asked(&method, path, query),
+                (verb, resource.to_owned()),
+                "{path}"
+            );
         }
     }
 }

@@ -14,16 +14,44 @@ use crate::args::Run;
 use crate::metrics::Metrics;
 
 const NAME: &str = "mesh-operator";
-/// Unrenewed for this long, a lease may be taken.
-const DURATION: Duration = Duration::from_secs(15);
-/// Who cannot renew for this long no longer leads: well before another may begin.
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_secs(2);
+
+/// The times of a lease, all from the one that is set.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// Unrenewed for this long, a lease may be taken.
+    duration: Duration,
+    /// Who cannot renew for this long no longer leads: well before another may begin.
+    deadline: Duration,
+    /// Between two attempts.
+    retry: Duration,
+}
+
+impl Times {
+    fn of(seconds: u16) -> Self {
+        let duration = Duration::from_secs(seconds.into());
+        Self {
+            duration,
+            deadline: duration * 2 / 3,
+            retry: duration * 2 / 15,
+        }
+    }
+}
+
+/// What became of a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Renewal {
+    Done,
+    /// Somebody wrote the object in between; it is still ours.
+    Again,
+    /// It is another's, or gone.
+    Lost,
+}
 
 /// The lease of this replica.
 pub(crate) struct Lease {
     api: Api<Object>,
     identity: String,
+    times: Times,
     metrics: Metrics,
 }
 
@@ -40,6 +68,7 @@ impl Lease {
         Self {
             api: Api::namespaced(client, &options.mesh_namespace),
             identity: format!("{}_{started}", options.identity),
+            times: Times::of(options.lease_seconds),
             metrics,
         }
     }
@@ -59,26 +88,31 @@ impl Lease {
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "could not ask for the lease"),
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(self.times.retry).await;
         }
     }
 
     /// Renews until that is no longer possible.
     pub(crate) async fn keep(&self) {
         let mut renewed = Instant::now();
-        while renewed.elapsed() < RENEW_DEADLINE {
-            tokio::time::sleep(RETRY).await;
+        let why = loop {
+            if renewed.elapsed() >= self.times.deadline {
+                break "it could not be renewed in time";
+            }
+            tokio::time::sleep(self.times.retry).await;
             let asked = Instant::now();
-            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
+            let left = self.times.deadline.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, self.renew()).await {
                 // Counted from the question: the answer may have been long on its way.
-                Ok(Ok(true)) => renewed = asked,
+                Ok(Ok(Renewal::Done)) => renewed = asked,
+                Ok(Ok(Renewal::Again)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "could not renew the lease"),
-                Ok(Ok(false)) | Err(_) => break,
+                Ok(Ok(Renewal::Lost)) => break "another has it, or it is gone",
+                Err(_) => break "the API server did not answer in time",
             }
-        }
+        };
         self.metrics.leads(false);
-        tracing::error!("the lease is lost");
+        tracing::error!(why, "the lease is lost");
     }
 
     /// Gives it up, so that the next one need not wait.
@@ -113,24 +147,26 @@ impl Lease {
             .as_ref()
             .and_then(|spec| spec.holder_identity.as_deref());
         let free = holder.is_none_or(|holder| holder.is_empty() || holder == self.identity);
-        if !free && seen.since.elapsed() < DURATION {
+        if !free && seen.since.elapsed() < self.times.duration {
             return Ok(false);
         }
         self.take(object).await
     }
 
-    async fn renew(&self) -> kube::Result<bool> {
+    async fn renew(&self) -> kube::Result<Renewal> {
         let Some(object) = self.api.get_opt(NAME).await? else {
-            return Ok(false);
+            return Ok(Renewal::Lost);
         };
         let holder = object
             .spec
             .as_ref()
             .and_then(|spec| spec.holder_identity.clone());
         if holder.as_ref() != Some(&self.identity) {
-            return Ok(false);
+            return Ok(Renewal::Lost);
         }
-        self.take(object).await
+        // Refused by the version only: the next look tells whether it was taken from us.
+        let done = self.take(object).await?;
+        Ok(if done { Renewal::Done } else { Renewal::Again })
     }
 
     async fn create(&self) -> kube::Result<bool> {
@@ -171,7 +207,7 @@ impl Lease {
             .unwrap_or_default();
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(self.times.duration.as_secs()).ok(),
             acquire_time: if ours {
                 old.and_then(|old| old.acquire_time.clone())
             } else {

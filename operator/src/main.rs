@@ -14,6 +14,7 @@ mod args;
 mod backend;
 mod bootstrap;
 mod cache;
+mod client;
 mod lease;
 mod metrics;
 mod pass;
@@ -63,11 +64,12 @@ fn start(args: Args) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let ended = runtime.block_on(async {
-        let client = kube::Client::try_default()
+        let metrics = Metrics::default();
+        let client = client::connect(&metrics)
             .await
             .context("no cluster was found: run this in a pod, or set KUBECONFIG")?;
         match args.command {
-            Command::Run(options) => Box::pin(run(*options, client)).await,
+            Command::Run(options) => Box::pin(run(*options, client, metrics)).await,
             Command::Uninstall(options) => uninstall::run(&client, &options).await,
         }
     });
@@ -75,19 +77,20 @@ fn start(args: Args) -> anyhow::Result<()> {
     ended
 }
 
-async fn run(options: Run, client: kube::Client) -> anyhow::Result<()> {
+async fn run(options: Run, client: kube::Client, metrics: Metrics) -> anyhow::Result<()> {
     let admin_listener = listen::bind(options.admin_listen, "--admin-listen").await?;
     tracing::info!("admin on http://{}", admin_listener.local_addr()?);
     let bootstrap = bootstrap::read(options.bootstrap.as_deref())?;
     let shutdown = Shutdown::new();
-    let metrics = Metrics::default();
     let world = World::watch(&client, &shutdown, (options.scope, &options.mesh_namespace));
     let lease = Lease::new(client.clone(), &options, metrics.clone());
 
     let mut registry = Registry::with_prefix("mesh_operator");
     metrics.register(&mut registry);
     let seen = world.clone();
-    let admin = Admin::new(registry, Arc::new(move || seen.missing()), Arc::new(|| ()));
+    let (counted, standing) = (world.clone(), metrics.clone());
+    let refresh = Arc::new(move || standing.stand(counted.standing()));
+    let admin = Admin::new(registry, Arc::new(move || seen.missing()), refresh);
     admin.start(admin_listener, &shutdown);
     let signals = shutdown.clone();
     shutdown.spawn(async move { signals.on_signal().await });

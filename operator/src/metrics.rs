@@ -1,9 +1,14 @@
-//! The operator's own numbers.
+//! The operator's own numbers (`docs/reference/metrics-operator.md`; the names are an API). Labels are
+//! kinds, verbs and words of ours; no name of an object is one, so their number is bounded.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -17,17 +22,75 @@ struct Outcome {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    verb: &'static str,
+    resource: String,
+    code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Scope {
+    scope: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
+/// How many objects of a kind have a condition in a status.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+pub(crate) struct Standing {
+    pub(crate) kind: &'static str,
+    pub(crate) condition: String,
+    pub(crate) status: String,
+}
+
+/// Seconds, from a millisecond to a minute.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 3.0, 11))
+}
+
 /// Counters; all clones are the same.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Metrics {
+    requests: Family<Request, Counter>,
     writes: Family<Kind, Counter>,
     reconciles: Family<Outcome, Counter>,
-    passes: Counter,
+    reconcile_seconds: Family<Kind, Histogram, fn() -> Histogram>,
+    passes: Family<Scope, Counter>,
+    pass_seconds: Family<Scope, Histogram, fn() -> Histogram>,
+    latency: Histogram,
+    conditions: Family<Standing, Gauge>,
     leader: Gauge,
+    build: Family<Build, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            writes: Family::default(),
+            reconciles: Family::default(),
+            reconcile_seconds: Family::new_with_constructor(seconds),
+            passes: Family::default(),
+            pass_seconds: Family::new_with_constructor(seconds),
+            latency: seconds(),
+            conditions: Family::default(),
+            leader: Gauge::default(),
+            build: Family::default(),
+        }
+    }
 }
 
 impl Metrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "api_requests",
+            "Requests to the API server, by verb, resource and code",
+            self.requests.clone(),
+        );
         registry.register(
             "api_writes",
             "Objects and statuses written, by kind",
@@ -38,8 +101,40 @@ impl Metrics {
             "Objects looked at, by kind and outcome",
             self.reconciles.clone(),
         );
-        registry.register("passes", "Passes over everything", self.passes.clone());
+        registry.register(
+            "reconcile_duration_seconds",
+            "Time to make one object so, by kind",
+            self.reconcile_seconds.clone(),
+        );
+        registry.register("passes", "Passes, by scope", self.passes.clone());
+        registry.register(
+            "pass_duration_seconds",
+            "Time of one pass, by scope",
+            self.pass_seconds.clone(),
+        );
+        registry.register(
+            "change_latency_seconds",
+            "Time from the first change that a pass looked at to its end",
+            self.latency.clone(),
+        );
+        registry.register(
+            "conditions",
+            "Objects by kind, condition and its status",
+            self.conditions.clone(),
+        );
         registry.register("leader", "1 if this replica leads", self.leader.clone());
+        registry.register("build_info", "1; what runs", self.build.clone());
+        let version = env!("CARGO_PKG_VERSION");
+        self.build.get_or_create(&Build { version }).set(1);
+    }
+
+    pub(crate) fn requested(&self, verb: &'static str, resource: String, code: String) {
+        let labels = Request {
+            verb,
+            resource,
+            code,
+        };
+        self.requests.get_or_create(&labels).inc();
     }
 
     pub(crate) fn wrote(&self, kind: &str) {
@@ -50,21 +145,137 @@ impl Metrics {
             .inc();
     }
 
-    pub(crate) fn reconciled(&self, kind: &str, good: bool) {
+    pub(crate) fn reconciled(&self, kind: &str, good: bool, took: Duration) {
         let outcome = if good { "ok" } else { "error" };
+        let kind = kind.to_owned();
+        self.reconcile_seconds
+            .get_or_create(&Kind { kind: kind.clone() })
+            .observe(took.as_secs_f64());
         self.reconciles
-            .get_or_create(&Outcome {
-                kind: kind.to_owned(),
-                outcome,
-            })
+            .get_or_create(&Outcome { kind, outcome })
             .inc();
     }
 
-    pub(crate) fn passed(&self) {
-        self.passes.inc();
+    /// One pass; `whole` if it looked at everything, `waited` since the first change that led to it.
+    pub(crate) fn passed(&self, whole: bool, took: Duration, waited: Option<Duration>) {
+        let scope = Scope {
+            scope: if whole { "everything" } else { "changes" },
+        };
+        self.passes.get_or_create(&scope).inc();
+        self.pass_seconds
+            .get_or_create(&scope)
+            .observe(took.as_secs_f64());
+        if let Some(waited) = waited {
+            self.latency.observe(waited.as_secs_f64());
+        }
+    }
+
+    /// What objects say now; what none says any more goes.
+    pub(crate) fn stand(&self, counted: BTreeMap<Standing, i64>) {
+        self.conditions.clear();
+        for (standing, number) in counted {
+            self.conditions.get_or_create(&standing).set(number);
+        }
     }
 
     pub(crate) fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::time::Duration;
+
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    use super::{Metrics, Standing};
+
+    const PAGE: &str = include_str!("../../docs/reference/metrics-operator.md");
+    const PREFIX: &str = "mesh_operator_";
+
+    type Shapes = BTreeMap<String, (String, BTreeSet<String>)>;
+
+    /// Name, type and labels of every row of the page's table.
+    fn promised() -> Shapes {
+        let rows = PAGE.lines().filter(|line| line.starts_with("| `"));
+        rows.map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let labels = cells[3].split(',').map(|one| one.trim().trim_matches('`'));
+            let labels = labels.filter(|one| !one.is_empty()).map(str::to_owned);
+            let name = cells[1].trim_matches('`').to_owned();
+            (name, (cells[2].to_owned(), labels.collect()))
+        })
+        .collect()
+    }
+
+    fn labels(sample: &str) -> BTreeSet<String> {
+        let inside = sample
+            .split_once('{')
+            .and_then(|(_, rest)| rest.rsplit_once('}'));
+        let pairs = inside
+            .map(|(inside, _)| inside.split("\","))
+            .into_iter()
+            .flatten();
+        pairs
+            .filter_map(|pair| pair.split_once("=\""))
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| name != "le")
+            .collect()
+    }
+
+    fn rendered(text: &str) -> Shapes {
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        types
+            .map(|line| {
+                let (full, kind) = line.split_once(' ').unwrap();
+                let sample = text
+                    .lines()
+                    .find(|line| line.starts_with(full))
+                    .unwrap_or_else(|| panic!("{full} was never counted"));
+                let name = full.strip_prefix(PREFIX).unwrap();
+                let total = if kind == "counter" { "_total" } else { "" };
+                (format!("{name}{total}"), (kind.to_owned(), labels(sample)))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_rendered_is_what_the_page_promises() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::with_prefix("mesh_operator");
+        metrics.register(&mut registry);
+        metrics.requested("list", String::from("pods"), String::from("200"));
+        metrics.wrote("Deployment");
+        metrics.reconciled("ModelCache", true, Duration::from_millis(3));
+        metrics.passed(true, Duration::from_millis(3), Some(Duration::ZERO));
+        let standing = Standing {
+            kind: "ModelCache",
+            condition: String::from("Ready"),
+            status: String::from("True"),
+        };
+        metrics.stand(BTreeMap::from([(standing, 2)]));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        assert_eq!(rendered(&text), promised(), "{text}");
+    }
+
+    #[test]
+    fn a_condition_that_nobody_has_any_more_is_no_longer_shown() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::with_prefix("mesh_operator");
+        metrics.register(&mut registry);
+        let standing = |status: &str| Standing {
+            kind: "ModelCache",
+            condition: String::from("Ready"),
+            status: status.to_owned(),
+        };
+        metrics.stand(BTreeMap::from([(standing("True"), 2)]));
+        metrics.stand(BTreeMap::from([(standing("False"), 1)]));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        assert!(!text.contains("status=\"True\"") && text.contains("status=\"False\"} 1"));
     }
 }

@@ -1,40 +1,38 @@
-//! One pass: everything that is declared, against everything that is there.
+//! One pass: everything that is declared, against everything that is there. Backends are looked at where
+//! something about them changed, and all of them once a minute.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+mod seen;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use futures::StreamExt;
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use kube::api::{Api, DynamicObject, PostParams};
-use kube::runtime::reflector::Store;
+use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
-use mesh_core::policy::Ownership;
-use mesh_core::{Caller, Node, ObjectId, Pod, Snapshot};
-use mesh_crds::{
-    ConvertInput, PodMap, Problem, condition, label, node_evidence, object_file,
-    to_snapshot_lenient,
-};
-use mesh_routing::join;
-use mesh_watch::Scope;
+use mesh_core::ObjectId;
+use mesh_crds::condition;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::apply::{Error, Writer};
 use crate::args::Run;
-use crate::backend::{Fleet, Images, PodView, view};
+use crate::backend::Images;
 use crate::metrics::Metrics;
-use crate::world::{Read, World};
+use crate::world::{Changes, Id, Read, World};
 use crate::{bootstrap, cache, policy, status};
+
+pub(crate) use seen::Seen;
 
 /// Changes that come in a burst are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Everything is looked at at least this often: claims expire.
 const RESYNC: Duration = Duration::from_mins(1);
-/// The address of a pod does not matter for its class.
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// After something could not be written.
 const RETRY: Duration = Duration::from_secs(2);
+/// Backends that are written at once.
+const AT_ONCE: usize = 8;
 
 /// Makes the cluster match what is declared.
 pub(crate) struct Pass {
@@ -45,41 +43,23 @@ pub(crate) struct Pass {
     pub(crate) writer: Writer,
     metrics: Metrics,
     bootstrap: Vec<Value>,
+    memory: Mutex<Memory>,
 }
 
-/// Everything declared at one moment, read.
-pub(crate) struct Seen {
-    pub(crate) caches: Vec<Read>,
-    backends: Vec<Read>,
-    policies: Vec<Read>,
-    pub(crate) pods: BTreeMap<(String, String), Vec<PodView>>,
-    /// What the nodes have.
-    pub(crate) fleet: Fleet,
-    pub(crate) snapshot: Snapshot,
-    /// What counts as owned.
-    pub(crate) ownership: Ownership,
-    /// What is wrong with objects beside others.
-    problems: Vec<Problem>,
-    pub(crate) now: Timestamp,
+/// What the last passes found.
+#[derive(Default)]
+struct Memory {
+    /// When everything was looked at last.
+    whole: Option<Instant>,
+    /// What follows for a backend from everything else: looked at again where it differs.
+    found: BTreeMap<Id, Found>,
+    /// Backends that could not be written.
+    failed: BTreeSet<Id>,
 }
 
-impl Seen {
-    /// What keeps an object from being used: its own fault, or what it refers to.
-    pub(crate) fn fault(&self, read: &Read) -> Option<(String, String)> {
-        if let Some(message) = read.faults() {
-            return Some((read.reason().to_owned(), message));
-        }
-        let own = object_file(&read.raw);
-        let problem = self
-            .problems
-            .iter()
-            .find(|problem| problem.error() && problem.file == own)?;
-        Some((
-            problem.reason().to_owned(),
-            format!("{}: {}", problem.field, problem.message),
-        ))
-    }
-}
+/// Fault and class.
+type Found = (Option<(String, String)>, Option<Class>);
+pub(crate) type Class = (mesh_core::SovereigntyClass, Vec<String>);
 
 impl Pass {
     pub(crate) fn new(
@@ -90,17 +70,19 @@ impl Pass {
         bootstrap: Vec<Value>,
     ) -> Self {
         Self {
-            writer: Writer {
-                client: client.clone(),
-                metrics: metrics.clone(),
-            },
+            writer: Writer::new(client.clone(), metrics.clone()),
             images: Images::from(&options),
             client,
             options,
             world,
             metrics,
             bootstrap,
+            memory: Mutex::default(),
         }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Until dropped.
@@ -125,7 +107,24 @@ impl Pass {
 
     /// True if everything is as it should be.
     async fn once(&self) -> bool {
-        self.metrics.passed();
+        let begun = Instant::now();
+        let mut scope = self.world.take_changes();
+        let since = scope.since;
+        let last = self.memory().whole;
+        if last.is_none_or(|last| last.elapsed() >= RESYNC) {
+            scope = scope.whole();
+        }
+        let good = self.over(&scope).await;
+        if scope.everything {
+            self.memory().whole = Some(begun);
+        }
+        let waited = since.map(|since| since.elapsed());
+        self.metrics
+            .passed(scope.everything, begun.elapsed(), waited);
+        good
+    }
+
+    async fn over(&self, scope: &Changes) -> bool {
         bootstrap::ensure(
             &self.client,
             &self.world,
@@ -136,115 +135,75 @@ impl Pass {
         let seen = self.look();
         let mut good = true;
         for read in seen.caches.iter().filter(|read| !read.deleted()) {
+            let begun = Instant::now();
             let status = cache::status(read, seen.now);
-            good &= self.told(read, &self.writer.status(&read.raw, &status).await);
+            let written = self.writer.status(&read.raw, &status).await;
+            good &= self.told(read, begun, &written);
         }
-        for read in seen.backends.iter().filter(|read| !read.deleted()) {
-            good &= self.told(read, &self.backend(read, &seen).await);
-        }
+        good &= self.backends(scope, &seen).await;
         let judged = policy::judge(&seen.snapshot, seen.now);
         for read in seen.policies.iter().filter(|read| !read.deleted()) {
-            good &= self.told(read, &self.policy(read, &seen, &judged).await);
+            let begun = Instant::now();
+            let written = self.policy(read, &seen, &judged).await;
+            good &= self.told(read, begun, &written);
         }
         good
     }
 
-    fn told(&self, read: &Read, outcome: &Result<(), Error>) -> bool {
+    /// Backends that changed, or for which what follows from everything else did, or that failed.
+    async fn backends(&self, scope: &Changes, seen: &Seen) -> bool {
+        let mut found = BTreeMap::new();
+        let mut wanted = Vec::new();
+        {
+            let memory = self.memory();
+            for read in seen.backends.iter().filter(|read| !read.deleted()) {
+                let id = (read.namespace(), read.name());
+                let now = (seen.fault(read), self.class(seen, &id));
+                if scope.includes(&id)
+                    || memory.failed.contains(&id)
+                    || memory.found.get(&id) != Some(&now)
+                {
+                    wanted.push(read);
+                }
+                found.insert(id, now);
+            }
+        }
+        self.memory().found = found;
+        let one = |read: &'_ Read| {
+            let read = read.clone();
+            async move {
+                let begun = Instant::now();
+                let written = self.backend(&read, seen).await;
+                let good = self.told(&read, begun, &written);
+                ((read.namespace(), read.name()), good)
+            }
+        };
+        let work: Vec<_> = wanted.into_iter().map(one).collect();
+        let mut failed = BTreeSet::new();
+        let mut done = futures::stream::iter(work).buffer_unordered(AT_ONCE);
+        while let Some((id, good)) = done.next().await {
+            if !good {
+                failed.insert(id);
+            }
+        }
+        let good = failed.is_empty();
+        // What was not looked at did not fail the last time.
+        self.memory().failed = failed;
+        good
+    }
+
+    fn told(&self, read: &Read, begun: Instant, outcome: &Result<(), Error>) -> bool {
         let kind = read
             .raw
             .types
             .as_ref()
             .map_or("", |types| types.kind.as_str());
-        self.metrics.reconciled(kind, outcome.is_ok());
+        self.metrics
+            .reconciled(kind, outcome.is_ok(), begun.elapsed());
         if let Err(error) = outcome {
             tracing::warn!(kind, namespace = read.namespace(), name = read.name(), reason = error.reason(), %error, "not reconciled");
         }
         outcome.is_ok()
-    }
-
-    fn look(&self) -> Seen {
-        let others = self.world.own_meshes();
-        let read = |store: &Store<DynamicObject>| -> Vec<Read> {
-            let mut all = store.state();
-            all.retain(|object| !object.namespace().is_some_and(|own| others.contains(&own)));
-            all.into_iter().map(Read::new).collect()
-        };
-        let (caches, backends, policies) = (
-            read(&self.world.caches),
-            read(&self.world.backends),
-            read(&self.world.policies),
-        );
-        let mut pods: BTreeMap<(String, String), Vec<PodView>> = BTreeMap::new();
-        for pod in self.world.pods.state() {
-            if let (Some(namespace), Some(backend)) =
-                (pod.namespace(), pod.labels().get(label::BACKEND))
-            {
-                pods.entry((namespace, backend.clone()))
-                    .or_default()
-                    .push(view(&pod));
-            }
-        }
-        let ready = self.ready(&pods);
-        let now = Timestamp::now();
-        let input = ConvertInput {
-            mesh_namespace: &self.options.mesh_namespace,
-            generation: 0,
-            now,
-            // The gateways resolve names and check them at every connection; here a name is a name.
-            resolve: &|_| Vec::<IpAddr>::new(),
-            pods: Some(&ready),
-        };
-        let documents = [&caches, &backends, &policies]
-            .into_iter()
-            .flatten()
-            .filter_map(|read| read.document.clone())
-            .collect();
-        let (mut converted, problems) = to_snapshot_lenient(documents, &input, &|_| None);
-        if self.options.scope == Scope::Namespaced {
-            converted.snapshot.forget_nodes();
-        }
-        let everybody = Caller::local(&self.options.mesh_namespace);
-        Seen {
-            caches,
-            backends,
-            policies,
-            pods,
-            fleet: Fleet::new(&self.world.nodes.state()),
-            ownership: join(&converted.snapshot, &everybody).ownership().clone(),
-            snapshot: converted.snapshot,
-            problems,
-            now,
-        }
-    }
-
-    /// Pods that serve, with what is known of their nodes.
-    fn ready(&self, pods: &BTreeMap<(String, String), Vec<PodView>>) -> PodMap {
-        let nodes: BTreeMap<String, Arc<Node>> = self
-            .world
-            .nodes
-            .state()
-            .iter()
-            .map(|node| (node.name_any(), Arc::new(node_evidence(node))))
-            .collect();
-        let serving = |list: &[PodView]| -> Vec<Arc<Pod>> {
-            let mut serving: Vec<Arc<Pod>> = list
-                .iter()
-                .filter(|pod| pod.ready)
-                .map(|pod| {
-                    Arc::new(Pod {
-                        name: pod.name.clone(),
-                        // Nobody is sent to from here.
-                        address: NOWHERE,
-                        node: pod.node.as_ref().and_then(|name| nodes.get(name).cloned()),
-                    })
-                })
-                .collect();
-            serving.sort_by(|a, b| a.name.cmp(&b.name));
-            serving
-        };
-        pods.iter()
-            .map(|(id, list)| (id.clone(), serving(list)))
-            .collect()
     }
 
     async fn policy(&self, read: &Read, seen: &Seen, judged: &policy::Judged) -> Result<(), Error> {

@@ -1,10 +1,14 @@
-//! Everything the operator looks at, kept in memory.
+//! Everything the operator looks at, kept in memory, and only as much of it as is looked at.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+mod changes;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Container, Namespace, Node, NodeSpec, NodeStatus, Pod, PodSpec, Service, ServiceAccount,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::DynamicObject;
@@ -17,7 +21,11 @@ use mesh_runtime::Shutdown;
 use mesh_watch::{Progress, Scope, Watches};
 use tokio::sync::watch;
 
+use changes::Collector;
+pub(crate) use changes::{Changes, Id};
+
 use crate::backend::Claims;
+use crate::metrics::Standing;
 
 /// Label and value of everything that the operator makes.
 pub(crate) const MANAGED: (&str, &str) = ("app.kubernetes.io/managed-by", "mesh-operator");
@@ -40,7 +48,13 @@ pub(crate) struct World {
     pub(crate) networks: Store<NetworkPolicy>,
     pub(crate) claims: Claims,
     progress: Progress,
+    collector: Collector,
+    /// What the objects said when they were last read.
+    said: Arc<Mutex<HashMap<Key, Read>>>,
 }
+
+/// Plural, namespace and name.
+type Key = (&'static str, String, String);
 
 impl World {
     /// Looks at `namespace` only, if that is the scope.
@@ -49,21 +63,23 @@ impl World {
         shutdown: &Shutdown,
         (scope, namespace): (Scope, &str),
     ) -> Self {
+        let collector = Collector::default();
         let watches = Watches::new(
             client.clone(),
             shutdown.tracker.clone(),
             shutdown.token.clone(),
         )
-        .within(scope, namespace);
+        .within(scope, namespace)
+        .told(collector.listener());
         let managed = format!("{}={}", MANAGED.0, MANAGED.1);
         Self {
             caches: watches.raw::<ModelCache>(),
             backends: watches.raw::<InferenceBackend>(),
             policies: watches.raw::<SovereigntyPolicy>(),
             revisions: watches.labeled(label::POLICY),
-            nodes: watches.of_cluster(""),
-            namespaces: watches.of_cluster(""),
-            pods: watches.labeled(label::BACKEND),
+            nodes: watches.of_cluster_trimmed("", trim_node),
+            namespaces: watches.of_cluster_trimmed("", trim_namespace),
+            pods: watches.trimmed(label::BACKEND, trim_pod),
             deployments: watches.labeled(&managed),
             stateful_sets: watches.labeled(&managed),
             services: watches.labeled(&managed),
@@ -71,6 +87,8 @@ impl World {
             budgets: watches.labeled(&managed),
             networks: watches.labeled(&managed),
             progress: watches.progress(),
+            collector,
+            said: Arc::default(),
             claims: Claims::new(client.clone(), watches),
         }
     }
@@ -89,9 +107,72 @@ impl World {
             .collect()
     }
 
-    /// What is not known yet.
+    /// What is not known yet, or no longer.
     pub(crate) fn missing(&self) -> Vec<String> {
-        self.progress.missing()
+        let mut all = self.progress.missing();
+        all.extend(self.progress.lost());
+        all
+    }
+
+    /// What changed since this was last asked.
+    pub(crate) fn take_changes(&self) -> Changes {
+        self.collector.take()
+    }
+
+    /// All objects of our kinds, read: caches, backends, policies. What an object says is read once, however
+    /// often its status changes: checking schema and rules is most of a pass.
+    pub(crate) fn read(&self) -> [Vec<Read>; 3] {
+        let others = self.own_meshes();
+        let mut known = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = HashMap::with_capacity(known.len());
+        let mut all = |plural: &'static str, store: &Store<DynamicObject>| -> Vec<Read> {
+            let mut objects = store.state();
+            objects.retain(|object| !object.namespace().is_some_and(|own| others.contains(&own)));
+            objects.sort_by_cached_key(|raw| (raw.namespace(), raw.name_any()));
+            let read = |raw: Arc<DynamicObject>| {
+                let key = (plural, raw.namespace().unwrap_or_default(), raw.name_any());
+                let read = match known.remove(&key) {
+                    Some(old) if old.says_the_same(&raw) => old.now(raw),
+                    _ => Read::new(raw),
+                };
+                fresh.insert(key, read.clone());
+                read
+            };
+            objects.into_iter().map(read).collect()
+        };
+        let found = [
+            all("modelcaches", &self.caches),
+            all("inferencebackends", &self.backends),
+            all("sovereigntypolicies", &self.policies),
+        ];
+        *known = fresh;
+        found
+    }
+
+    /// How many objects have which condition.
+    pub(crate) fn standing(&self) -> BTreeMap<Standing, i64> {
+        let mut counted = BTreeMap::new();
+        let kinds = [
+            ("ModelCache", &self.caches),
+            ("InferenceBackend", &self.backends),
+            ("SovereigntyPolicy", &self.policies),
+        ];
+        for (kind, store) in kinds {
+            for object in store.state() {
+                let conditions = object.data.pointer("/status/conditions");
+                let conditions = conditions.and_then(serde_json::Value::as_array);
+                for condition in conditions.into_iter().flatten() {
+                    let word = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
+                    let standing = Standing {
+                        kind,
+                        condition: word("type"),
+                        status: word("status"),
+                    };
+                    *counted.entry(standing).or_default() += 1;
+                }
+            }
+        }
+        counted
     }
 }
 
@@ -100,30 +181,102 @@ pub(crate) fn has_own_mesh(namespace: &impl ResourceExt) -> bool {
     namespace.labels().get(label::MESH).map(String::as_str) == Some(label::OWN)
 }
 
+/// Whose mesh it has is a label.
+fn trim_namespace(namespace: &mut Namespace) {
+    namespace.status = None;
+    namespace.metadata.annotations = None;
+    namespace.metadata.resource_version = None;
+}
+
+/// Whose a node is and what it has for pods; the rest of it changes every few seconds.
+fn trim_node(node: &mut Node) {
+    let has = node.status.take().and_then(|status| status.allocatable);
+    node.status = Some(NodeStatus {
+        allocatable: has,
+        ..NodeStatus::default()
+    });
+    node.metadata.annotations = None;
+    node.metadata.resource_version = None;
+    let provider = node.spec.take().and_then(|spec| spec.provider_id);
+    node.spec = Some(NodeSpec {
+        provider_id: provider,
+        ..NodeSpec::default()
+    });
+}
+
+/// Where a pod is, what its containers may use, and what became of it. What else it was asked to be stands
+/// in whatever made it.
+fn trim_pod(pod: &mut Pod) {
+    pod.metadata.annotations = None;
+    pod.metadata.resource_version = None;
+    let part = |one: Container| Container {
+        name: one.name,
+        resources: one.resources,
+        restart_policy: one.restart_policy,
+        ..Container::default()
+    };
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        node_name: spec.node_name,
+        containers: spec.containers.into_iter().map(part).collect(),
+        init_containers: spec
+            .init_containers
+            .map(|all| all.into_iter().map(part).collect()),
+        ..PodSpec::default()
+    });
+    let conditions = pod.status.iter_mut();
+    for condition in conditions.flat_map(|status| status.conditions.iter_mut().flatten()) {
+        condition.last_probe_time = None;
+    }
+}
+
 /// An object of one of the kinds, through the same door as files: schema, rules, and what a cluster does
-/// not have.
+/// not have. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Read {
     /// The object as it came.
     pub(crate) raw: Arc<DynamicObject>,
+    said: Arc<Said>,
+}
+
+struct Said {
     /// What it says, if that can be used.
-    pub(crate) document: Option<Document>,
+    document: Option<Document>,
     /// What is wrong with it.
-    pub(crate) parsed: Parsed,
+    parsed: Parsed,
 }
 
 impl Read {
     pub(crate) fn new(raw: Arc<DynamicObject>) -> Self {
         let mut parsed = parse_object(&raw, raw.data.get("spec"), &[]);
+        let document = parsed.documents.pop();
         Self {
-            document: parsed.documents.pop(),
             raw,
-            parsed,
+            said: Arc::new(Said { document, parsed }),
         }
+    }
+
+    /// True if `raw` differs at most in what is not read: its status.
+    fn says_the_same(&self, raw: &DynamicObject) -> bool {
+        let (old, new) = (&self.raw.metadata, &raw.metadata);
+        old.uid == new.uid
+            && old.generation == new.generation
+            && old.labels == new.labels
+            && old.annotations == new.annotations
+            && self.raw.types == raw.types
+    }
+
+    fn now(self, raw: Arc<DynamicObject>) -> Self {
+        Self { raw, ..self }
+    }
+
+    /// What it says and where each field stood, if that can be used.
+    pub(crate) fn document(&self) -> Option<&Document> {
+        self.said.document.as_ref()
     }
 
     /// What it says, if that can be used.
     pub(crate) fn object(&self) -> Option<&Object> {
-        self.document.as_ref().map(|document| &document.object)
+        self.document().map(|document| &document.object)
     }
 
     pub(crate) fn namespace(&self) -> String {
@@ -141,6 +294,7 @@ impl Read {
     /// Everything that keeps the object from being used, as one message.
     pub(crate) fn faults(&self) -> Option<String> {
         let faults: Vec<String> = self
+            .said
             .parsed
             .problems
             .iter()
@@ -153,6 +307,7 @@ impl Read {
     /// The reason of the first of them.
     pub(crate) fn reason(&self) -> &'static str {
         let mut faults = self
+            .said
             .parsed
             .problems
             .iter()

@@ -4,17 +4,18 @@
 //! Refuses: writing anything, knowing what objects mean, and in an installation of one namespace to look
 //! at anything else.
 
+mod rest;
 mod scope;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -22,9 +23,47 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::rest::Rest;
 pub use scope::Scope;
 
-/// Starts watches and counts those that have not told everything yet.
+/// One change, for whoever wants to know more than that there was one.
+#[derive(Debug, Clone, Copy)]
+pub enum Touched<'a> {
+    /// An object came, changed or went.
+    Object {
+        /// Its kind.
+        kind: &'a str,
+        /// Its namespace; empty for kinds without.
+        namespace: &'a str,
+        /// Its name.
+        name: &'a str,
+        /// Its labels.
+        labels: &'a BTreeMap<String, String>,
+    },
+    /// All objects of a kind were listed anew.
+    Listed(&'a str),
+}
+
+/// Called for every change, before [`Progress::changed`] tells of it.
+pub type Listener = Arc<dyn Fn(Touched<'_>) + Send + Sync>;
+
+/// How far the watch of one kind has come.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    listed: bool,
+    /// The API server does not serve this kind, or not to us.
+    refused: Option<String>,
+}
+
+/// By kind, and which of several watches of that kind.
+type Key = (String, usize);
+type Places = Arc<Mutex<BTreeMap<Key, Place>>>;
+
+fn lock(places: &Places) -> MutexGuard<'_, BTreeMap<Key, Place>> {
+    places.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts watches and knows which have not told everything yet.
 pub struct Watches {
     client: Client,
     /// The only namespace that is looked at; none = all.
@@ -32,14 +71,15 @@ pub struct Watches {
     tracker: TaskTracker,
     stop: CancellationToken,
     changed: Arc<watch::Sender<u64>>,
-    unsynced: Arc<AtomicUsize>,
+    places: Places,
+    listener: Option<Listener>,
 }
 
 /// How far a set of watches has come. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Progress {
     changed: watch::Receiver<u64>,
-    unsynced: Arc<AtomicUsize>,
+    places: Places,
 }
 
 impl Progress {
@@ -48,13 +88,50 @@ impl Progress {
         self.changed.clone()
     }
 
-    /// What is not known yet, in words; empty once everything has been listed.
+    /// What is not known yet, a line for each kind; empty once everything has been listed, for ever.
     pub fn missing(&self) -> Vec<String> {
-        match self.unsynced.load(Ordering::Acquire) {
-            0 => Vec::new(),
-            number => vec![format!(
-                "{number} kinds of objects have not been listed yet"
-            )],
+        let line = |((kind, _), place): (&Key, &Place)| {
+            let why = place.refused.as_deref().unwrap_or_default();
+            (!place.listed).then(|| format!("objects of kind {kind} have not been listed yet{why}"))
+        };
+        lock(&self.places).iter().filter_map(line).collect()
+    }
+
+    /// What was known once and can no longer be asked for: its kind was removed, or the right to see it.
+    /// What is known of it is of the past.
+    pub fn lost(&self) -> Vec<String> {
+        let line = |((kind, _), place): (&Key, &Place)| {
+            let why = place.refused.as_deref()?;
+            place
+                .listed
+                .then(|| format!("objects of kind {kind} can no longer be listed{why}"))
+        };
+        lock(&self.places).iter().filter_map(line).collect()
+    }
+}
+
+/// What is done to objects before they are kept.
+struct Keep<K> {
+    trim: fn(&mut K),
+    /// Changes in nothing that is kept are nobody's news.
+    same: Option<fn(&K, &K) -> bool>,
+}
+
+impl<K> Keep<K> {
+    fn whole() -> Self {
+        Self {
+            trim: |_| (),
+            same: None,
+        }
+    }
+
+    fn part(trim: fn(&mut K)) -> Self
+    where
+        K: PartialEq,
+    {
+        Self {
+            trim,
+            same: Some(K::eq),
         }
     }
 }
@@ -68,7 +145,8 @@ impl Watches {
             tracker,
             stop,
             changed: Arc::new(watch::channel(0).0),
-            unsynced: Arc::default(),
+            places: Places::default(),
+            listener: None,
         }
     }
 
@@ -79,11 +157,18 @@ impl Watches {
         self
     }
 
+    /// Tells `listener` of every change, too.
+    #[must_use]
+    pub fn told(mut self, listener: Listener) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
     /// How far they have come.
     pub fn progress(&self) -> Progress {
         Progress {
             changed: self.changed.subscribe(),
-            unsynced: Arc::clone(&self.unsynced),
+            places: Arc::clone(&self.places),
         }
     }
 
@@ -102,73 +187,102 @@ impl Watches {
             Some(namespace) => Api::namespaced_with(client, namespace, &resource),
             None => Api::all_with(client, &resource),
         };
-        self.start(api, config(selector), resource)
+        self.start(api, config(selector), resource, Keep::whole())
     }
 
     /// Objects of kind `K` that have this label (a selector; empty = all).
     pub fn labeled<K>(&self, selector: &str) -> Store<K>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + Debug
-            + Send
-            + Sync
-            + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        let client = self.client.clone();
-        let api = match &self.namespace {
-            Some(namespace) => Api::namespaced(client, namespace),
-            None => Api::all(client),
-        };
-        self.start(api, config(selector), ())
+        self.start(self.api(), config(selector), (), Keep::whole())
+    }
+
+    /// The same, but only what `trim` leaves of each object is kept. It need not leave the resource
+    /// version; where it does not, a change in what is not kept is not told.
+    pub fn trimmed<K>(&self, selector: &str, trim: fn(&mut K)) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + PartialEq,
+        K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        self.start(self.api(), config(selector), (), Keep::part(trim))
     }
 
     /// Objects of a kind that lives in no namespace. An installation of one namespace has no right to
     /// them: there are none.
     pub fn of_cluster<K>(&self, selector: &str) -> Store<K>
     where
-        K: Resource<DynamicType = (), Scope = ClusterResourceScope>
-            + Clone
-            + DeserializeOwned
-            + Debug
-            + Send
-            + Sync
-            + 'static,
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + PartialEq,
+        K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        self.of_cluster_trimmed(selector, |_| ())
+    }
+
+    /// The same, of which only what `trim` leaves is kept, as with [`Watches::trimmed`].
+    pub fn of_cluster_trimmed<K>(&self, selector: &str, trim: fn(&mut K)) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + PartialEq,
+        K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         if self.namespace.is_some() {
             return reflector::store::Writer::new(()).as_reader();
         }
-        self.start(Api::all(self.client.clone()), config(selector), ())
+        let api = Api::all(self.client.clone());
+        self.start(api, config(selector), (), Keep::part(trim))
     }
 
-    fn start<K>(&self, api: Api<K>, config: watcher::Config, kind: K::DynamicType) -> Store<K>
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let client = self.client.clone();
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        }
+    }
+
+    fn start<K>(
+        &self,
+        api: Api<K>,
+        config: watcher::Config,
+        kind: K::DynamicType,
+        keep: Keep<K>,
+    ) -> Store<K>
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Clone + Debug + Eq + Hash + Send + Sync,
     {
-        let writer = reflector::store::Writer::new(kind);
+        let mut writer = reflector::store::Writer::new(kind.clone());
         let store = writer.as_reader();
-        self.unsynced.fetch_add(1, Ordering::AcqRel);
-        let (unsynced, changed) = (Arc::clone(&self.unsynced), Arc::clone(&self.changed));
+        let teller = Teller {
+            kind: K::kind(&kind).into_owned(),
+            number: lock(&self.places).len(),
+            changed: Arc::clone(&self.changed),
+            places: Arc::clone(&self.places),
+            listener: self.listener.clone(),
+        };
+        lock(&self.places).insert(teller.key(), Place::default());
+        let known = store.clone();
         let stream = watcher(api, config)
-            .default_backoff()
-            // Who changed which field when is most of an object, and nobody here asks.
-            .modify(|object| object.managed_fields_mut().clear())
-            .reflect(writer);
+            .backoff(Rest::default())
+            .modify(move |object| {
+                // Who changed which field when is most of an object, and nobody here asks.
+                object.managed_fields_mut().clear();
+                (keep.trim)(object);
+            });
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
-            let mut synced = false;
             let follow = stream.for_each(|event| {
                 match event {
-                    Ok(watcher::Event::InitDone) if !synced => {
-                        synced = true;
-                        unsynced.fetch_sub(1, Ordering::AcqRel);
+                    Ok(event) if unchanged(&event, &known, &kind, keep.same) => {}
+                    Ok(event) => {
+                        writer.apply_watcher_event(&event);
+                        teller.event(&event);
                     }
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(%error, "a watch was interrupted"),
+                    Err(error) => teller.failed(&error),
                 }
-                changed.send_modify(|number| *number += 1);
                 std::future::ready(())
             });
             stop.run_until_cancelled(follow).await;
@@ -182,5 +296,141 @@ fn config(selector: &str) -> watcher::Config {
         watcher::Config::default()
     } else {
         watcher::Config::default().labels(selector)
+    }
+}
+
+fn unchanged<K>(
+    event: &watcher::Event<K>,
+    known: &Store<K>,
+    kind: &K::DynamicType,
+    same: Option<fn(&K, &K) -> bool>,
+) -> bool
+where
+    K: Resource + Clone + 'static,
+    K::DynamicType: Clone + Eq + Hash,
+{
+    let (watcher::Event::Apply(object), Some(same)) = (event, same) else {
+        return false;
+    };
+    let old = known.get(&ObjectRef::from_obj_with(object, kind.clone()));
+    old.is_some_and(|old| same(&old, object))
+}
+
+/// Tells of what one watch saw.
+struct Teller {
+    kind: String,
+    number: usize,
+    changed: Arc<watch::Sender<u64>>,
+    places: Places,
+    listener: Option<Listener>,
+}
+
+impl Teller {
+    fn key(&self) -> Key {
+        (self.kind.clone(), self.number)
+    }
+
+    fn event<K: Resource>(&self, event: &watcher::Event<K>) {
+        match event {
+            watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+                self.tell(Touched::Object {
+                    kind: &self.kind,
+                    namespace: object.meta().namespace.as_deref().unwrap_or_default(),
+                    name: object.meta().name.as_deref().unwrap_or_default(),
+                    labels: object.labels(),
+                });
+            }
+            watcher::Event::InitDone => {
+                let place = Place {
+                    listed: true,
+                    refused: None,
+                };
+                lock(&self.places).insert(self.key(), place);
+                self.tell(Touched::Listed(&self.kind));
+            }
+            // Nothing of it can be seen before the list is whole.
+            watcher::Event::Init | watcher::Event::InitApply(_) => {}
+        }
+    }
+
+    fn failed(&self, error: &watcher::Error) {
+        tracing::warn!(kind = self.kind, %error, "a watch was interrupted");
+        let refused = refusal(error);
+        let mut places = lock(&self.places);
+        if let Some(place) = places.get_mut(&self.key())
+            && place.refused.as_deref() != refused
+            // An API server that is away says nothing about the kind.
+            && refused.is_some()
+        {
+            place.refused = refused.map(str::to_owned);
+            drop(places);
+            self.changed.send_modify(|number| *number += 1);
+        }
+    }
+
+    fn tell(&self, touched: Touched<'_>) {
+        if let Some(listener) = &self.listener {
+            listener(touched);
+        }
+        self.changed.send_modify(|number| *number += 1);
+    }
+}
+
+/// Why a kind cannot be listed, where that is not for the API server being away.
+fn refusal(error: &watcher::Error) -> Option<&'static str> {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
+    else {
+        return None;
+    };
+    match status.code {
+        404 => Some(
+            ": the API server does not serve that kind; install the custom resource definitions",
+        ),
+        403 => Some(": the API server refuses to list them; grant the rights of the chart"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use kube::runtime::watcher;
+
+    use super::{Place, Progress, refusal};
+
+    fn error(code: u16) -> watcher::Error {
+        let status = Status {
+            code,
+            ..Status::default()
+        };
+        watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn a_kind_that_is_not_served_is_told_apart_from_an_api_server_that_is_away() {
+        assert!(refusal(&error(404)).is_some_and(|why| why.contains("custom resource")));
+        assert!(refusal(&error(403)).is_some_and(|why| why.contains("rights")));
+        assert!(refusal(&error(500)).is_none());
+    }
+
+    #[test]
+    fn what_was_listed_once_is_never_missing_again_but_may_be_lost() {
+        let progress = |listed, refused: Option<&str>| {
+            let (_, changed) = tokio::sync::watch::channel(0);
+            let place = Place {
+                listed,
+                refused: refused.map(str::to_owned),
+            };
+            let places = super::Places::default();
+            super::lock(&places).insert((String::from("Pod"), 0), place);
+            Progress { changed, places }
+        };
+        let never = progress(false, None);
+        assert!(never.missing()[0].contains("Pod") && never.lost().is_empty());
+        let gone = progress(true, Some(": why"));
+        assert!(gone.missing().is_empty() && gone.lost()[0].ends_with(": why"));
+        let good = progress(true, None);
+        assert!(good.missing().is_empty() && good.lost().is_empty());
     }
 }

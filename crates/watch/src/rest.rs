@@ -5,22 +5,29 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use kube::runtime::utils::Backoff;
+use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_millis(400);
-const LONGEST: Duration = Duration::from_secs(6);
+const LONGEST: Duration = Duration::from_secs(5);
 /// Without an interruption for this long, the next rest is the first again.
-pub(crate) const QUIET: Duration = Duration::from_secs(20);
+const QUIET: Duration = Duration::from_secs(20);
 
 /// Ever longer, up to a limit, each shortened by chance so that many do not come back at once.
 #[derive(Debug, Default)]
 pub(crate) struct Rest {
     taken: u32,
+    last: Option<Instant>,
 }
 
 impl Iterator for Rest {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if self.last.is_none_or(|last| now - last > QUIET) {
+            self.taken = 0;
+        }
+        self.last = Some(now);
         let full = FIRST.saturating_mul(1 << self.taken.min(8)).min(LONGEST);
         self.taken = self.taken.saturating_add(1);
         // A hasher's keys are random; no more is needed of chance here.
@@ -30,20 +37,27 @@ impl Iterator for Rest {
 }
 
 impl Backoff for Rest {
-    fn reset(&mut self) {
-        self.taken = 0;
-    }
+    /// A watch says that it begins before it has asked anything, so that alone is no success.
+    fn reset(&mut self) {}
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FIRST, LONGEST, Rest};
+    use kube::runtime::utils::Backoff;
 
-    #[test]
-    fn rests_grow_to_a_limit_and_are_never_less_than_half() {
-        let rests: Vec<_> = Rest::default().take(12).collect();
-        assert!(rests[0] >= FIRST / 2 && rests[0] <= FIRST);
-        assert!(rests.iter().all(|rest| *rest <= LONGEST));
-        assert!(rests.iter().skip(6).all(|rest| *rest >= LONGEST / 2));
+    use super::{FIRST, LONGEST, QUIET, Rest};
+
+    #[tokio::test(start_paused = true)]
+    async fn rests_grow_to_a_limit_and_begin_anew_after_quiet_times_only() {
+        let mut rest = Rest::default();
+        let first = rest.next().unwrap();
+        assert!(first >= FIRST / 2 && first <= FIRST);
+        for _ in 0..8 {
+            rest.reset();
+            assert!(rest.next().unwrap() <= LONGEST);
+        }
+        assert!(rest.next().unwrap() >= LONGEST / 2);
+        tokio::time::advance(QUIET * 2).await;
+        assert!(rest.next().unwrap() <= FIRST);
     }
 }

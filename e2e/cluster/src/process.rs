@@ -93,8 +93,11 @@ impl Daemon {
         };
         let before = started(pid);
         signal(pid, "KILL");
+        // A zombie may have threads that still hold its port: gone is who was waited for.
+        let folder = PathBuf::from(format!("/proc/{pid}"));
         until("a killed process is gone", Duration::from_secs(10), || {
-            (before.is_none() || started(pid) != before).then_some(())
+            let another = started(pid).is_some_and(|since| Some(since) != before);
+            (another || !folder.exists()).then_some(())
         })
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use kube::runtime::reflector::ObjectRef;
-use mesh_core::SovereigntyClass;
 use mesh_crds::in_cluster::InCluster;
 use mesh_crds::{InferenceBackend, ModelCache, Object, condition};
 use mesh_routing::derive;
@@ -12,11 +11,8 @@ use super::build::{Accelerator, Children, Input, Refusal, Workload, child_name, 
 use super::status::{Observed, Rollout, status};
 use super::{claims, plaintext};
 use crate::apply::Error;
-use crate::pass::{Pass, Seen};
-use crate::world::Read;
-
-/// A namespace and a name.
-type Id = (String, String);
+use crate::pass::{Class, Pass, Seen};
+use crate::world::{Id, Read};
 
 impl Pass {
     pub(crate) async fn backend(&self, read: &Read, seen: &Seen) -> Result<(), Error> {
@@ -40,7 +36,11 @@ impl Pass {
             }
             observed.fault = observed.fault.or_else(|| self.unreadable(backend, &id.0));
         }
-        if let Err(error) = &written {
+        if let Err(error) = &written
+            && error.stalls()
+        {
+            observed.fault = Some((error.reason().to_owned(), error.to_string()));
+        } else if let Err(error) = &written {
             observed.write_error = Some((error.reason().to_owned(), error.to_string()));
         }
         let nothing = observed.in_cluster && !observed.pods.iter().any(|pod| pod.ready);
@@ -169,7 +169,7 @@ impl Pass {
     }
 
     /// Its key is in a Secret that no gateway may read.
-    fn unreadable(&self, backend: &InferenceBackend, namespace: &str) -> Option<Id> {
+    fn unreadable(&self, backend: &InferenceBackend, namespace: &str) -> Option<(String, String)> {
         let cloud = backend.spec.cloud.as_ref();
         let external = backend.spec.external.as_ref();
         let credentials = cloud
@@ -190,9 +190,8 @@ impl Pass {
     }
 
     /// Class and evidence.
-    fn class(&self, seen: &Seen, id: &Id) -> Option<(SovereigntyClass, Vec<String>)> {
-        let mut all = seen.snapshot.backends.iter();
-        let found = all.find(|one| (&one.id.namespace, &one.id.name) == (&id.0, &id.1))?;
+    pub(crate) fn class(&self, seen: &Seen, id: &Id) -> Option<Class> {
+        let found = seen.snapshot.backends.get(*seen.places.get(id)?)?;
         let namespace = &self.options.mesh_namespace;
         let derived = derive(found, &seen.ownership, namespace, seen.now);
         Some((derived.class, derived.evidence(found)))

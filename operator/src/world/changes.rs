@@ -13,7 +13,7 @@ pub(crate) type Id = (String, String);
 
 /// What changed since it was last taken.
 #[derive(Debug, Default)]
-pub(crate) struct Scope {
+pub(crate) struct Changes {
     /// Everything has to be looked at.
     pub(crate) everything: bool,
     backends: BTreeSet<Id>,
@@ -23,7 +23,7 @@ pub(crate) struct Scope {
     pub(crate) since: Option<Instant>,
 }
 
-impl Scope {
+impl Changes {
     /// All there is.
     pub(crate) fn whole(self) -> Self {
         Self {
@@ -52,17 +52,19 @@ impl Scope {
         let backend = labels.get(label::BACKEND);
         match (kind, backend) {
             ("InferenceBackend", _) => {
-                self.backends.insert((namespace.to_owned(), name.to_owned()));
+                self.backends
+                    .insert((namespace.to_owned(), name.to_owned()));
             }
             // A backend's children and pods.
             (_, Some(backend)) => {
-                self.backends.insert((namespace.to_owned(), backend.clone()));
+                self.backends
+                    .insert((namespace.to_owned(), backend.clone()));
             }
             ("ModelCache", None) => {
                 self.namespaces.insert(namespace.to_owned());
             }
-            // Every pass looks at all policies and derives all classes, and so sees what these change.
-            ("ControllerRevision" | "Node", None) => {}
+            // Every pass looks at all policies.
+            ("ControllerRevision", None) => {}
             _ => self.everything = true,
         }
     }
@@ -70,20 +72,20 @@ impl Scope {
 
 /// Collects changes until they are taken. All clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Scopes(Arc<Mutex<Scope>>);
+pub(crate) struct Collector(Arc<Mutex<Changes>>);
 
-impl Scopes {
+impl Collector {
     pub(crate) fn listener(&self) -> Listener {
-        let scopes = self.clone();
-        Arc::new(move |touched| scopes.lock().add(touched))
+        let collector = self.clone();
+        Arc::new(move |touched| collector.lock().add(touched))
     }
 
     /// What changed; from now on it is collected anew.
-    pub(crate) fn take(&self) -> Scope {
+    pub(crate) fn take(&self) -> Changes {
         std::mem::take(&mut self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Scope> {
+    fn lock(&self) -> MutexGuard<'_, Changes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,21 +97,21 @@ mod tests {
     use mesh_crds::label;
     use mesh_watch::Touched;
 
-    use super::Scope;
+    use super::Changes;
 
-    fn after(kind: &str, labels: &[(&str, &str)]) -> Scope {
+    fn after(kind: &str, labels: &[(&str, &str)]) -> Changes {
         let labels: BTreeMap<String, String> = labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
-        let mut scope = Scope::default();
-        scope.add(Touched::Object {
+        let mut changes = Changes::default();
+        changes.add(Touched::Object {
             kind,
             namespace: "a",
             name: "x",
             labels: &labels,
         });
-        scope
+        changes
     }
 
     fn id(namespace: &str, name: &str) -> (String, String) {
@@ -124,16 +126,16 @@ mod tests {
         assert!(child.includes(&id("a", "y")) && !child.includes(&id("a", "x")));
         let cache = after("ModelCache", &[]);
         assert!(cache.includes(&id("a", "y")) && !cache.includes(&id("b", "y")));
-        for kind in ["SovereigntyPolicy", "ConfigMap"] {
+        for kind in ["SovereigntyPolicy", "ConfigMap", "Node"] {
             assert!(after(kind, &[]).includes(&id("b", "y")));
         }
-        assert!(!after("Node", &[]).includes(&id("a", "x")));
+        assert!(!after("ControllerRevision", &[]).includes(&id("a", "x")));
     }
 
     #[test]
     fn a_kind_that_was_listed_anew_means_everything() {
-        let mut scope = Scope::default();
-        scope.add(Touched::Listed("Pod"));
-        assert!(scope.includes(&id("a", "x")) && scope.since.is_some());
+        let mut changes = Changes::default();
+        changes.add(Touched::Listed("Pod"));
+        assert!(changes.includes(&id("a", "x")) && changes.since.is_some());
     }
 }

@@ -1,0 +1,302 @@
+//! A cluster with the kinds and the chart's rules in it, the operator's binary, and the hands of a test.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use mesh_cluster::{Cluster, Options, Tier};
+use serde_json::{Value, json};
+
+use crate::operator::{self, HOME, Operator, Settings, USER};
+
+const STEP: Duration = Duration::from_millis(100);
+
+/// What a story is played on.
+#[derive(Debug)]
+pub struct Stage {
+    /// The cluster; nothing of the mesh runs in it yet.
+    pub cluster: Cluster,
+    binary: PathBuf,
+}
+
+impl Stage {
+    /// Starts a cluster of this name. An error says what this machine lacks.
+    pub fn start(name: &str, tier: Tier) -> Result<Self> {
+        let binary = operator::binary().with_context(|| {
+            format!(
+                "{} is not set; `cargo xtask test` builds what it names and sets it",
+                operator::BINARY
+            )
+        })?;
+        let cluster = Cluster::start(&Options {
+            tier,
+            name: name.to_owned(),
+            ..Options::default()
+        })?;
+        operator::install(&cluster)?;
+        Ok(Self { cluster, binary })
+    }
+
+    /// How an operator of this name is started: short lease, so that nothing has to be waited for long.
+    pub fn settings(&self, identity: &str) -> Result<Settings> {
+        Ok(Settings::new(&self.cluster, identity)?.env("MESH_LEASE_SECONDS", "6"))
+    }
+
+    /// Starts an operator.
+    pub fn begin(&self, settings: &Settings) -> Result<Operator> {
+        Operator::start(&self.binary, settings)
+    }
+
+    /// Starts an operator of this name and waits until it leads.
+    pub fn lead(&self, identity: &str) -> Result<Operator> {
+        let operator = self.begin(&self.settings(identity)?)?;
+        operator.leads(Duration::from_secs(20))?;
+        Ok(operator)
+    }
+
+    /// Where no node is: one, and a floor in the mesh namespace with a pod on it that says it serves. Policies
+    /// that name it can be accepted.
+    pub fn floor(&self) -> Result<()> {
+        let meta = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"namespace": HOME, "name": name}});
+        self.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "only"}}))?;
+        self.apply(&meta("ServiceAccount", "default"))?;
+        self.apply(&cache(HOME, "model"))?;
+        self.apply(&backend(HOME, "floor", "model", 1))?;
+        self.apply(&ownership(None))?;
+        let mut pod = meta("Pod", "floor-0");
+        pod["metadata"]["labels"] = json!({"inferencemesh.dev/backend": "floor"});
+        pod["spec"] =
+            json!({"nodeName": "only", "containers": [{"name": "worker", "image": "none"}]});
+        self.apply(&pod)?;
+        let ready = r#"{"status": {"podIP": "10.0.0.1", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}"#;
+        let patch = [
+            "patch",
+            "pod",
+            "floor-0",
+            "-n",
+            HOME,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            ready,
+        ];
+        self.kubectl(&patch).map(drop)
+    }
+
+    /// The end of the API server's log, for a chapter that failed.
+    pub fn diagnosis(&self) -> String {
+        let log = self.cluster.folder().join("kube-apiserver.log");
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(8)..].join("\n");
+        format!("the API server wrote last:\n{last}")
+    }
+
+    /// kubectl's answer, or its refusal.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.cluster.kubectl(args).map_err(anyhow::Error::msg)
+    }
+
+    /// Server-side apply by a user.
+    pub fn apply(&self, object: &Value) -> Result<()> {
+        let done = self.cluster.apply(object, "user");
+        done.map(drop).map_err(anyhow::Error::msg)
+    }
+
+    /// Objects as the API server has them.
+    pub fn get(&self, args: &[&str]) -> Result<Value> {
+        let text = self.kubectl(&[&["get", "-o", "json"], args].concat())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Names of everything that the operator made in a namespace, sorted, as `kind/name`.
+    pub fn made(&self, namespace: &str) -> Result<Vec<String>> {
+        let kinds = "deployments,services,serviceaccounts,networkpolicies,poddisruptionbudgets,controllerrevisions";
+        let selector = "app.kubernetes.io/managed-by=mesh-operator";
+        let text = self.kubectl(&["get", kinds, "-n", namespace, "-l", selector, "-o", "name"])?;
+        let mut names: Vec<String> = text.lines().map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Looks until `found` gives something; what is wrong meanwhile is told if the time is over.
+    pub fn until<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut found: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let looked = found();
+            if let Ok(Some(value)) = looked {
+                return Ok(value);
+            }
+            if Instant::now() >= deadline {
+                looked.with_context(|| format!("{what}: not within {limit:?}"))?;
+                bail!("{what}: not within {limit:?}");
+            }
+            std::thread::sleep(STEP);
+        }
+    }
+
+    /// Waits until a condition of an object is so, for the spec that it has now; gives the condition.
+    pub fn condition(
+        &self,
+        object: [&str; 3],
+        condition: &str,
+        status: &str,
+        limit: Duration,
+    ) -> Result<Value> {
+        let [namespace, kind, name] = object;
+        let mut last = Value::Null;
+        let what = format!("{condition}={status} of {kind} {namespace}/{name}");
+        let found = self.until(&what, limit, || {
+            let object = self.get(&["-n", namespace, kind, name])?;
+            last = object["status"].clone();
+            let generation = &object["metadata"]["generation"];
+            let conditions = object["status"]["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten();
+            Ok(conditions
+                .filter(|one| one["type"] == condition && one["status"] == status)
+                .find(|one| one["observedGeneration"] == *generation)
+                .cloned())
+        });
+        found.with_context(|| format!("its status is {last}"))
+    }
+
+    /// Requests of the operator that the API server has answered so far, oldest first.
+    pub fn asked(&self) -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(self.cluster.audit_log())?;
+        let lines = text.lines().filter(|line| line.contains(USER));
+        let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let complete = |event: &Value| event["stage"] == "ResponseComplete";
+        Ok(events
+            .filter(|event| event["user"]["username"] == USER && complete(event))
+            .collect())
+    }
+
+    /// What it wrote, as `verb resource[/subresource] namespace/name`, but for its own Lease.
+    pub fn wrote(&self) -> Result<Vec<String>> {
+        let writes = ["create", "update", "patch", "delete", "deletecollection"];
+        let events = self.asked()?;
+        let wrote = events.iter().filter(|event| {
+            event["verb"]
+                .as_str()
+                .is_some_and(|verb| writes.contains(&verb))
+                && event["objectRef"]["resource"] != "leases"
+        });
+        Ok(wrote.map(line).collect())
+    }
+
+    /// Waits until an operator has nothing left to do: a pass began after this was asked, and nothing has
+    /// been written since.
+    pub fn settled(&self, operator: &Operator, limit: Duration) -> Result<()> {
+        let passes = |scope: &str| operator.metric(&format!("passes_total{{scope=\"{scope}\"}}"));
+        let all = || Ok::<f64, anyhow::Error>(passes("changes")? + passes("everything")?);
+        let mut seen = (0.0, usize::MAX);
+        self.until("the operator is at rest", limit, || {
+            let now = (all()?, self.wrote()?.len());
+            let rest = now.1 == seen.1 && now.0 == seen.0;
+            seen = now;
+            std::thread::sleep(4 * STEP);
+            Ok(rest.then_some(()))
+        })
+    }
+}
+
+fn line(event: &Value) -> String {
+    let object = &event["objectRef"];
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let part = object["subresource"].as_str();
+    let part = part.map(|part| format!("/{part}")).unwrap_or_default();
+    format!(
+        "{} {}{part} {}/{}",
+        word(&event["verb"]),
+        word(&object["resource"]),
+        word(&object["namespace"]),
+        word(&object["name"])
+    )
+}
+
+/// A namespace.
+pub fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+fn ours(kind: &str, namespace: &str, name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": kind,
+        "metadata": {"namespace": namespace, "name": name}, "spec": spec})
+}
+
+/// A ModelCache that needs nothing from outside.
+pub fn cache(namespace: &str, name: &str) -> Value {
+    let digest = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+    ours(
+        "ModelCache",
+        namespace,
+        name,
+        &json!({"artifacts": [{"path": "model.gguf", "sha256": digest}], "sources": [{"builtin": {}}], "license": "Apache-2.0",
+            "capabilities": {"contextTokens": 8192, "tasks": [{"name": "Chat", "quality": "0.20", "source": "test"}]}}),
+    )
+}
+
+/// An InferenceBackend with pods.
+pub fn backend(namespace: &str, name: &str, cache: &str, replicas: u32) -> Value {
+    ours(
+        "InferenceBackend",
+        namespace,
+        name,
+        &json!({"inCluster": {"modelRef": {"name": cache}, "replicas": replicas, "resources": {"requests": {"cpu": "10m"}}},
+            "models": [{"name": name}]}),
+    )
+}
+
+/// An InferenceBackend without pods.
+pub fn cloud(namespace: &str, name: &str) -> Value {
+    ours(
+        "InferenceBackend",
+        namespace,
+        name,
+        &json!({"cloud": {"provider": "example", "url": "https://api.example.com/v1"}, "models": [{"name": name}]}),
+    )
+}
+
+/// A policy whose floor is that of [`Stage::floor`].
+pub fn policy(namespace: &str, name: &str) -> Value {
+    ours(
+        "SovereigntyPolicy",
+        namespace,
+        name,
+        &json!({"floor": {"backendRef": {"name": "floor", "namespace": HOME}}}),
+    )
+}
+
+/// The policy of the mesh namespace that claims every node with this label, or all for none.
+pub fn ownership(label: Option<(&str, &str)>) -> Value {
+    let selector = label.map_or_else(
+        || json!({}),
+        |(key, value)| json!({"matchLabels": {key: value}}),
+    );
+    ours(
+        "SovereigntyPolicy",
+        HOME,
+        "default",
+        &json!({"ownership": {"nodeSelector": selector}, "floor": {"backendRef": {"name": "floor"}}}),
+    )
+}
+
+/// The children of a backend with one replica, as [`Stage::made`] names them.
+pub fn children(backend: &str) -> Vec<String> {
+    [
+        "deployment.apps",
+        "networkpolicy.networking.k8s.io",
+        "service",
+        "serviceaccount",
+    ]
+    .iter()
+    .map(|kind| format!("{kind}/{backend}-worker"))
+    .collect()
+}

@@ -1,0 +1,277 @@
+//! The operator where others write too, and where kinds come and go: on a real API server, without nodes.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a chapter that cannot go on ends by a panic"
+)]
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use mesh_cluster::Tier;
+use mesh_e2e::stage::{Stage, backend, cache, children, cloud, namespace};
+use mesh_e2e::{operator, story};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(30);
+const BACKENDS: &str = "crd/inferencebackends.inferencemesh.dev";
+
+const CHAPTERS: &[story::Chapter<Stage>] = &[
+    (
+        "a_kind_that_is_not_installed_is_named_and_waited_for",
+        absent,
+    ),
+    (
+        "a_kind_that_is_removed_while_the_operator_runs_is_named_and_waited_for",
+        removed,
+    ),
+    ("a_kind_of_another_version_is_not_mistaken_for_ours", older),
+    (
+        "what_a_second_manager_adds_stays_and_what_is_ours_comes_back",
+        second_manager,
+    ),
+    ("what_somebody_edits_or_deletes_by_hand_comes_back", by_hand),
+    (
+        "a_name_that_somebody_has_is_not_taken_over_and_the_backend_says_so",
+        taken,
+    ),
+    (
+        "what_a_backend_no_longer_is_goes_and_what_is_not_ours_stays",
+        becomes_a_cloud,
+    ),
+];
+
+fn main() -> ExitCode {
+    story::run(
+        || Stage::start("conflicts", Tier::ControlPlane),
+        CHAPTERS,
+        Stage::diagnosis,
+    )
+}
+
+fn room(stage: &Stage, name: &str) {
+    stage.apply(&namespace(name)).unwrap();
+    stage.apply(&cache(name, "model")).unwrap();
+}
+
+fn complete(stage: &Stage, namespace: &str, name: &str) {
+    let all = || Ok((stage.made(namespace)? == children(name)).then_some(()));
+    stage.until("all children are there", SOON, all).unwrap();
+}
+
+fn absent(stage: &Stage) {
+    stage.kubectl(&["delete", BACKENDS]).unwrap();
+    let operator = stage.begin(&stage.settings("absent").unwrap()).unwrap();
+    let only = || {
+        let text = operator.get("/readyz")?.text();
+        let one = text.lines().count() == 1;
+        Ok((one && text.contains("install the custom resource definitions")).then_some(text))
+    };
+    let text = stage.until("one kind is missing", SOON, only).unwrap();
+    assert!(
+        text.contains("InferenceBackend have not been listed yet"),
+        "{text}"
+    );
+    operator::kinds(&stage.cluster).unwrap();
+    operator.readiness(200, "ready", SOON).unwrap();
+    room(stage, "absent");
+    stage.apply(&backend("absent", "a", "model", 1)).unwrap();
+    complete(stage, "absent", "a");
+    assert!(operator.terminate().unwrap().success());
+}
+
+fn removed(stage: &Stage) {
+    let operator = stage.lead("removed").unwrap();
+    operator.readiness(200, "ready", SOON).unwrap();
+    stage.kubectl(&["delete", BACKENDS]).unwrap();
+    operator
+        .readiness(503, "InferenceBackend can no longer be listed", SOON)
+        .unwrap();
+    operator::kinds(&stage.cluster).unwrap();
+    operator.readiness(200, "ready", SOON).unwrap();
+    room(stage, "removed");
+    stage.apply(&backend("removed", "a", "model", 1)).unwrap();
+    complete(stage, "removed", "a");
+    assert!(operator.terminate().unwrap().success());
+}
+
+fn older(stage: &Stage) {
+    stage.kubectl(&["delete", BACKENDS]).unwrap();
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let foreign = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "inferencebackends.inferencemesh.dev"},
+        "spec": {"group": "inferencemesh.dev", "scope": "Namespaced",
+            "names": {"plural": "inferencebackends", "singular": "inferencebackend", "kind": "InferenceBackend", "listKind": "InferenceBackendList"},
+            "versions": [{"name": "v1alpha0", "served": true, "storage": true, "schema": {"openAPIV3Schema": open}}]}});
+    stage.apply(&foreign).unwrap();
+    let operator = stage.begin(&stage.settings("older").unwrap()).unwrap();
+    operator
+        .readiness(503, "does not serve that kind", SOON)
+        .unwrap();
+    stage.kubectl(&["delete", BACKENDS]).unwrap();
+    operator::kinds(&stage.cluster).unwrap();
+    operator.readiness(200, "ready", SOON).unwrap();
+    assert!(operator.terminate().unwrap().success());
+}
+
+/// Server-side apply by somebody who insists.
+fn insist(stage: &Stage, object: &Value) {
+    let file = stage.cluster.folder().join("insist.json");
+    std::fs::write(&file, object.to_string()).unwrap();
+    let file = file.display().to_string();
+    stage
+        .kubectl(&[
+            "apply",
+            "--server-side",
+            "--field-manager=other",
+            "--force-conflicts",
+            "-f",
+            &file,
+        ])
+        .unwrap();
+}
+
+fn second_manager(stage: &Stage) {
+    let operator = stage.lead("second").unwrap();
+    room(stage, "second");
+    stage.apply(&backend("second", "a", "model", 1)).unwrap();
+    complete(stage, "second", "a");
+    insist(
+        stage,
+        &json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "second", "name": "a-worker"},
+            "spec": {"replicas": 5, "template": {"metadata": {"annotations": {"other": "stays"}}}}}),
+    );
+    let deployment = || stage.get(&["-n", "second", "deployment", "a-worker"]);
+    let found = stage
+        .until("the number of replicas is ours again", SOON, || {
+            let found = deployment()?;
+            Ok((found["spec"]["replicas"] == 1).then_some(found))
+        })
+        .unwrap();
+    assert_eq!(
+        found["spec"]["template"]["metadata"]["annotations"]["other"],
+        "stays"
+    );
+    // No fight: what both can live with is not written again and again.
+    stage.settled(&operator, SOON).unwrap();
+    assert_eq!(
+        deployment().unwrap()["metadata"]["resourceVersion"],
+        found["metadata"]["resourceVersion"]
+    );
+    assert!(operator.terminate().unwrap().success());
+}
+
+fn by_hand(stage: &Stage) {
+    let operator = stage.lead("hand").unwrap();
+    room(stage, "hand");
+    stage.apply(&backend("hand", "a", "model", 1)).unwrap();
+    complete(stage, "hand", "a");
+    for kind in ["deployment", "service", "serviceaccount", "networkpolicy"] {
+        stage
+            .kubectl(&["delete", "-n", "hand", kind, "a-worker"])
+            .unwrap();
+    }
+    complete(stage, "hand", "a");
+    let open = r#"{"spec": {"egress": [{}], "ingress": [{}]}}"#;
+    stage
+        .kubectl(&[
+            "patch",
+            "-n",
+            "hand",
+            "networkpolicy",
+            "a-worker",
+            "--type=merge",
+            "-p",
+            open,
+        ])
+        .unwrap();
+    stage
+        .until("nothing goes out again", SOON, || {
+            let policy = stage.get(&["-n", "hand", "networkpolicy", "a-worker"])?;
+            let closed = policy["spec"]["egress"]
+                .as_array()
+                .is_none_or(Vec::is_empty);
+            let ways = policy["spec"]["ingress"].as_array().map(Vec::len);
+            Ok((closed && ways == Some(2)).then_some(()))
+        })
+        .unwrap();
+    // Without its label it is out of sight, and still ours.
+    stage
+        .kubectl(&[
+            "label",
+            "-n",
+            "hand",
+            "deployment",
+            "a-worker",
+            "app.kubernetes.io/managed-by-",
+        ])
+        .unwrap();
+    complete(stage, "hand", "a");
+    assert!(operator.terminate().unwrap().success());
+}
+
+fn taken(stage: &Stage) {
+    let operator = stage.lead("taken").unwrap();
+    room(stage, "taken");
+    // One that would merge without a conflict, and that would go with the backend if it were taken over.
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "taken", "name": "a-worker", "labels": {"app": "theirs"}}});
+    stage.apply(&account).unwrap();
+    let theirs = || stage.get(&["-n", "taken", "serviceaccount", "a-worker"]);
+    let before = theirs().unwrap();
+    stage.apply(&backend("taken", "a", "model", 1)).unwrap();
+    let object = ["taken", "inferencebackend", "a"];
+    let ready = stage.condition(object, "Ready", "False", SOON).unwrap();
+    let ready = stage
+        .until("the reason is told", SOON, || {
+            let ready = if ready["reason"] == "NameTaken" {
+                ready.clone()
+            } else {
+                stage.condition(object, "Ready", "False", SOON)?
+            };
+            Ok((ready["reason"] == "NameTaken").then_some(ready))
+        })
+        .unwrap();
+    let message = ready["message"].as_str().unwrap();
+    assert!(
+        message.contains("ServiceAccount taken/a-worker"),
+        "{message}"
+    );
+    stage.condition(object, "Stalled", "True", SOON).unwrap();
+    stage.settled(&operator, SOON).unwrap();
+    assert_eq!(theirs().unwrap(), before);
+    assert_eq!(stage.made("taken").unwrap(), Vec::<String>::new());
+    stage
+        .kubectl(&["delete", "-n", "taken", "serviceaccount", "a-worker"])
+        .unwrap();
+    complete(stage, "taken", "a");
+    stage.condition(object, "Stalled", "False", SOON).unwrap();
+    assert!(operator.terminate().unwrap().success());
+}
+
+fn becomes_a_cloud(stage: &Stage) {
+    let operator = stage.lead("becomes").unwrap();
+    room(stage, "becomes");
+    stage.apply(&backend("becomes", "a", "model", 1)).unwrap();
+    stage.apply(&backend("becomes", "b", "model", 1)).unwrap();
+    let all = [children("a"), children("b")].concat();
+    let both = || {
+        let mut made = stage.made("becomes")?;
+        made.sort_by_key(|name| name.split('/').next_back().map(str::to_owned));
+        Ok((made == all).then_some(()))
+    };
+    stage.until("both have children", SOON, both).unwrap();
+    // It looks like one of ours and is not.
+    let theirs = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"namespace": "becomes", "name": "a-worker", "labels": {"app.kubernetes.io/managed-by": "mesh-operator"}},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "theirs"}}}});
+    stage.apply(&theirs).unwrap();
+    stage.apply(&cloud("becomes", "a")).unwrap();
+    let mut left = children("b");
+    left.insert(2, String::from("poddisruptionbudget.policy/a-worker"));
+    let done = || Ok((stage.made("becomes")? == left).then_some(()));
+    stage
+        .until("only theirs and the other's are left", SOON, done)
+        .unwrap();
+    stage.settled(&operator, SOON).unwrap();
+    assert_eq!(stage.made("becomes").unwrap(), left);
+    assert!(operator.terminate().unwrap().success());
+}
