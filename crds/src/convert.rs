@@ -6,7 +6,7 @@ mod backend;
 mod model;
 mod policy;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -17,6 +17,9 @@ pub use model::{ArtifactSpec, ModelSpec, SamplingSpec, SourceSpec};
 use crate::kind::Kind;
 use crate::parse::{Document, Object};
 use crate::problem::{Problem, ProblemKind, Severity};
+
+/// Most times that a document is replaced by another.
+const MOST_REPLACED: usize = 8;
 
 /// The pods that are ready to serve, by namespace and name of their InferenceBackend.
 pub type PodMap = BTreeMap<(String, String), Vec<Arc<Pod>>>;
@@ -86,34 +89,38 @@ pub fn to_snapshot(
 }
 
 /// As [`to_snapshot`], but an object with a fault is left out by itself, and whatever needs it: in a
-/// cluster nobody can mend another's object. `replace` may give something else for a faulty document,
-/// once; a policy must be replaced by a stricter one, never left out.
+/// cluster nobody can mend another's object. `replace` may give something else for a faulty document, told
+/// what is wrong with it and how often it was asked before; a policy must be replaced by a stricter one,
+/// never left out.
 pub fn to_snapshot_lenient(
     mut documents: Vec<Document>,
     input: &ConvertInput<'_>,
-    replace: &dyn Fn(&Document) -> Option<Document>,
+    replace: &dyn Fn(&Document, &[Problem], usize) -> Option<Document>,
 ) -> (Converted, Vec<Problem>) {
-    let mut replaced: BTreeSet<String> = BTreeSet::new();
+    let mut asked: BTreeMap<String, usize> = BTreeMap::new();
     let mut told = Vec::new();
     loop {
         let problems = match to_snapshot(&documents, input) {
             Ok(converted) => return (converted, told),
             Err(problems) => problems,
         };
-        let faulty: BTreeSet<String> = problems
-            .iter()
-            .filter(|problem| problem.error())
-            .map(|problem| problem.file.clone())
-            .collect();
+        let mut faulty: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
+        for problem in problems.iter().filter(|problem| problem.error()) {
+            let of_file = faulty.entry(problem.file.clone()).or_default();
+            of_file.push(problem.clone());
+        }
         told.extend(problems);
         documents = documents
             .into_iter()
             .filter_map(|document| {
-                if !faulty.contains(document.file()) {
+                let Some(problems) = faulty.get(document.file()) else {
                     return Some(document);
-                }
-                let first = replaced.insert(document.file().to_owned());
-                first.then(|| replace(&document)).flatten()
+                };
+                let before = asked.entry(document.file().to_owned()).or_default();
+                *before += 1;
+                (*before <= MOST_REPLACED)
+                    .then(|| replace(&document, problems, *before - 1))
+                    .flatten()
             })
             .collect();
     }

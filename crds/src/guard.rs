@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::reference::{KeyRef, NamespacedRef};
 use crate::sovereignty_policy::Network;
-use crate::value::{Date, Decimal, Fraction, LabelSelector, ObjectName, any_object};
+use crate::value::{Date, Decimal, Fraction, LabelSelector, ObjectName};
 use crate::vocabulary::{Privacy, Task};
 
 /// How requests are read.
@@ -166,17 +166,37 @@ pub enum BudgetScope {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Egress {
-    /// Pods of the selected namespaces reach the mesh only.
+    /// Pods of the selected namespaces that are labeled `inferencemesh.dev/confine: enabled` reach the mesh
+    /// only.
     #[serde(default)]
     pub confine: bool,
-    /// What they may reach besides.
+    /// What they may reach besides. Only policies of the mesh namespace may say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub allow: Vec<EgressRule>,
-    /// How names are resolved there.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    #[schemars(schema_with = "any_object")]
-    pub dns: std::collections::BTreeMap<String, serde_json::Value>,
+    /// How names are resolved there. Only policies of the mesh namespace may say. Absent = by the pods
+    /// labeled `k8s-app: kube-dns` of kube-system, on port 53.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+}
+
+/// How confined pods resolve names.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Dns {
+    /// Also by the node's own cache, at its usual address 169.254.20.10.
+    #[serde(default)]
+    pub node_local: bool,
+    /// Ports of the DNS pods. Empty = 53; OpenShift's listen on 5353.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), inner(range(min = 1, max = 65535)))]
+    pub ports: Vec<i32>,
+    /// Namespace of the DNS pods. Absent = kube-system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// The DNS pods. Absent = labeled `k8s-app: kube-dns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
 }
 
 /// What confined pods may reach besides: `cidr`, or pods by labels.
@@ -194,7 +214,7 @@ pub struct EgressRule {
     /// The pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<LabelSelector>,
-    /// Ports. Empty = all.
+    /// TCP ports. Empty = all ports, of every protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(range(min = 1, max = 65535)))]
     pub ports: Vec<i32>,

@@ -18,6 +18,8 @@ pub const CONFINE: &str = "inferencemesh.dev/confine";
 pub const MESH: &str = "inferencemesh.dev/mesh";
 /// The value of [`MESH`].
 pub const OWN: &str = "own";
+/// Value of [`CONFINE`] and [`INJECT`] that says yes.
+pub const ENABLED: &str = "enabled";
 /// Annotation of a pod or namespace: the lowest level of everything it sends.
 pub const PRIVACY: &str = "inferencemesh.dev/privacy";
 /// Label of the objects that the installation made.

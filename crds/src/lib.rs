@@ -24,6 +24,7 @@
 )]
 
 pub mod capability;
+mod child;
 mod compose;
 pub mod condition;
 pub mod convert;
@@ -36,6 +37,7 @@ pub mod inference_backend;
 pub mod kind;
 pub mod label;
 pub mod manifest;
+pub mod mend;
 pub mod model_cache;
 mod object;
 pub mod parse;
@@ -54,6 +56,7 @@ pub mod value;
 pub mod vocabulary;
 mod walk;
 
+pub use child::child_name;
 pub use convert::{
     ArtifactSpec, ConvertInput, Converted, ModelSpec, PodMap, SamplingSpec, SourceSpec,
     to_snapshot, to_snapshot_lenient,

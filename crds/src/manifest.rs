@@ -4,7 +4,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::kind::Kind;
 use crate::{InferenceBackend, ModelCache, SovereigntyPolicy};
@@ -42,7 +42,7 @@ impl Error {
     }
 }
 
-/// The definition of `kind`, ready to be applied to a cluster.
+/// The definition of `kind` with everything that any home has: what the door reads by.
 pub fn definition(kind: Kind) -> Result<CustomResourceDefinition, Error> {
     serde_json::from_value(definition_value(kind)?)
         .map_err(|source| Error::Definition { kind, source })
@@ -83,13 +83,74 @@ fn drop_nullable(value: &mut Value) {
     }
 }
 
+/// The definition of `kind` for a cluster: without what only one machine has. There a tenant could have the
+/// gateway mail its own variables and files to an address of the tenant's.
+pub fn cluster_definition(kind: Kind) -> Result<CustomResourceDefinition, Error> {
+    let mut value = definition_value(kind)?;
+    leave_out(&mut value);
+    serde_json::from_value(value).map_err(|source| Error::Definition { kind, source })
+}
+
+/// Takes `env` and `file` out of every schema: where a Secret can be named it must be, and a model's source
+/// is one of the others.
+fn leave_out(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            map.values_mut().for_each(leave_out);
+            let has = |name: &str| {
+                let properties = map.get("properties");
+                properties.is_some_and(|properties| properties.get(name).is_some())
+            };
+            if has("file") && has("secretRef") {
+                secret_only(map);
+            } else if has("file") && has("huggingFace") {
+                without_file(map);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn remove(map: &mut Map<String, Value>, name: &str) {
+    if let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.remove(name);
+    }
+}
+
+/// A choice that is none any more is a field that must be there.
+fn secret_only(map: &mut Map<String, Value>) {
+    remove(map, "env");
+    remove(map, "file");
+    map.remove("x-kubernetes-validations");
+    map.insert(String::from("required"), json!(["secretRef"]));
+    let text = map
+        .get_mut("properties")
+        .and_then(|properties| properties.pointer_mut("/secretRef/description"));
+    if let Some(Value::String(text)) = text {
+        *text = text.replace(" (cluster only)", "");
+    }
+}
+
+fn without_file(map: &mut Map<String, Value>) {
+    remove(map, "file");
+    let rules = map.get_mut("x-kubernetes-validations");
+    for rule in rules.and_then(Value::as_array_mut).into_iter().flatten() {
+        for (field, part) in [("rule", "has(self.file), "), ("message", "file, ")] {
+            if let Some(Value::String(text)) = rule.get_mut(field) {
+                *text = text.replace(part, "");
+            }
+        }
+    }
+}
+
 /// File name and YAML of every definition, for `crds/manifests/` and the chart.
 pub fn manifests() -> Result<Vec<(String, String)>, Error> {
     Kind::ALL.into_iter().map(manifest).collect()
 }
 
 fn manifest(kind: Kind) -> Result<(String, String), Error> {
-    let definition = definition(kind)?;
+    let definition = cluster_definition(kind)?;
     let yaml = serde_saphyr::to_string(&definition).map_err(|source| Error::Yaml {
         kind,
         source: Box::new(source),

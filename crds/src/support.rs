@@ -67,6 +67,7 @@ const POLICY: Kind = Kind::SovereigntyPolicy;
 const KEYS: &str = "use env or file on one machine";
 const IMAGES: &str = "use builtin, http or huggingFace";
 const SECRET: &str = "a cluster has neither: use secretRef";
+const CONFINED: &str = "NetworkPolicies confine the pods of a cluster";
 const SOURCES: &str = "use file, http or huggingFace";
 
 /// What comes later everywhere, by kind and place.
@@ -153,9 +154,6 @@ const BOTH: &[Later] = &[
         "use Floor or Never",
     ),
     any(POLICY, "spec.floor.drill", ""),
-    but(POLICY, "spec.egress.confine", &["false"], ""),
-    any(POLICY, "spec.egress.allow", ""),
-    any(POLICY, "spec.egress.dns", ""),
     any(POLICY, "spec.concentration", ""),
     any(POLICY, "spec.audit", ""),
 ];
@@ -223,6 +221,9 @@ const MACHINE: &[Later] = &[
     any(BACKEND, "spec.inCluster.runtimeClassName", ""),
     any(BACKEND, "spec.inCluster.priorityClassName", ""),
     any(BACKEND, "spec.inCluster.imagePullSecrets", ""),
+    but(POLICY, "spec.egress.confine", &["false"], CONFINED),
+    any(POLICY, "spec.egress.allow", CONFINED),
+    any(POLICY, "spec.egress.dns", CONFINED),
     any(BACKEND, "spec.cloud.credentials.secretRef", KEYS),
     any(BACKEND, "spec.external.credentials.secretRef", KEYS),
 ];

@@ -1,6 +1,6 @@
 //! The command line; every flag is also an environment variable.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::Parser;
@@ -25,6 +25,12 @@ pub(crate) struct Args {
     /// Further namespaces whose Secrets may be read for backends declared there, separated by commas.
     #[arg(long, env = "MESH_CREDENTIAL_NAMESPACES", value_delimiter = ',')]
     pub(crate) credential_namespaces: Vec<String>,
+    /// Addresses of this pod, separated by commas: no tenant's backend is connected to at one of them.
+    #[arg(long, env = "MESH_POD_IPS", value_delimiter = ',')]
+    pub(crate) pod_ips: Vec<IpAddr>,
+    /// Address of the API server's Service, as Kubernetes tells every pod: the same holds for it.
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST")]
+    pub(crate) api_server: Option<String>,
     /// After SIGTERM: how long connections are still accepted, so that no sender is refused before it
     /// has heard.
     #[arg(long, env = "MESH_DRAIN_DELAY", default_value = "5s", value_parser = duration)]
@@ -35,6 +41,14 @@ pub(crate) struct Args {
     /// Log filter, for example `info`.
     #[arg(long, env = "MESH_LOG", default_value = "info,kube_runtime=warn")]
     pub(crate) log: String,
+}
+
+impl Args {
+    /// Addresses of this pod and of the API server.
+    pub(crate) fn own_addresses(&self) -> Vec<IpAddr> {
+        let api_server = self.api_server.iter().filter_map(|host| host.parse().ok());
+        self.pod_ips.iter().copied().chain(api_server).collect()
+    }
 }
 
 /// `30s`, `2m`, `500ms`.

@@ -1,20 +1,24 @@
-//! Who is calling: a ServiceAccount of this cluster by its token, or an API key. Nobody is anonymous.
+//! Who is calling: a ServiceAccount of this cluster by its token, or an API key. Nobody is anonymous, and
+//! nobody is served before the labels of their namespace are known: by those, policies select.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, ResourceExt};
 use mesh_core::Caller;
-use mesh_dataplane::{ApiKeys, Callers};
+use mesh_dataplane::{ApiKeys, Callers, Unrecognized};
 use mesh_identity::{AUDIENCE, TokenVerifier};
 use mesh_runtime::Shutdown;
 use mesh_watch::Scope;
 use serde::Deserialize;
 
+use crate::secrets::{Away, secret};
 use crate::watch::Cluster;
 
 /// The Secret whose entries are API keys, by their hashes.
@@ -23,27 +27,51 @@ const KEYS: &str = "mesh-api-keys";
 const REFRESH: Duration = Duration::from_secs(30);
 /// The same while the API server's keys are not known: nobody can be served.
 const RETRY: Duration = Duration::from_secs(1);
+/// Longest time to ask for the API server's keys.
+const LIMIT: Duration = Duration::from_secs(10);
 
-type Labels = BTreeMap<String, BTreeMap<String, String>>;
+type Labels = BTreeMap<String, String>;
+
+/// Labels of a namespace, as they are now; `None` if it is not known.
+pub(crate) type Namespaces = Box<dyn Fn(&str) -> Option<Labels> + Send + Sync>;
 
 /// Tells callers apart.
-#[derive(Debug)]
 pub(crate) struct ClusterCallers {
     mesh_namespace: String,
     scope: Scope,
     verifier: ArcSwapOption<TokenVerifier>,
     keys: ArcSwapOption<ApiKeys>,
-    namespaces: ArcSwapOption<Labels>,
+    namespaces: Namespaces,
+    /// Labels of the own namespace, where no other can be seen.
+    own: ArcSwapOption<Labels>,
+}
+
+impl fmt::Debug for ClusterCallers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterCallers")
+            .field("ready", &self.ready())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a watch knows of namespaces.
+pub(crate) fn watched(cluster: &Cluster) -> Namespaces {
+    let namespaces = cluster.namespaces.clone();
+    Box::new(move |name| {
+        let found = namespaces.get(&ObjectRef::new(name))?;
+        Some(found.labels().clone())
+    })
 }
 
 impl ClusterCallers {
-    pub(crate) fn new(mesh_namespace: &str, scope: Scope) -> Self {
+    pub(crate) fn new((scope, mesh_namespace): (Scope, &str), namespaces: Namespaces) -> Self {
         Self {
             mesh_namespace: mesh_namespace.to_owned(),
             scope,
             verifier: ArcSwapOption::empty(),
             keys: ArcSwapOption::empty(),
-            namespaces: ArcSwapOption::empty(),
+            namespaces,
+            own: ArcSwapOption::empty(),
         }
     }
 
@@ -52,53 +80,52 @@ impl ClusterCallers {
         self.verifier.load().is_some()
     }
 
-    /// Labels by which policies select a namespace.
-    pub(crate) fn set_namespaces(&self, labels: Labels) {
-        self.namespaces.store(Some(Arc::new(labels)));
-    }
-
     /// A mesh of one namespace serves that one: it cannot see by which labels policies select others.
     fn serves(&self, namespace: &str) -> bool {
         self.scope == Scope::Cluster || namespace == self.mesh_namespace
     }
 
-    fn labels(&self, namespace: &str) -> BTreeMap<String, String> {
-        let namespaces = self.namespaces.load();
-        let labels = namespaces.as_ref().and_then(|all| all.get(namespace));
-        labels.cloned().unwrap_or_default()
+    fn labels(&self, namespace: &str) -> Result<Labels, Unrecognized> {
+        let found = match self.scope {
+            Scope::Cluster => (self.namespaces)(namespace),
+            Scope::Namespaced => self.own.load().as_ref().map(|labels| (**labels).clone()),
+        };
+        found.ok_or_else(|| {
+            tracing::debug!(namespace, "a caller's namespace is not known");
+            Unrecognized::NotYet
+        })
     }
 }
 
 impl Callers for ClusterCallers {
-    fn caller(&self, bearer: &[u8]) -> Option<Caller> {
+    fn caller(&self, bearer: &[u8]) -> Result<Caller, Unrecognized> {
         if let Some(name) = self
             .keys
             .load()
             .as_ref()
             .and_then(|keys| keys.name_of(bearer))
         {
-            return Some(Caller {
+            return Ok(Caller {
                 subject: name.to_owned(),
-                tenant_labels: self.labels(&self.mesh_namespace),
+                tenant_labels: self.labels(&self.mesh_namespace)?,
                 ..Caller::local(&self.mesh_namespace)
             });
         }
-        let account = match self.verifier.load().as_ref()?.verify(bearer) {
-            Ok(account) => account,
-            Err(error) => {
-                tracing::debug!(reason = error.reason(), "a caller was not recognized");
-                return None;
-            }
-        };
+        let verifier = self.verifier.load();
+        let verifier = verifier.as_ref().ok_or(Unrecognized::Nobody)?;
+        let account = verifier.verify(bearer).map_err(|error| {
+            tracing::debug!(reason = error.reason(), "a caller was not recognized");
+            Unrecognized::Nobody
+        })?;
         if !self.serves(&account.namespace) {
             tracing::debug!(
                 reason = "ForeignNamespace",
                 "a caller of another namespace was refused"
             );
-            return None;
+            return Err(Unrecognized::Nobody);
         }
-        Some(Caller {
-            tenant_labels: self.labels(&account.namespace),
+        Ok(Caller {
+            tenant_labels: self.labels(&account.namespace)?,
             subject: format!("serviceaccount:{}:{}", account.namespace, account.name),
             service_account: Some(account.name),
             ..Caller::local(account.namespace)
@@ -106,16 +133,8 @@ impl Callers for ClusterCallers {
     }
 }
 
-/// Keeps keys and labels fresh until the end. What was known stays in use while the API server is away.
-pub(crate) fn keep(
-    callers: &Arc<ClusterCallers>,
-    client: Client,
-    cluster: &Cluster,
-    shutdown: &Shutdown,
-) {
-    if callers.scope == Scope::Cluster {
-        follow_labels(callers, cluster, shutdown);
-    }
+/// Keeps keys fresh until the end. What was known stays in use while the API server is away.
+pub(crate) fn keep(callers: &Arc<ClusterCallers>, client: Client, shutdown: &Shutdown) {
     let (callers, token) = (Arc::clone(callers), shutdown.token.clone());
     shutdown.spawn(async move {
         let refresh = async {
@@ -129,31 +148,15 @@ pub(crate) fn keep(
     });
 }
 
-fn follow_labels(callers: &Arc<ClusterCallers>, cluster: &Cluster, shutdown: &Shutdown) {
-    let (labels, cluster, mut changed) = (Arc::clone(callers), cluster.clone(), cluster.changed());
-    let token = shutdown.token.clone();
-    shutdown.spawn(async move {
-        let follow = async {
-            loop {
-                labels.set_namespaces(cluster.namespace_labels());
-                if changed.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        token.run_until_cancelled(follow).await;
-    });
-}
-
 /// Labels of the own namespace, which a Role can let one read by name.
 async fn own_labels(callers: &ClusterCallers, client: &Client) {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    match namespaces.get(&callers.mesh_namespace).await {
-        Ok(namespace) => callers.set_namespaces(BTreeMap::from([(
-            namespace.name_any(),
-            namespace.labels().clone(),
-        )])),
-        Err(error) => tracing::warn!(%error, "could not read the labels of the namespace"),
+    match tokio::time::timeout(LIMIT, namespaces.get(&callers.mesh_namespace)).await {
+        Ok(Ok(namespace)) => callers
+            .own
+            .store(Some(Arc::new(namespace.labels().clone()))),
+        Ok(Err(error)) => tracing::warn!(%error, "could not read the labels of the namespace"),
+        Err(_) => tracing::warn!("reading the labels of the namespace took too long"),
     }
 }
 
@@ -161,16 +164,17 @@ async fn refresh(callers: &ClusterCallers, client: &Client) {
     if callers.scope == Scope::Namespaced {
         own_labels(callers, client).await;
     }
-    match verifier(client).await {
-        Ok(verifier) => callers.verifier.store(Some(Arc::new(verifier))),
-        Err(error) => tracing::warn!(%error, "could not read the keys of the API server"),
+    match tokio::time::timeout(LIMIT, verifier(client)).await {
+        Ok(Ok(verifier)) => callers.verifier.store(Some(Arc::new(verifier))),
+        Ok(Err(error)) => tracing::warn!(%error, "could not read the keys of the API server"),
+        Err(_) => tracing::warn!("reading the keys of the API server took too long"),
     }
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), &callers.mesh_namespace);
-    match secrets.get_opt(KEYS).await {
+    match secret(client, &callers.mesh_namespace, KEYS).await {
         Ok(secret) => callers
             .keys
             .store(secret.and_then(|secret| keys(&secret)).map(Arc::new)),
-        Err(error) => tracing::warn!(%error, "could not read the API keys"),
+        Err(Away::Refused) => callers.keys.store(None),
+        Err(Away::Unreachable) => {}
     }
 }
 
@@ -222,14 +226,4 @@ fn keys(secret: &Secret) -> Option<ApiKeys> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mesh_of_one_namespace_serves_its_own_and_one_of_the_cluster_everybody() {
-        let narrow = ClusterCallers::new("team", Scope::Namespaced);
-        assert!(narrow.serves("team") && !narrow.serves("other") && !narrow.serves(""));
-        let wide = ClusterCallers::new("mesh-system", Scope::Cluster);
-        assert!(wide.serves("team") && wide.serves("mesh-system"));
-    }
-}
+mod tests;

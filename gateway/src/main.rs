@@ -5,6 +5,8 @@
 
 mod args;
 mod callers;
+mod loads;
+mod pods;
 mod secrets;
 mod translate;
 mod watch;
@@ -25,6 +27,7 @@ use prometheus_client::registry::Registry;
 use crate::args::Args;
 use crate::callers::ClusterCallers;
 use crate::secrets::Secrets;
+use crate::translate::Maker;
 use crate::watch::Cluster;
 
 /// How long background work may take to end once the last answer is written.
@@ -65,7 +68,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
         shared: true,
         ..ClientOptions::default()
     })?);
-    let callers = Arc::new(ClusterCallers::new(&args.mesh_namespace, args.scope));
+    let scope = (args.scope, args.mesh_namespace.as_str());
+    let cluster = Cluster::watch(&client, &shutdown, scope);
+    let callers = Arc::new(ClusterCallers::new(scope, callers::watched(&cluster)));
     let snapshots = SnapshotStore::new(Snapshot::empty(&args.mesh_namespace, Timestamp::now()));
     let dataplane = Dataplane::new(Parts {
         config: Config {
@@ -81,16 +86,16 @@ async fn run(args: Args) -> anyhow::Result<()> {
         shutdown: shutdown.token.clone(),
         clock: clock::system_clock(),
     })?;
-    let cluster = Cluster::watch(&client, &shutdown, (args.scope, &args.mesh_namespace));
-    callers::keep(&callers, client.clone(), &cluster, &shutdown);
-    let secrets = Secrets::new(client, &args, backends);
-    translate::keep(
-        cluster.clone(),
-        snapshots,
-        secrets,
-        &args.mesh_namespace,
-        &shutdown,
-    );
+    callers::keep(&callers, client.clone(), &shutdown);
+    loads::keep(snapshots.clone(), Arc::clone(&backends), &shutdown);
+    let maker = Maker {
+        cluster: cluster.clone(),
+        secrets: Secrets::new(client, &args, Arc::clone(&backends)),
+        backends,
+        mesh_namespace: args.mesh_namespace.clone(),
+        own: args.own_addresses(),
+    };
+    maker.keep(snapshots, &shutdown);
     serve_admin(&dataplane, admin_listener, &cluster, &callers, &shutdown);
 
     let signals = shutdown.clone();

@@ -1,73 +1,94 @@
 //! From what the cluster declares to the snapshot that requests are decided from. An object with a fault
 //! is left out by itself, and whatever needs it; a policy is never left out, it gets stricter.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DynamicObject;
 use kube::{Resource, ResourceExt};
-use mesh_core::{Pod, Snapshot};
+use mesh_backends::Backends;
+use mesh_core::Snapshot;
 use mesh_crds::{
-    ConvertInput, Document, PodMap, Problem, label, node_evidence, object_file, parse_object,
+    ConvertInput, Document, Object, PodMap, Problem, label, mend, object_file, parse_object,
     to_snapshot_lenient,
 };
 use mesh_dataplane::SnapshotStore;
 use mesh_runtime::Shutdown;
 use mesh_watch::Scope;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::pods;
 use crate::secrets::Secrets;
 use crate::watch::Cluster;
 
 /// Changes that come in a burst become one snapshot.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// A snapshot is made anew at least this often: claims expire, names move, keys change.
-const REFRESH: Duration = Duration::from_mins(1);
+const REFRESH: Duration = Duration::from_secs(30);
+/// How often a policy is mended part by part before nothing but its selector is kept.
+const ATTEMPTS: usize = 4;
 
-/// Keeps the snapshot up to date until the end.
-pub(crate) fn keep(
-    cluster: Cluster,
-    snapshots: SnapshotStore,
-    mut secrets: Secrets,
-    mesh_namespace: &str,
-    shutdown: &Shutdown,
-) {
-    let (mesh_namespace, token) = (mesh_namespace.to_owned(), shutdown.token.clone());
-    let mut changed = cluster.changed();
-    let work = async move {
-        loop {
-            changed.borrow_and_update();
-            if cluster.missing().is_empty() {
-                let seen = Seen::new(&cluster);
-                let namespace = mesh_namespace.clone();
-                // Names are resolved meanwhile, which may take seconds.
-                let made = tokio::task::spawn_blocking(move || seen.snapshot(&namespace)).await;
-                let Ok(made) = made else { break };
-                secrets.refresh(&made, false).await;
-                snapshots.replace(made);
+/// What snapshots are made with.
+pub(crate) struct Maker {
+    pub(crate) cluster: Cluster,
+    pub(crate) secrets: Secrets,
+    pub(crate) backends: Arc<Backends>,
+    pub(crate) mesh_namespace: String,
+    /// Addresses of this pod and of the API server.
+    pub(crate) own: Vec<IpAddr>,
+}
+
+impl Maker {
+    /// Keeps the snapshot up to date until the end.
+    pub(crate) fn keep(mut self, snapshots: SnapshotStore, shutdown: &Shutdown) {
+        let token = shutdown.token.clone();
+        let mut changed = self.cluster.changed();
+        let work = async move {
+            loop {
+                changed.borrow_and_update();
+                if self.cluster.missing().is_empty() {
+                    match self.make().await {
+                        Some(made) => {
+                            snapshots.replace(made);
+                        }
+                        None => {
+                            snapshots.reject();
+                            tracing::error!("a snapshot could not be made; the last one stays");
+                        }
+                    }
+                }
+                tokio::time::sleep(DEBOUNCE).await;
+                let quiet = tokio::time::timeout(REFRESH, changed.changed()).await;
+                if let Ok(Err(_)) = quiet {
+                    break;
+                }
             }
-            tokio::time::sleep(DEBOUNCE).await;
-            let quiet = tokio::time::timeout(REFRESH, changed.changed()).await;
-            match quiet {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => break,
-                Err(_) => secrets.refresh(&snapshots.current(), true).await,
-            }
-        }
-    };
-    shutdown.spawn(async move {
-        token.run_until_cancelled(work).await;
-    });
+        };
+        shutdown.spawn(async move {
+            token.run_until_cancelled(work).await;
+        });
+    }
+
+    async fn make(&mut self) -> Option<Snapshot> {
+        let mesh = pods::own_addresses(&self.cluster.pods.state(), &self.cluster.services.state());
+        let own = self.own.iter().copied();
+        self.backends.set_closed(mesh.into_iter().chain(own));
+        let seen = Seen::new(&self.cluster, &self.mesh_namespace);
+        // Names are resolved meanwhile, which may take seconds.
+        let made = tokio::task::spawn_blocking(move || seen.snapshot(&resolve))
+            .await
+            .ok()?;
+        self.secrets.refresh(&made).await;
+        Some(made)
+    }
 }
 
 /// Everything that is declared at one moment.
 struct Seen {
+    mesh_namespace: String,
     objects: Vec<Arc<DynamicObject>>,
     scope: Scope,
     policies: Vec<Arc<DynamicObject>>,
@@ -76,19 +97,20 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(cluster: &Cluster) -> Self {
+    fn new(cluster: &Cluster, mesh_namespace: &str) -> Self {
         let mut objects = cluster.declared(&cluster.caches);
         objects.extend(cluster.declared(&cluster.backends));
         Self {
+            mesh_namespace: mesh_namespace.to_owned(),
             objects,
             scope: cluster.scope,
             policies: cluster.declared(&cluster.policies),
             revisions: cluster.revisions.state(),
-            pods: pods(&cluster.slices.state(), &cluster.nodes.state()),
+            pods: pods::serving(&cluster.pods.state(), &cluster.nodes.state()),
         }
     }
 
-    fn snapshot(&self, mesh_namespace: &str) -> Snapshot {
+    fn snapshot(&self, resolve: &dyn Fn(&str) -> Vec<IpAddr>) -> Snapshot {
         let mut documents: Vec<Document> = self
             .objects
             .iter()
@@ -97,23 +119,19 @@ impl Seen {
         documents.extend(
             self.policies
                 .iter()
-                .filter_map(|policy| self.accepted(policy)),
+                .filter_map(|policy| self.readable(policy, self.accepted(policy))),
         );
         let input = ConvertInput {
-            mesh_namespace,
+            mesh_namespace: &self.mesh_namespace,
             generation: 0,
             now: Timestamp::now(),
-            resolve: &resolve,
+            resolve,
             pods: Some(&self.pods),
         };
-        let stricter = |document: &Document| {
-            let policy = self
-                .policies
-                .iter()
-                .find(|policy| object_file(policy) == document.file())?;
-            read(policy, &stand_in(policy), &[(label::STAND_IN, "true")])
+        let replace = |document: &Document, problems: &[Problem], before: usize| {
+            self.replacement(document, problems, before)
         };
-        let (mut converted, problems) = to_snapshot_lenient(documents, &input, &stricter);
+        let (mut converted, problems) = to_snapshot_lenient(documents, &input, &replace);
         tell(&problems);
         if self.scope == Scope::Namespaced {
             converted.snapshot.forget_nodes();
@@ -121,9 +139,8 @@ impl Seen {
         converted.snapshot
     }
 
-    /// The newest accepted spec of a policy. Without one the traffic that it selects may use owned
-    /// hardware only.
-    fn accepted(&self, policy: &DynamicObject) -> Option<Document> {
+    /// The newest accepted spec of a policy.
+    fn accepted(&self, policy: &DynamicObject) -> Option<Value> {
         let uid = policy.meta().uid.as_deref();
         let own = |revision: &&Arc<ControllerRevision>| {
             let owners = revision.metadata.owner_references.iter().flatten();
@@ -136,26 +153,65 @@ impl Seen {
             .revisions
             .iter()
             .filter(own)
-            .max_by_key(|revision| revision.revision);
-        let spec = newest.and_then(|revision| revision.data.as_ref()?.0.get("spec").cloned());
-        let document = spec.and_then(|spec| read(policy, &spec, &[]));
-        document.or_else(|| read(policy, &stand_in(policy), &[(label::STAND_IN, "true")]))
+            .max_by_key(|revision| revision.revision)?;
+        newest.data.as_ref()?.0.get("spec").cloned()
+    }
+
+    /// The policy as it was accepted, or what of it can be read and something stricter for the rest. One
+    /// that was never accepted: owned hardware only, for the traffic that it selects.
+    fn readable(&self, policy: &DynamicObject, accepted: Option<Value>) -> Option<Document> {
+        let Some(mut spec) = accepted else {
+            return stand_in(policy, policy.data.pointer("/spec/selector"));
+        };
+        for attempt in 0..ATTEMPTS {
+            let mut parsed = parse_object(policy, Some(&spec), &[]);
+            tell(&parsed.problems);
+            if let Some(document) = parsed.documents.pop() {
+                return Some(document);
+            }
+            spec = self.stricter(policy, &spec, &parsed.problems, attempt);
+        }
+        stand_in(policy, spec.get("selector"))
+    }
+
+    /// What takes the place of a document that cannot be used beside the others. Only policies are replaced.
+    fn replacement(
+        &self,
+        document: &Document,
+        problems: &[Problem],
+        before: usize,
+    ) -> Option<Document> {
+        let Object::SovereigntyPolicy(now) = &document.object else {
+            return None;
+        };
+        let mut policies = self.policies.iter();
+        let policy = policies.find(|policy| object_file(policy) == document.file())?;
+        let spec = serde_json::to_value(&now.spec).unwrap_or_default();
+        if before >= ATTEMPTS || document.object.labeled(label::STAND_IN) {
+            return stand_in(policy, None);
+        }
+        self.readable(policy, Some(self.stricter(policy, &spec, problems, before)))
+    }
+
+    /// First what is at fault goes, then everything that only prefers.
+    fn stricter(
+        &self,
+        policy: &DynamicObject,
+        spec: &Value,
+        problems: &[Problem],
+        attempt: usize,
+    ) -> Value {
+        let groups = mend::faulty_groups(problems).filter(|_| attempt % 2 == 0);
+        let home = policy.namespace().as_deref() == Some(self.mesh_namespace.as_str());
+        mend::stricter(spec, groups.as_ref(), home)
     }
 }
 
-/// A policy that selects the same and allows owned hardware only.
-fn stand_in(policy: &DynamicObject) -> Value {
-    let classes = ["restricted", "confidential", "internal", "public"];
-    let minimum: BTreeMap<&str, &str> = classes.map(|level| (level, "OwnHardware")).into();
-    let mut spec = json!({"constraints": {"minimumClass": minimum}});
-    if let Some(selector) = policy
-        .data
-        .pointer("/spec/selector")
-        .filter(|value| !value.is_null())
-    {
-        spec["selector"] = selector.clone();
-    }
-    spec
+/// A policy that selects the same and allows owned hardware only; everything, if it cannot be told what.
+fn stand_in(policy: &DynamicObject, selector: Option<&Value>) -> Option<Document> {
+    let labels = [(label::STAND_IN, "true")];
+    let read = |selector| read(policy, &mend::stand_in(selector), &labels);
+    read(selector).or_else(|| read(None))
 }
 
 fn declared(object: &DynamicObject) -> Option<Document> {
@@ -187,57 +243,5 @@ fn resolve(host: &str) -> Vec<IpAddr> {
         .unwrap_or_default()
 }
 
-/// Pods that are ready, by backend, with what is known of their nodes.
-fn pods(slices: &[Arc<EndpointSlice>], nodes: &[Arc<Node>]) -> PodMap {
-    let nodes: BTreeMap<String, Arc<mesh_core::Node>> = nodes
-        .iter()
-        .map(|node| (node.name_any(), Arc::new(node_evidence(node))))
-        .collect();
-    let mut pods = PodMap::new();
-    for slice in slices {
-        let (Some(namespace), Some(backend)) =
-            (slice.namespace(), slice.labels().get(label::BACKEND))
-        else {
-            continue;
-        };
-        let Some(port) = slice
-            .ports
-            .iter()
-            .flatten()
-            .find_map(|port| u16::try_from(port.port?).ok())
-        else {
-            continue;
-        };
-        let list = pods.entry((namespace, backend.clone())).or_default();
-        for endpoint in &slice.endpoints {
-            let ready = endpoint
-                .conditions
-                .as_ref()
-                .is_none_or(|conditions| conditions.ready.unwrap_or(true));
-            let address = endpoint
-                .addresses
-                .first()
-                .and_then(|address| address.parse::<IpAddr>().ok());
-            let (true, Some(address)) = (ready, address) else {
-                continue;
-            };
-            list.push(Arc::new(Pod {
-                name: endpoint
-                    .target_ref
-                    .as_ref()
-                    .and_then(|target| target.name.clone())
-                    .unwrap_or_default(),
-                address: SocketAddr::new(address, port),
-                node: endpoint
-                    .node_name
-                    .as_ref()
-                    .and_then(|name| nodes.get(name).cloned()),
-            }));
-        }
-    }
-    for list in pods.values_mut() {
-        list.sort_by_key(|pod| pod.address);
-        list.dedup_by_key(|pod| pod.address);
-    }
-    pods
-}
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,19 @@
 //! What the cluster declares and the gateway looks at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::{Namespace, Node};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use kube::api::DynamicObject;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use mesh_crds::{InferenceBackend, ModelCache, SovereigntyPolicy, label};
 use mesh_runtime::Shutdown;
-use mesh_watch::{Progress, Scope, Watches};
+use mesh_watch::{Progress, Scope, Watches, strip};
 use tokio::sync::watch;
+
+use crate::pods::PART_OF;
 
 /// Everything that is watched. Cheap to clone.
 #[derive(Clone)]
@@ -22,10 +23,12 @@ pub(crate) struct Cluster {
     pub(crate) policies: Store<DynamicObject>,
     /// Accepted versions of the policies.
     pub(crate) revisions: Store<ControllerRevision>,
-    /// Where the pods of backends are.
-    pub(crate) slices: Store<EndpointSlice>,
+    /// All pods of the mesh.
+    pub(crate) pods: Store<Pod>,
     pub(crate) nodes: Store<Node>,
-    namespaces: Store<Namespace>,
+    pub(crate) namespaces: Store<Namespace>,
+    /// Services of the mesh namespace.
+    pub(crate) services: Store<Service>,
     pub(crate) scope: Scope,
     progress: Progress,
 }
@@ -48,9 +51,10 @@ impl Cluster {
             backends: watches.raw::<InferenceBackend>(),
             policies: watches.raw::<SovereigntyPolicy>(),
             revisions: watches.labeled(label::POLICY),
-            slices: watches.labeled(label::BACKEND),
-            nodes: watches.of_cluster(""),
-            namespaces: watches.of_cluster(""),
+            pods: watches.trimmed(PART_OF, strip::pod),
+            nodes: watches.of_cluster_trimmed("", strip::node),
+            namespaces: watches.of_cluster_trimmed("", strip::namespace),
+            services: watches.of_namespace(namespace),
             scope,
             progress: watches.progress(),
         }
@@ -80,13 +84,5 @@ impl Cluster {
         let mut all = store.state();
         all.retain(|object| !object.namespace().is_some_and(|one| others.contains(&one)));
         all
-    }
-
-    /// Labels of all namespaces.
-    pub(crate) fn namespace_labels(&self) -> BTreeMap<String, BTreeMap<String, String>> {
-        let all = self.namespaces.state();
-        all.iter()
-            .map(|namespace| (namespace.name_any(), namespace.labels().clone()))
-            .collect()
     }
 }

@@ -54,6 +54,9 @@ pub(crate) struct Run {
     /// Further namespaces whose Secrets the gateways may read, separated by commas.
     #[arg(long, env = "MESH_CREDENTIAL_NAMESPACES", value_delimiter = ',')]
     pub(crate) credential_namespaces: Vec<String>,
+    /// Further namespaces that are never confined, separated by commas.
+    #[arg(long, env = "MESH_CONFINE_NEVER", value_delimiter = ',')]
+    pub(crate) confine_never: Vec<String>,
     /// Image of the worker.
     #[arg(long, env = "MESH_WORKER_IMAGE")]
     pub(crate) worker_image: String,

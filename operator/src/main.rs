@@ -15,6 +15,7 @@ mod backend;
 mod bootstrap;
 mod cache;
 mod client;
+mod confine;
 mod lease;
 mod metrics;
 mod pass;

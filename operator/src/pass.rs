@@ -1,6 +1,7 @@
 //! One pass: everything that is declared, against everything that is there. Backends are looked at where
 //! something about them changed, and all of them once a minute.
 
+mod accepted;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,7 @@ use crate::args::Run;
 use crate::backend::Images;
 use crate::metrics::Metrics;
 use crate::world::{Changes, Id, Read, World};
-use crate::{bootstrap, cache, policy, status};
+use crate::{bootstrap, cache, confine, policy, status};
 
 pub(crate) use seen::Seen;
 
@@ -141,10 +142,12 @@ impl Pass {
             good &= self.told(read, begun, &written);
         }
         good &= self.backends(scope, &seen).await;
+        let confined = self.confine(&seen).await;
+        good &= confined.failed.is_none();
         let judged = policy::judge(&seen.snapshot, seen.now);
         for read in seen.policies.iter().filter(|read| !read.deleted()) {
             let begun = Instant::now();
-            let written = self.policy(read, &seen, &judged).await;
+            let written = self.policy(read, &seen, (&judged, &confined)).await;
             good &= self.told(read, begun, &written);
         }
         good
@@ -206,7 +209,12 @@ impl Pass {
         outcome.is_ok()
     }
 
-    async fn policy(&self, read: &Read, seen: &Seen, judged: &policy::Judged) -> Result<(), Error> {
+    async fn policy(
+        &self,
+        read: &Read,
+        seen: &Seen,
+        (judged, confined): (&policy::Judged, &confine::Plan),
+    ) -> Result<(), Error> {
         let (namespace, name) = (read.namespace(), read.name());
         let id = if namespace == self.options.mesh_namespace {
             ObjectId::home(&namespace, &name)
@@ -231,7 +239,13 @@ impl Pass {
                 .find(|read| (read.namespace(), read.name()) == *floor);
             backend.is_some_and(|read| status::holds(&read.raw, condition::READY))
         };
-        let status = policy::status(read, &verdict, &kept, &ready, seen.now);
+        let found = policy::Found {
+            verdict: &verdict,
+            kept: &kept,
+            floor_ready: &ready,
+            enforced: confine::enforced(confined, &self.world, (namespace, name)),
+        };
+        let status = policy::status(read, found, seen.now);
         self.writer.status(&read.raw, &status).await
     }
 

@@ -12,7 +12,7 @@ use kube::api::ObjectMeta;
 use mesh_classify::Inputs;
 use mesh_core::policy_test::TestRequest;
 use mesh_core::{Facts, LatencyClass, ObjectId, Policy, Snapshot};
-use mesh_crds::condition::{self, ConditionStatus};
+use mesh_crds::condition;
 use mesh_crds::label;
 use mesh_routing::check::{self, check};
 use mesh_routing::policy_test::TestOutcome;
@@ -127,15 +127,21 @@ pub(crate) fn verdict(
     }
 }
 
-/// The status. `kept`: versions accepted before; `floor_ready`: whether a backend is Ready.
-pub(crate) fn status(
-    read: &Read,
-    verdict: &Verdict,
-    kept: &[ControllerRevision],
-    floor_ready: &dyn Fn(&(String, String)) -> bool,
-    now: Timestamp,
-) -> Value {
-    let facts = facts_of(verdict, kept, floor_ready);
+/// What a status is made from.
+pub(crate) struct Found<'a> {
+    pub(crate) verdict: &'a Verdict,
+    /// Versions accepted before.
+    pub(crate) kept: &'a [ControllerRevision],
+    /// Whether a backend is Ready.
+    pub(crate) floor_ready: &'a dyn Fn(&(String, String)) -> bool,
+    /// Condition `Enforced`.
+    pub(crate) enforced: Fact,
+}
+
+/// The status.
+pub(crate) fn status(read: &Read, found: Found<'_>, now: Timestamp) -> Value {
+    let verdict = found.verdict;
+    let facts = facts_of(found);
     let failed: Vec<Value> = verdict
         .failed
         .iter()
@@ -159,11 +165,13 @@ pub(crate) fn status(
     status
 }
 
-fn facts_of(
-    verdict: &Verdict,
-    kept: &[ControllerRevision],
-    floor_ready: &dyn Fn(&(String, String)) -> bool,
-) -> Vec<Fact> {
+fn facts_of(found: Found<'_>) -> Vec<Fact> {
+    let Found {
+        verdict,
+        kept,
+        floor_ready,
+        enforced,
+    } = found;
     let digest = verdict.digest.as_ref();
     let same = |one: &ControllerRevision| revision_digest(one) == digest;
     let known = digest.is_some() && kept.iter().any(same);
@@ -192,12 +200,6 @@ fn facts_of(
     } else {
         Fact::yes(condition::READY, "accepted, and its floor can answer")
     };
-    let enforced = Fact::new(
-        condition::ENFORCED,
-        ConditionStatus::Unknown,
-        "NotConfined",
-        "nothing is confined: egress.confine is not supported yet",
-    );
     let mut facts = summary(ready, stalled).to_vec();
     facts.extend([accepted, tests, floor, enforced]);
     facts

@@ -63,7 +63,7 @@ fn samples_for_a_cluster_are_usable_and_their_policies_pass_their_own_tests() {
         resolve: &|_| Vec::new(),
         pods: Some(&pods),
     };
-    let (converted, problems) = to_snapshot_lenient(samples(), &input, &|_| None);
+    let (converted, problems) = to_snapshot_lenient(samples(), &input, &|_, _, _| None);
     assert!(
         !problems.iter().any(mesh_crds::Problem::error),
         "{problems:?}"

@@ -18,7 +18,7 @@ use mesh_crds::{
     Document, InferenceBackend, ModelCache, Object, Parsed, SovereigntyPolicy, label, parse_object,
 };
 use mesh_runtime::Shutdown;
-use mesh_watch::{Progress, Scope, Watches};
+use mesh_watch::{Progress, Scope, Watches, strip};
 use tokio::sync::watch;
 
 use changes::Collector;
@@ -45,7 +45,10 @@ pub(crate) struct World {
     pub(crate) services: Store<Service>,
     pub(crate) accounts: Store<ServiceAccount>,
     pub(crate) budgets: Store<PodDisruptionBudget>,
+    /// All of them: those of others may open what ours close.
     pub(crate) networks: Store<NetworkPolicy>,
+    /// Pods in their node's network, where no NetworkPolicy holds.
+    pub(crate) host_pods: Store<Pod>,
     pub(crate) claims: Claims,
     progress: Progress,
     collector: Collector,
@@ -85,7 +88,8 @@ impl World {
             services: watches.labeled(&managed),
             accounts: watches.labeled(&managed),
             budgets: watches.labeled(&managed),
-            networks: watches.labeled(&managed),
+            networks: watches.labeled(""),
+            host_pods: watches.fields("spec.hostNetwork=true", strip::pod),
             progress: watches.progress(),
             collector,
             said: Arc::default(),

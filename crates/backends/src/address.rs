@@ -1,10 +1,15 @@
-//! The address check: where a class rests on `ownership.networks`, only addresses inside them are
-//! ever connected to. Names are checked as they are resolved for the connection itself, so what was
-//! checked is what is used; literal addresses, which need no resolver, are checked before.
+//! Which addresses are connected to. Where a class rests on `ownership.networks`, only those inside them.
+//! In a process that serves many tenants: never this machine itself, and for a backend that a tenant
+//! declared never a part of the mesh, whose ingress trusts whoever comes from here.
+//!
+//! Names are checked as they are resolved for the connection itself, so what was checked is what is used,
+//! whatever the name meant before; literal addresses, which need no resolver, are checked before.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use mesh_core::own_machine;
 use mesh_routing::class::inside;
@@ -13,79 +18,181 @@ use url::{Host, Url};
 
 use crate::AttemptError;
 
-/// No address of the name lies in the networks. Found again in the sources of the client's error.
-#[derive(Debug, thiserror::Error)]
-#[error("no address of the backend lies in the owned networks")]
-pub(crate) struct Outside;
+/// Who named the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reach {
+    /// The mesh itself: a pod of its own.
+    Own,
+    /// The mesh's owners, in its namespace.
+    Home,
+    /// A tenant.
+    Tenant,
+}
+
+/// Why an address is not connected to. Found again in the sources of the client's error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// Not in the networks that make the backend ours.
+    #[error("no address of the backend lies in the owned networks")]
+    Outside,
+    /// This machine, its cloud's identity service, or a part of the mesh.
+    #[error("every address of the backend belongs to this machine or to the mesh itself")]
+    Closed,
+}
+
+impl From<Refused> for AttemptError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Outside => Self::AddressOutsideNetworks,
+            Refused::Closed => Self::AddressClosed,
+        }
+    }
+}
 
 /// The name has no address.
 #[derive(Debug, thiserror::Error)]
 #[error("the name has no address")]
 struct NoAddress;
 
-/// Checks an address written out in the URL.
-pub(crate) fn check_literal(url: &Url, networks: &[IpNet]) -> Result<(), AttemptError> {
-    let address = match url.host() {
-        Some(Host::Ipv4(address)) => IpAddr::V4(address),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address),
-        Some(Host::Domain(_)) => return Ok(()),
-        None => return Err(AttemptError::Unusable("its url names no host")),
-    };
-    if inside(address, networks) {
-        Ok(())
-    } else {
-        Err(AttemptError::AddressOutsideNetworks)
-    }
+/// Addresses of the mesh itself; replaced as a whole.
+pub(crate) type Closed = Arc<ArcSwap<HashSet<IpAddr>>>;
+
+/// Tells which addresses may be connected to.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    pub(crate) reach: Reach,
+    /// This process serves many tenants.
+    pub(crate) shared: bool,
+    pub(crate) networks: Option<Arc<[IpNet]>>,
+    pub(crate) closed: Closed,
 }
 
-/// Resolves names and leaves out addresses that mean this machine itself, or its cloud's identity
-/// service.
-pub(crate) struct NotSelf;
-
-impl Resolve for NotSelf {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let others: Vec<SocketAddr> =
-                found.filter(|address| !own_machine(address.ip())).collect();
-            if others.is_empty() {
-                return Err(NoAddress.into());
+impl Guard {
+    /// True if some address may be refused.
+    pub(crate) fn narrows(&self) -> bool {
+        self.networks.is_some()
+            || match self.reach {
+                Reach::Own => false,
+                Reach::Home => self.shared,
+                Reach::Tenant => true,
             }
-            Ok(Box::new(others.into_iter()) as Addrs)
-        })
     }
-}
 
-/// Resolves names with the system's resolver and gives only addresses inside the networks.
-pub(crate) struct InsideOnly {
-    networks: Arc<[IpNet]>,
-}
-
-impl InsideOnly {
-    pub(crate) fn new(networks: &[IpNet]) -> Self {
-        Self {
-            networks: networks.into(),
+    fn check(&self, address: IpAddr) -> Result<(), Refused> {
+        let outside = |networks: &Arc<[IpNet]>| !inside(address, networks);
+        if self.networks.as_ref().is_some_and(outside) {
+            return Err(Refused::Outside);
         }
+        let closed = match self.reach {
+            Reach::Own => false,
+            Reach::Home => self.shared && own_machine(address),
+            Reach::Tenant => {
+                self.shared && own_machine(address)
+                    || self.closed.load().contains(&address.to_canonical())
+            }
+        };
+        if closed { Err(Refused::Closed) } else { Ok(()) }
+    }
+
+    /// Checks an address written out in the URL.
+    pub(crate) fn check_literal(&self, url: &Url) -> Result<(), AttemptError> {
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => IpAddr::V4(address),
+            Some(Host::Ipv6(address)) => IpAddr::V6(address),
+            Some(Host::Domain(_)) => return Ok(()),
+            None => return Err(AttemptError::Unusable("its url names no host")),
+        };
+        Ok(self.check(address)?)
     }
 }
 
-impl Resolve for InsideOnly {
+impl Resolve for Guard {
+    /// With the system's resolver; gives only addresses that may be connected to.
     fn resolve(&self, name: Name) -> Resolving {
-        let networks = Arc::clone(&self.networks);
+        let guard = self.clone();
         Box::pin(async move {
             let found: Vec<SocketAddr> =
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            if found.is_empty() {
-                return Err(NoAddress.into());
+            let mut refused = None;
+            let mut good = Vec::with_capacity(found.len());
+            for address in found {
+                match guard.check(address.ip()) {
+                    Ok(()) => good.push(address),
+                    Err(cause) => refused = Some(cause),
+                }
             }
-            let inside: Vec<SocketAddr> = found
-                .into_iter()
-                .filter(|address| inside(address.ip(), &networks))
-                .collect();
-            if inside.is_empty() {
-                return Err(Outside.into());
+            match refused {
+                _ if !good.is_empty() => Ok(Box::new(good.into_iter()) as Addrs),
+                Some(cause) => Err(cause.into()),
+                None => Err(NoAddress.into()),
             }
-            Ok(Box::new(inside.into_iter()) as Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+
+    use super::{Guard, Reach, Refused};
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn guard(reach: Reach) -> Guard {
+        let closed = HashSet::from([address("10.78.1.7"), address("fd00::7")]);
+        Guard {
+            reach,
+            shared: true,
+            networks: None,
+            closed: Arc::new(ArcSwap::from_pointee(closed)),
+        }
+    }
+
+    #[test]
+    fn a_tenant_reaches_no_part_of_the_mesh_in_any_spelling_and_everything_else() {
+        let tenant = guard(Reach::Tenant);
+        for closed in [
+            "10.78.1.7",
+            "::ffff:10.78.1.7",
+            "fd00::7",
+            "127.0.0.1",
+            "169.254.169.254",
+        ] {
+            assert_eq!(
+                tenant.check(address(closed)),
+                Err(Refused::Closed),
+                "{closed}"
+            );
+        }
+        for open in ["10.78.1.8", "203.0.113.9", "fd00::8"] {
+            assert_eq!(tenant.check(address(open)), Ok(()), "{open}");
+        }
+    }
+
+    #[test]
+    fn the_owners_reach_the_mesh_but_not_this_machine_and_pods_are_reached_wherever_they_are() {
+        let home = guard(Reach::Home);
+        assert_eq!(home.check(address("10.78.1.7")), Ok(()));
+        assert_eq!(home.check(address("127.0.0.1")), Err(Refused::Closed));
+        let own = guard(Reach::Own);
+        assert_eq!(own.check(address("10.78.1.7")), Ok(()));
+        assert!(!own.narrows() && home.narrows());
+    }
+
+    #[test]
+    fn owned_networks_do_not_open_this_machine_to_tenants_of_a_shared_process() {
+        let networks: Arc<[ipnet::IpNet]> = Arc::new(["127.0.0.0/8".parse().expect("a network")]);
+        let mut home = guard(Reach::Home);
+        home.networks = Some(networks);
+        assert_eq!(home.check(address("127.0.0.1")), Err(Refused::Closed));
+        assert_eq!(home.check(address("10.0.0.1")), Err(Refused::Outside));
+        home.shared = false;
+        assert_eq!(home.check(address("127.0.0.1")), Ok(()));
     }
 }

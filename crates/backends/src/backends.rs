@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,6 +12,7 @@ use ipnet::IpNet;
 use mesh_core::{Backend, BackendId, Place};
 use mesh_routing::Admitted;
 
+use crate::address::Reach;
 use crate::client::Clients;
 use crate::credential::Keys;
 use crate::pods::Pods;
@@ -57,6 +59,13 @@ impl Backends {
     /// Replaces the keys of Secrets as a whole. What is not among them cannot be used.
     pub fn set_keys(&self, keys: Keys) {
         self.clients.keys.store(Arc::new(keys));
+    }
+
+    /// Replaces the addresses of the mesh itself as a whole: where many tenants are served, a backend that
+    /// a tenant declared is never connected to at one of them.
+    pub fn set_closed(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let addresses = addresses.into_iter().map(|address| address.to_canonical());
+        self.clients.closed.store(Arc::new(addresses.collect()));
     }
 
     /// Whether a model of this process can answer now; the error says why not.
@@ -111,6 +120,12 @@ impl Backends {
         .boxed()
     }
 
+    /// Asks pods how busy they are, each at its `admin` port, so that the next choice among them knows what
+    /// others send there. Pods that are not among them are forgotten.
+    pub async fn observe(&self, pods: &[SocketAddr], admin: u16) {
+        self.pods.observe(&self.clients.own, pods, admin).await;
+    }
+
     /// Asks the backend for its list of models, or the local model whether it is ready. Never
     /// carries a prompt. A server that has no such list but answers is fine.
     pub fn probe<'a>(&'a self, backend: &'a Backend) -> BoxFuture<'a, Result<(), AttemptError>> {
@@ -154,6 +169,11 @@ impl Backends {
         let Some(endpoint) = backend.endpoint() else {
             return Err(AttemptError::Unusable("it has no address"));
         };
-        Target::new(&self.clients, &backend.id, endpoint, networks)
+        let reach = if backend.id.home {
+            Reach::Home
+        } else {
+            Reach::Tenant
+        };
+        Target::new(&self.clients, &backend.id, endpoint, reach, networks)
     }
 }

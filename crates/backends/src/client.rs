@@ -4,15 +4,15 @@
 //! (a size limit on compressed bytes bounds nothing), referers.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use mesh_core::BackendId;
-use reqwest::{Client, redirect, retry};
+use reqwest::{Client, ClientBuilder, redirect, retry};
 use rustls::ClientConfig;
 
-use crate::address::{InsideOnly, NotSelf};
+use crate::address::{Closed, Guard, Reach};
 use crate::credential::Keys;
 use crate::{ClientOptions, Error, tls};
 
@@ -25,6 +25,7 @@ struct Key {
     backend: BackendId,
     origin: String,
     networks: Option<Vec<IpNet>>,
+    reach: Reach,
 }
 
 /// All clients.
@@ -33,44 +34,60 @@ pub(crate) struct Clients {
     tls: ClientConfig,
     kept: RwLock<HashMap<Key, Client>>,
     pub(crate) keys: ArcSwap<Keys>,
+    /// For pods of the mesh itself, by address.
+    pub(crate) own: Client,
+    /// Addresses that no tenant's backend may be.
+    pub(crate) closed: Closed,
 }
 
 impl Clients {
     pub(crate) fn new(options: ClientOptions) -> Result<Self, Error> {
         let tls = tls::config(&options.extra_roots)?;
-        let clients = Self {
+        // What can go wrong with the settings goes wrong now, not with the first request.
+        let own = build(&options, &tls)?.build().map_err(|_| Error::Client)?;
+        Ok(Self {
             options,
             tls,
             kept: RwLock::default(),
             keys: ArcSwap::default(),
-        };
-        // What can go wrong with the settings goes wrong now, not with the first request.
-        clients.build(None)?;
-        Ok(clients)
+            own,
+            closed: Closed::default(),
+        })
     }
 
     pub(crate) const fn options(&self) -> &ClientOptions {
         &self.options
     }
 
-    /// The client for a backend at `url`, limited to `networks` if there are any.
+    /// What is connected to on whose word, limited to `networks` if there are any.
+    pub(crate) fn guard(&self, reach: Reach, networks: Option<&[IpNet]>) -> Guard {
+        Guard {
+            reach,
+            shared: self.options.shared,
+            networks: networks.map(Into::into),
+            closed: Arc::clone(&self.closed),
+        }
+    }
+
+    /// The client for a backend at `url`.
     pub(crate) fn get(
         &self,
         backend: &BackendId,
         url: &url::Url,
-        networks: Option<&[IpNet]>,
+        guard: Guard,
     ) -> Result<Client, Error> {
         let key = Key {
             backend: backend.clone(),
             origin: url.origin().ascii_serialization(),
-            networks: networks.map(<[IpNet]>::to_vec),
+            networks: guard.networks.as_ref().map(|networks| networks.to_vec()),
+            reach: guard.reach,
         };
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = kept.get(&key) {
             return Ok(client.clone());
         }
         drop(kept);
-        let client = self.build(networks)?;
+        let client = self.build(guard)?;
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
             // Requests on their way hold their client; only idle connections are lost.
@@ -79,35 +96,33 @@ impl Clients {
         Ok(kept.entry(key).or_insert(client).clone())
     }
 
-    fn build(&self, networks: Option<&[IpNet]>) -> Result<Client, Error> {
-        if self
-            .options
-            .user_agent
-            .parse::<http::HeaderValue>()
-            .is_err()
-        {
-            return Err(Error::UserAgent);
-        }
-        let mut builder = Client::builder()
-            .tls_backend_preconfigured(self.tls.clone())
-            .user_agent(&self.options.user_agent)
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .retry(retry::never())
-            .referer(false)
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
-            .tcp_nodelay(true)
-            .connect_timeout(self.options.connect_timeout)
-            .pool_idle_timeout(self.options.idle_timeout)
-            .pool_max_idle_per_host(self.options.idle_connections);
-        if let Some(networks) = networks {
-            builder = builder.dns_resolver(InsideOnly::new(networks));
-        } else if self.options.shared {
-            builder = builder.dns_resolver(NotSelf);
+    fn build(&self, guard: Guard) -> Result<Client, Error> {
+        let mut builder = build(&self.options, &self.tls)?;
+        if guard.narrows() {
+            builder = builder.dns_resolver(guard);
         }
         builder.build().map_err(|_| Error::Client)
     }
+}
+
+/// What all clients have in common.
+fn build(options: &ClientOptions, tls: &ClientConfig) -> Result<ClientBuilder, Error> {
+    if options.user_agent.parse::<http::HeaderValue>().is_err() {
+        return Err(Error::UserAgent);
+    }
+    Ok(Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .user_agent(&options.user_agent)
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .retry(retry::never())
+        .referer(false)
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .tcp_nodelay(true)
+        .connect_timeout(options.connect_timeout)
+        .pool_idle_timeout(options.idle_timeout)
+        .pool_max_idle_per_host(options.idle_connections))
 }

@@ -157,6 +157,9 @@ pub enum AttemptError {
     /// The address is not in the networks that make the backend ours. Nothing was sent.
     #[error("the address of the backend is not in the owned networks")]
     AddressOutsideNetworks,
+    /// The address belongs to this machine or to the mesh itself. Nothing was sent.
+    #[error("the address of the backend belongs to this machine or to the mesh itself")]
+    AddressClosed,
     /// The request is of a higher level than it was admitted for: a fault of ours. Nothing was sent.
     #[error("the request was admitted for a lower level")]
     NotAdmitted,
@@ -194,6 +197,7 @@ impl AttemptError {
             Self::ContextLength { .. } => "ContextLength",
             Self::Credentials { .. } => "Credentials",
             Self::AddressOutsideNetworks => "AddressOutsideNetworks",
+            Self::AddressClosed => "AddressClosed",
             Self::NotAdmitted => "NotAdmitted",
             Self::Unusable(_) => "Unusable",
             Self::NotReady(_) => "NotReady",
@@ -223,6 +227,7 @@ impl AttemptError {
             Self::ContextLength { .. } => "context_length",
             Self::Credentials { .. } => "credentials",
             Self::AddressOutsideNetworks => "address_outside_networks",
+            Self::AddressClosed => "address_closed",
             Self::NotAdmitted => "not_admitted",
             Self::Unusable(_) => "unusable",
             Self::NotReady(_) => "not_ready",
@@ -231,7 +236,7 @@ impl AttemptError {
     }
 
     /// Every label that [`outcome`](Self::outcome) gives.
-    pub const OUTCOMES: [&'static str; 23] = [
+    pub const OUTCOMES: [&'static str; 24] = [
         "connect",
         "tls",
         "status",
@@ -251,6 +256,7 @@ impl AttemptError {
         "context_length",
         "credentials",
         "address_outside_networks",
+        "address_closed",
         "not_admitted",
         "unusable",
         "not_ready",
@@ -279,6 +285,7 @@ impl AttemptError {
             | Self::ContextLength { .. }
             | Self::Credentials { .. }
             | Self::AddressOutsideNetworks
+            | Self::AddressClosed
             | Self::NotAdmitted
             | Self::Unusable(_)
             | Self::NotReady(_)
@@ -305,6 +312,7 @@ impl AttemptError {
             Self::Rejected { status } => HealthEffect::Marked(rejection(*status)),
             Self::Credentials { .. } => HealthEffect::Marked("CredentialsMissing"),
             Self::AddressOutsideNetworks => HealthEffect::Marked("AddressOutsideNetworks"),
+            Self::AddressClosed => HealthEffect::Marked("AddressClosed"),
             Self::Unusable(_) => HealthEffect::Marked("Unusable"),
             Self::Unsupported { .. }
             | Self::CallerFault { .. }

@@ -11,7 +11,7 @@ use mesh_protocol::openai::read::{ReadError, UpstreamError};
 use reqwest::Response;
 use tokio::time::timeout;
 
-use crate::address::Outside;
+use crate::address::Refused;
 use crate::scrub::Scrubber;
 use crate::wording;
 use crate::{AttemptError, ConnectCause};
@@ -36,8 +36,8 @@ pub(crate) fn unsent(error: &reqwest::Error) -> AttemptError {
     };
     let mut source = error.source();
     while let Some(inner) = source {
-        if inner.is::<Outside>() {
-            return AttemptError::AddressOutsideNetworks;
+        if let Some(refused) = inner.downcast_ref::<Refused>() {
+            return (*refused).into();
         }
         if is_tls(inner) {
             return AttemptError::Tls;

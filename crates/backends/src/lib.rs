@@ -24,6 +24,7 @@ mod client;
 mod credential;
 mod failure;
 mod headers;
+mod load;
 mod pods;
 mod probe;
 mod scrub;

@@ -20,8 +20,9 @@ pub struct ClientOptions {
     pub answer_limit: usize,
     /// Largest single event of a stream, in bytes.
     pub event_limit: usize,
-    /// This process serves many tenants: names that lead to itself or to the identity service of its
-    /// cloud (loopback, link-local) are never connected to.
+    /// This process serves many tenants: addresses that mean itself or the identity service of
+    /// its cloud (loopback, link-local) are never connected to, nor by a tenant those of
+    /// [`Backends::set_closed`](crate::Backends::set_closed).
     pub shared: bool,
     /// Further certificate authorities (DER), besides those of the platform.
     pub extra_roots: Vec<Vec<u8>>,

@@ -2,7 +2,8 @@
 //!
 //! A conversation stays with the pod that holds its prefix (rendezvous hashing) as long as that pod is
 //! not much busier than the others (bounded loads: Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing
-//! with Bounded Loads", 2016). A pod that could not be connected to rests for a moment, and the next one
+//! with Bounded Loads", 2016). Busy means: what this process sends there, and what the pod says that others
+//! do; a pod whose cache is full counts double, since what comes next would push out what is there. A pod that could not be connected to rests for a moment, and the next one
 //! is asked: nothing had been sent.
 
 use std::collections::HashMap;
@@ -19,7 +20,9 @@ use mesh_routing::Admitted;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::address::Reach;
 use crate::client::Clients;
+use crate::load::{self, Report};
 use crate::upstream::{Dispatch, Target};
 use crate::{AttemptError, Outbound, Started};
 
@@ -34,6 +37,13 @@ const PREFIX: usize = 1024;
 /// Pods remembered before those at rest are forgotten.
 const REMEMBERED: usize = 4096;
 
+/// How long a pod's word about its load counts.
+const FRESH: Duration = Duration::from_secs(10);
+/// From here on a cache counts as full.
+const FULL: f64 = 0.95;
+/// Pods asked at the same time.
+const AT_ONCE: usize = 32;
+
 /// Tells the worker what the engine of this process would be told directly.
 const OVERFLOW: &str = "mesh-overflow";
 const LATENCY: &str = "mesh-latency";
@@ -42,6 +52,38 @@ const LATENCY: &str = "mesh-latency";
 struct Load {
     running: usize,
     rests_until: Option<Instant>,
+    said: Option<Said>,
+}
+
+/// What a pod said of itself.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    until: Instant,
+    /// Requests that are not of this process.
+    others: usize,
+    full: bool,
+}
+
+impl Load {
+    /// How busy it is.
+    fn busy(&self, now: Instant) -> usize {
+        match self.said.filter(|said| now < said.until) {
+            None => self.running,
+            Some(said) => {
+                let all = self.running.saturating_add(said.others);
+                if said.full {
+                    all.saturating_mul(2).saturating_add(1)
+                } else {
+                    all
+                }
+            }
+        }
+    }
+
+    /// True if there is nothing to remember.
+    fn idle(&self) -> bool {
+        self.running == 0 && self.rests_until.is_none() && self.said.is_none()
+    }
 }
 
 type Loads = Arc<Mutex<HashMap<SocketAddr, Load>>>;
@@ -64,7 +106,7 @@ impl Drop for Running {
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(load) = loads.get_mut(&self.address) {
             load.running = load.running.saturating_sub(1);
-            if load.running == 0 && load.rests_until.is_none() {
+            if load.idle() {
                 loads.remove(&self.address);
             }
         }
@@ -121,13 +163,14 @@ impl Pods {
             left.partition(|address| load(address).rests_until.is_some_and(|until| now < until));
         // If all rest, one of them is asked all the same.
         let mut choices = if awake.is_empty() { resting } else { awake };
-        let running: usize = choices.iter().map(|address| load(address).running).sum();
-        let bound = ((running + 1) * BOUND).div_ceil(100 * choices.len().max(1));
+        let busy = |address: &SocketAddr| load(address).busy(now);
+        let all: usize = choices.iter().map(busy).sum();
+        let bound = ((all + 1) * BOUND).div_ceil(100 * choices.len().max(1));
         choices.sort_by_key(|address| std::cmp::Reverse(weight(home, address)));
         let address = choices
             .iter()
-            .find(|address| load(address).running < bound)
-            .or_else(|| choices.iter().min_by_key(|address| load(address).running))
+            .find(|address| busy(address) < bound)
+            .or_else(|| choices.iter().min_by_key(|address| busy(address)))
             .copied()?;
         if loads.len() >= REMEMBERED {
             loads.retain(|_, load| load.running > 0);
@@ -138,6 +181,45 @@ impl Pods {
         drop(loads);
         let loads = Arc::clone(&self.loads);
         Some((address, Running { loads, address }))
+    }
+
+    /// Asks pods how busy they are, at the `admin` port of each, and forgets those that are gone.
+    pub(crate) async fn observe(&self, client: &reqwest::Client, pods: &[SocketAddr], admin: u16) {
+        self.forget_all_but(pods);
+        futures::stream::iter(pods.to_vec())
+            .for_each_concurrent(AT_ONCE, |pod| self.look(client, pod, admin))
+            .await;
+    }
+
+    async fn look(&self, client: &reqwest::Client, pod: SocketAddr, admin: u16) {
+        // Engines that are not ours say it at their API.
+        let asked = match load::ask(client, SocketAddr::new(pod.ip(), admin)).await {
+            Some(report) => Some(report),
+            None => load::ask(client, pod).await,
+        };
+        if let Some(report) = asked {
+            self.said(pod, report);
+        }
+    }
+
+    fn forget_all_but(&self, pods: &[SocketAddr]) {
+        let now = Instant::now();
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        loads.retain(|address, load| {
+            load.said = load.said.filter(|said| now < said.until);
+            load.rests_until = load.rests_until.filter(|until| now < *until);
+            load.running > 0 || pods.contains(address)
+        });
+    }
+
+    fn said(&self, address: SocketAddr, report: Report) {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let load = loads.entry(address).or_default();
+        load.said = Some(Said {
+            until: Instant::now() + FRESH,
+            others: report.requests.saturating_sub(load.running),
+            full: report.cache >= FULL,
+        });
     }
 
     fn rest(&self, address: SocketAddr) {
@@ -164,7 +246,7 @@ pub(crate) fn target(
         insecure_plaintext: true,
         resolved: vec![address.ip()],
     };
-    Target::new(clients, id, &endpoint, None)
+    Target::new(clients, id, &endpoint, Reach::Own, None)
 }
 
 /// The answer counts at its pod until its last event, or until nobody listens.
@@ -248,7 +330,7 @@ mod tests {
 
     use mesh_core::Pod;
 
-    use super::Pods;
+    use super::{Pods, Report};
 
     fn pods(count: u8) -> Vec<Arc<Pod>> {
         let pod = |number: u8| {
@@ -279,6 +361,50 @@ mod tests {
             loads.values().all(|load| (1..=3).contains(&load.running)),
             "{loads:?}"
         );
+    }
+
+    #[test]
+    fn a_pod_that_others_keep_busy_or_whose_cache_is_full_is_left_alone_as_long_as_its_word_is_fresh()
+     {
+        let (picker, pods) = (Pods::default(), pods(2));
+        let (home, running) = picker.choose(&pods, &[], 7).expect("a pod");
+        drop(running);
+        let busy = Report {
+            requests: 9,
+            cache: 0.2,
+        };
+        let full = Report {
+            requests: 1,
+            cache: 0.99,
+        };
+        for report in [busy, full] {
+            picker.said(home, report);
+            let (other, running) = picker.choose(&pods, &[], 7).expect("a pod");
+            assert_ne!(other, home, "{report:?}");
+            drop(running);
+        }
+        let quiet = Report::default();
+        picker.said(home, quiet);
+        assert_eq!(picker.choose(&pods, &[], 7).expect("a pod").0, home);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_word_about_load_is_forgotten_and_so_are_pods_that_are_gone() {
+        let (picker, pods) = (Pods::default(), pods(2));
+        let (home, running) = picker.choose(&pods, &[], 7).expect("a pod");
+        drop(running);
+        picker.said(
+            home,
+            Report {
+                requests: 9,
+                cache: 0.0,
+            },
+        );
+        tokio::time::advance(super::FRESH).await;
+        assert_eq!(picker.choose(&pods, &[], 7).expect("a pod").0, home);
+        let client = reqwest::Client::new();
+        picker.observe(&client, &[], 1).await;
+        assert!(picker.loads.lock().expect("loads").is_empty());
     }
 
     #[test]

@@ -9,12 +9,13 @@ use reqwest::Client;
 use serde_json::Value;
 use url::Url;
 
+use crate::address::Reach;
 use crate::answer::{self, Expected};
 use crate::body::OutgoingBody;
 use crate::client::Clients;
 use crate::headers::{self, Accept};
 use crate::scrub::Scrubber;
-use crate::{AttemptError, ClientOptions, Outbound, Started, address, credential, failure};
+use crate::{AttemptError, ClientOptions, Outbound, Started, credential, failure};
 
 /// A worker of this mesh says so if it left old turns out.
 const TRIMMED: &str = "mesh-context-trimmed";
@@ -31,6 +32,7 @@ impl Target {
         clients: &Clients,
         id: &BackendId,
         endpoint: &Endpoint,
+        reach: Reach,
         networks: Option<&[IpNet]>,
     ) -> Result<Self, AttemptError> {
         let url = &endpoint.url;
@@ -41,16 +43,15 @@ impl Target {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(AttemptError::Unusable("its url holds a user or password"));
         }
-        if let Some(networks) = networks {
-            address::check_literal(url, networks)?;
-        }
+        let guard = clients.guard(reach, networks);
+        guard.check_literal(url)?;
         let key = endpoint
             .credentials
             .as_ref()
             .map(|credential| credential::resolve(credential, &clients.keys.load()))
             .transpose()?;
         let client = clients
-            .get(id, url, networks)
+            .get(id, url, guard)
             .map_err(|_| AttemptError::Unusable("its client could not be built"))?;
         Ok(Self {
             client,

@@ -55,7 +55,7 @@ pub enum Place {
     Cloud(Cloud),
 }
 
-/// The pods of a backend that are ready to serve, as the cluster's EndpointSlices name them.
+/// The pods of a backend that are ready to serve, as the pods themselves tell.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pods {
     /// One entry a pod; may be empty.

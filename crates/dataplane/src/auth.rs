@@ -132,9 +132,21 @@ impl ApiKeys {
 
 /// Tells who is calling, where API keys alone do not: a cluster.
 pub trait Callers: fmt::Debug + Send + Sync {
-    /// The caller that these credentials (the value after `Bearer `) belong to; `None` = nobody we know.
+    /// The caller that these credentials (the value after `Bearer `) belong to.
     /// Called on the threads that serve connections: must not block.
-    fn caller(&self, bearer: &[u8]) -> Option<Caller>;
+    ///
+    /// # Errors
+    /// If it is nobody we know, or somebody of whom not enough is known yet.
+    fn caller(&self, bearer: &[u8]) -> Result<Caller, Unrecognized>;
+}
+
+/// Why there is no caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unrecognized {
+    /// Nobody we know.
+    Nobody,
+    /// Somebody, but which policies govern them cannot be told yet.
+    NotYet,
 }
 
 /// Finds out who sent a request with these headers; `None` if a key is required and the one that

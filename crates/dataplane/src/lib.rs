@@ -32,7 +32,7 @@ mod snapshots;
 pub mod source;
 mod stack;
 
-pub use auth::{ApiKeys, Callers};
+pub use auth::{ApiKeys, Callers, Unrecognized};
 pub use dataplane::{Config, ConfigError, Dataplane, Parts};
 pub use decide::{Decider, Job, Question};
 pub use handler::explain::surface_of;

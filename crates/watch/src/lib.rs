@@ -6,6 +6,7 @@
 
 mod rest;
 mod scope;
+pub mod strip;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -207,6 +208,26 @@ impl Watches {
         K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         self.start(self.api(), config(selector), (), Keep::part(trim))
+    }
+
+    /// Objects of kind `K` whose fields are so (a field selector), trimmed.
+    pub fn fields<K>(&self, selector: &str, trim: fn(&mut K)) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + PartialEq,
+        K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let config = watcher::Config::default().fields(selector);
+        self.start(self.api(), config, (), Keep::part(trim))
+    }
+
+    /// Objects of kind `K` in one namespace.
+    pub fn of_namespace<K>(&self, namespace: &str) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let api = Api::namespaced(self.client.clone(), namespace);
+        self.start(api, config(""), (), Keep::whole())
     }
 
     /// Objects of a kind that lives in no namespace. An installation of one namespace has no right to

@@ -285,7 +285,7 @@ fn endpoint(
             .collect(),
         organization: spec.organization.map(str::to_owned),
         insecure_plaintext: spec.insecure_plaintext,
-        resolved: resolved(world, &url),
+        resolved: resolved(world, document, &url),
         url,
     })
 }
@@ -317,8 +317,12 @@ fn own_machine(url: &Url) -> bool {
     }
 }
 
-fn resolved(world: &World<'_>, url: &Url) -> Vec<IpAddr> {
+/// In a cluster only addresses of the mesh namespace's backends are evidence of anything, so nobody else's
+/// names are looked up: a name that takes long would keep everybody waiting.
+fn resolved(world: &World<'_>, document: &Document, url: &Url) -> Vec<IpAddr> {
+    let tenant = world.namespace(document) != world.input.mesh_namespace;
     match url.host() {
+        Some(Host::Domain(_)) if world.input.pods.is_some() && tenant => Vec::new(),
         Some(Host::Ipv4(address)) => vec![address.into()],
         Some(Host::Ipv6(address)) => vec![address.into()],
         Some(Host::Domain(name)) => (world.input.resolve)(name),

@@ -236,7 +236,7 @@ fn every_later_field_of_the_contract_is_refused_by_its_path() {
         ),
         (
             "  egress: {confine: true}",
-            "not supported yet: spec.egress.confine: true",
+            "not supported yet: spec.egress.confine: true (NetworkPolicies confine the pods of a cluster)",
         ),
         (
             "  concentration: {maxShare: \"0.80\"}",

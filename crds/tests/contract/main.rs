@@ -5,6 +5,7 @@
     reason = "helpers of tests fail like tests"
 )]
 
+mod cases;
 mod convert;
 mod door;
 mod hostile;

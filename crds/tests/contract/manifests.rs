@@ -183,3 +183,34 @@ fn kinds_are_found_by_category_short_name_and_column() {
         assert_eq!(subresources.scale.is_some(), kind == Kind::InferenceBackend);
     }
 }
+
+#[test]
+fn a_clusters_definitions_leave_out_what_only_one_machine_has() {
+    for kind in Kind::ALL {
+        let count = |definition: Value| {
+            let mut found = 0;
+            let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            visit(kind.as_str(), schema, &mut |path, schema| {
+                let has = |name: &str| schema["properties"].get(name).is_some();
+                found += usize::from(has("file") || (has("env") && has("secretRef")));
+                let chooses = schema["x-kubernetes-validations"].to_string();
+                assert!(
+                    has("file") || !chooses.contains("self.file"),
+                    "{path}: {chooses}"
+                );
+            });
+            found
+        };
+        let whole = manifest::definition(kind).expect("a definition");
+        let cluster = manifest::cluster_definition(kind).expect("a definition");
+        assert!(
+            count(serde_json::to_value(whole).expect("JSON")) > 0,
+            "{kind}"
+        );
+        assert_eq!(
+            count(serde_json::to_value(cluster).expect("JSON")),
+            0,
+            "{kind}"
+        );
+    }
+}

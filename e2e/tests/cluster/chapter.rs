@@ -7,3 +7,4 @@ pub(crate) mod memory;
 pub(crate) mod namespaced;
 pub(crate) mod rights;
 pub(crate) mod serve;
+pub(crate) mod tenant;

@@ -58,6 +58,14 @@ const CHAPTERS: &[Chapter] = &[
         "the_key_goes_to_the_cloud_and_a_tenants_backend_cannot_have_it",
         chapter::ask::secrets,
     ),
+    (
+        "a_tenant_reaches_no_part_of_the_mesh_by_address_or_name",
+        chapter::tenant::addresses,
+    ),
+    (
+        "a_forged_endpoint_slice_is_not_believed",
+        chapter::tenant::forged,
+    ),
     ("scaling_under_load_fails_no_request", chapter::serve::scale),
     (
         "a_killed_worker_is_not_noticed_by_the_next_request",

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use mesh_core::hex;
+pub(crate) use mesh_crds::child_name;
 use mesh_crds::in_cluster::Engine;
 use mesh_crds::label;
 use serde_json::{Value, json};
@@ -34,8 +35,6 @@ const USER: i64 = 65532;
 const STARTUP_SECONDS: u64 = 600;
 /// The same for engines that load tens of gigabytes and compile.
 const LONG_STARTUP_SECONDS: u64 = 1800;
-/// Longest name of a Service.
-const LONGEST: usize = 63;
 
 /// What runs the pods.
 #[derive(Debug)]
@@ -57,20 +56,6 @@ pub(crate) struct Children {
     /// A ResourceClaimTemplate, where accelerators are claimed. Its types are newer than the oldest
     /// Kubernetes.
     pub(crate) claims: Option<Value>,
-}
-
-/// Name of all children of a backend.
-pub(crate) fn child_name(backend: &str) -> String {
-    let name = format!("{backend}-worker");
-    if name.len() <= LONGEST {
-        return name;
-    }
-    let hash = hex(&Sha256::digest(backend.as_bytes())[..4]);
-    let kept: String = backend
-        .chars()
-        .take(LONGEST - "-worker-".len() - hash.len())
-        .collect();
-    format!("{kept}-{hash}-worker")
 }
 
 /// What no container may do.

@@ -81,7 +81,7 @@ impl Pass {
             .flatten()
             .filter_map(|read| read.document().cloned())
             .collect();
-        let (mut converted, problems) = to_snapshot_lenient(documents, &input, &|_| None);
+        let (mut converted, problems) = to_snapshot_lenient(documents, &input, &|_, _, _| None);
         if self.options.scope == Scope::Namespaced {
             converted.snapshot.forget_nodes();
         }

@@ -227,3 +227,36 @@ fn a_listener_outside_loopback_without_keys_is_refused() {
     let error = config.check().expect_err("refused");
     assert!(error.to_string().contains("--api-keys"));
 }
+
+/// Knows everybody's name, and the labels of nobody's namespace.
+#[derive(Debug)]
+struct LabelsUnknown;
+
+impl mesh_dataplane::Callers for LabelsUnknown {
+    fn caller(&self, bearer: &[u8]) -> Result<mesh_core::Caller, mesh_dataplane::Unrecognized> {
+        Err(match bearer {
+            b"known" => mesh_dataplane::Unrecognized::NotYet,
+            _ => mesh_dataplane::Unrecognized::Nobody,
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_caller_whose_namespace_is_not_known_yet_waits_and_reaches_nobody() {
+    let cloud = ScriptedUpstream::start().await.expect("a cloud");
+    let world = world()
+        .cloud("cloud", &cloud, 0.9)
+        .floor()
+        .config(|config| config.callers = Some(std::sync::Arc::new(LabelsUnknown)))
+        .start();
+    for path in ["/v1/chat/completions", "/mesh/v1/explain"] {
+        let bearer = [("authorization", "Bearer known")];
+        let reply = world.post(path, ask("hello"), &bearer).await;
+        assert_refused(&reply, StatusCode::SERVICE_UNAVAILABLE, "no_backend");
+        assert_eq!(reply.header("retry-after"), "1");
+        let stranger = [("authorization", "Bearer other")];
+        let reply = world.post(path, ask("hello"), &stranger).await;
+        assert_refused(&reply, StatusCode::UNAUTHORIZED, "invalid_api_key");
+    }
+    assert_eq!((cloud.count(), world.floor.calls()), (0, 0));
+}

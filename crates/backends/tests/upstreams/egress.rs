@@ -309,3 +309,70 @@ async fn a_machine_without_certificate_authorities_still_speaks_plain_http() {
     let path = empty.path().to_str().expect("text");
     send_from_child(&upstream, &[("SSL_CERT_FILE", path)]).await;
 }
+
+/// The same backend, declared by a tenant.
+fn tenant(endpoint: mesh_core::Endpoint) -> mesh_core::Backend {
+    mesh_core::Backend {
+        id: mesh_core::BackendId::foreign("team", "cloud"),
+        ..backend(endpoint)
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_backend_at_an_address_of_the_mesh_gets_not_one_byte_and_the_owners_may() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let port = upstream.address().port();
+    let closed = ["127.0.0.1", "::1"].map(|address| address.parse().expect("an address"));
+    for host in ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]"] {
+        let backends = clients();
+        let endpoint = endpoint(&format!("http://{host}:{port}/v1"));
+        backends.set_closed(closed);
+        let refused = error(&backends, &admitted(tenant(endpoint.clone())), chat()).await;
+        assert_eq!(refused, AttemptError::AddressClosed, "{host}");
+        assert_eq!(refused.health(), HealthEffect::Marked("AddressClosed"));
+        let probed = backends.probe(&tenant(endpoint.clone())).await;
+        assert_eq!(probed, Err(AttemptError::AddressClosed), "{host}");
+    }
+    assert_eq!(upstream.connections(), 0);
+    let backends = clients();
+    backends.set_closed(closed);
+    let own = admitted(backend(endpoint(&upstream.url())));
+    assert_eq!(send(&backends, &own, chat()).await.1, None);
+}
+
+#[tokio::test]
+async fn a_name_that_comes_to_mean_a_part_of_the_mesh_is_refused_from_then_on() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    upstream.set(Answer::text("a").header("connection", "close"));
+    let port = upstream.address().port();
+    let backends = clients();
+    let endpoint = endpoint(&format!("http://localhost:{port}/v1"));
+    let admitted = admitted(tenant(endpoint));
+    assert_eq!(send(&backends, &admitted, chat()).await.1, None);
+    // The name stays, what it leads to is now the mesh's.
+    backends.set_closed(["127.0.0.1", "::1"].map(|address| address.parse().expect("an address")));
+    let refused = error(&backends, &admitted, chat()).await;
+    assert_eq!(refused, AttemptError::AddressClosed);
+    assert_eq!(upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn where_many_are_served_nobodys_backend_is_this_machine_itself() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let port = upstream.address().port();
+    let shared = || {
+        mesh_backends::Backends::new(mesh_backends::ClientOptions {
+            shared: true,
+            ..mesh_backends::ClientOptions::default()
+        })
+        .expect("clients")
+    };
+    for host in ["localhost", "127.0.0.1", "[::1]", "0.0.0.0"] {
+        let endpoint = endpoint(&format!("http://{host}:{port}/v1"));
+        for declared in [backend(endpoint.clone()), tenant(endpoint)] {
+            let refused = error(&shared(), &admitted(declared), chat()).await;
+            assert_eq!(refused, AttemptError::AddressClosed, "{host}");
+        }
+    }
+    assert_eq!(upstream.connections(), 0);
+}

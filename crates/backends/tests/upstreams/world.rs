@@ -114,7 +114,7 @@ pub(crate) fn admitted_within(backend: Backend, networks: &[&str]) -> Admitted {
         entries: Vec::new(),
     };
     let input = AdmitInput {
-        policy: &join(&snapshot, &Caller::local("default")),
+        policy: &join(&snapshot, &Caller::local(&*backend.id.namespace)),
         facts: &facts,
         local_only: false,
         embedding: None,

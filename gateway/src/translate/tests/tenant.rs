@@ -1,0 +1,230 @@
+//! What a tenant may not do, by objects of its own namespace. Translation, joining, classes and decisions
+//! are the real ones.
+
+use mesh_core::policy::Overflow;
+use mesh_core::{
+    Backend, Caller, Complexity, Credential, DecisionId, Facts, LatencyClass, Needs, PrivacyLevel,
+    Scan, Snapshot, SovereigntyClass, TaskType,
+};
+use mesh_routing::{AssumedHealth, DecideInput, Decided, decide, derive, join};
+
+use super::*;
+
+const TEAM: &str = "team";
+
+fn external(url: &str, more: &Value) -> Value {
+    let mut spec =
+        json!({"external": {"url": url, "insecurePlaintext": true}, "models": [{"name": "m"}]});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        spec["external"][key] = value.clone();
+    }
+    spec
+}
+
+/// The mesh: its network is owned, everything else is as it comes.
+fn organization() -> Value {
+    json!({
+        "ownership": {"networks": ["10.0.0.0/8"], "external": [{"namespace": HOME, "name": "floor"}]},
+        "floor": {"backendRef": {"name": "floor"}},
+    })
+}
+
+/// The mesh with its floor, and what a tenant adds.
+fn with(backends: &[(&str, Value)], policies: &[(&str, Value)]) -> Snapshot {
+    under(organization(), backends, policies)
+}
+
+/// The same under another policy of the mesh.
+fn under(organization: Value, backends: &[(&str, Value)], policies: &[(&str, Value)]) -> Snapshot {
+    let (mut objects, mut declared, mut revisions) = (Vec::new(), Vec::new(), Vec::new());
+    let floor = external("http://10.0.0.1:8000/v1", &json!({}));
+    objects.push(object("InferenceBackend", HOME, "floor", &floor));
+    for (name, spec) in backends {
+        objects.push(object("InferenceBackend", TEAM, name, spec));
+    }
+    let home = (HOME, "organization", organization);
+    let team = policies
+        .iter()
+        .map(|(name, spec)| (TEAM, *name, spec.clone()));
+    for (namespace, name, spec) in std::iter::once(home).chain(team) {
+        declared.push(object("SovereigntyPolicy", namespace, name, &spec));
+        // As if the operator had accepted even what it would not.
+        revisions.push(kept(namespace, name, 1, &spec));
+    }
+    let mut seen = seen(declared, revisions);
+    seen.objects = objects;
+    seen.snapshot(&|_| Vec::new())
+}
+
+fn backend<'s>(snapshot: &'s Snapshot, name: &str) -> Option<&'s Backend> {
+    let found = snapshot.backends.iter().find(|one| one.id.name == name);
+    found.map(AsRef::as_ref)
+}
+
+fn class(snapshot: &Snapshot, name: &str, caller: &str) -> SovereigntyClass {
+    let policy = join(snapshot, &Caller::local(caller));
+    let backend = backend(snapshot, name).expect("a backend");
+    derive(backend, policy.ownership(), HOME, snapshot.created).class
+}
+
+fn asked(snapshot: &Snapshot, caller: &str, level: PrivacyLevel) -> Decided {
+    let facts = Facts {
+        level,
+        task: TaskType::Chat,
+        complexity: Complexity::new(0.5),
+        latency: LatencyClass::Standard,
+        needs: Needs::default(),
+        scan: Scan::default(),
+        findings: Vec::new(),
+        entries: Vec::new(),
+    };
+    decide(&DecideInput {
+        snapshot,
+        policy: &join(snapshot, &Caller::local(caller)),
+        facts: &facts,
+        model: "auto",
+        health: &AssumedHealth::well(),
+        now: snapshot.created,
+        id: &DecisionId(String::from("01JTEST0000000000000000000")),
+    })
+}
+
+/// Names of the backends that would be asked.
+fn plan(decided: &Decided) -> Vec<String> {
+    let candidates = decided.decision.candidates.iter();
+    let admitted = candidates.filter(|candidate| candidate.refusal.is_none());
+    admitted
+        .map(|candidate| candidate.backend.to_string())
+        .collect()
+}
+
+#[test]
+fn a_tenant_cannot_use_variables_files_or_addresses_of_the_gateway() {
+    let credentials =
+        |credentials: Value| external("https://a.example/v1", &json!({"credentials": credentials}));
+    let snapshot = with(
+        &[
+            ("env", credentials(json!({"env": "HOME"}))),
+            (
+                "file",
+                credentials(json!({"file": "/var/run/secrets/kubernetes.io/serviceaccount/token"})),
+            ),
+            ("loopback", external("http://127.0.0.1:8081/v1", &json!({}))),
+            ("name", external("http://localhost:8081/v1", &json!({}))),
+            ("six", external("http://[::1]:8081/v1", &json!({}))),
+            (
+                "mapped",
+                external("http://[::ffff:127.0.0.1]:8081/v1", &json!({})),
+            ),
+            (
+                "identity",
+                external("http://169.254.169.254/v1", &json!({})),
+            ),
+            ("nothing", external("http://0.0.0.0:8081/v1", &json!({}))),
+            ("fine", external("https://a.example/v1", &json!({}))),
+        ],
+        &[],
+    );
+    let mut left: Vec<&str> = snapshot
+        .backends
+        .iter()
+        .map(|backend| backend.id.name.as_str())
+        .collect();
+    left.sort_unstable();
+    assert_eq!(left, ["fine", "floor"]);
+}
+
+#[test]
+fn a_tenant_gets_secrets_of_its_own_namespace_only() {
+    let named = json!({"credentials": {"secretRef": {"name": "cloud-key", "key": "apiKey"}}});
+    let snapshot = with(&[("mine", external("https://a.example/v1", &named))], &[]);
+    let endpoint = backend(&snapshot, "mine").and_then(Backend::endpoint);
+    let Some(Credential::Secret { namespace, .. }) = &endpoint.expect("an endpoint").credentials
+    else {
+        panic!("a Secret")
+    };
+    assert_eq!(namespace, TEAM);
+    // There is no way to name another namespace's.
+    let foreign = json!({"credentials": {"secretRef": {"namespace": HOME, "name": "cloud-key", "key": "apiKey"}}});
+    let snapshot = with(&[("mine", external("https://a.example/v1", &foreign))], &[]);
+    assert!(backend(&snapshot, "mine").is_none());
+}
+
+#[test]
+fn a_tenant_cannot_declare_its_server_owned() {
+    let owned = json!({"ownership": {"networks": ["10.0.0.0/8"], "external": [{"namespace": TEAM, "name": "mine"}]}});
+    let mine = || ("mine", external("http://10.0.0.7:8000/v1", &json!({})));
+    for policies in [&[][..], &[("owner", owned)]] {
+        let snapshot = with(&[mine()], policies);
+        for caller in [TEAM, HOME] {
+            assert_eq!(
+                class(&snapshot, "mine", caller),
+                SovereigntyClass::CloudRetained
+            );
+            assert_eq!(
+                class(&snapshot, "floor", caller),
+                SovereigntyClass::OwnHardware
+            );
+        }
+        assert_eq!(
+            plan(&asked(&snapshot, TEAM, PrivacyLevel::Restricted)),
+            ["floor"]
+        );
+    }
+}
+
+#[test]
+fn a_tenant_cannot_loosen_a_policy() {
+    let loose = json!({
+        "defaults": {"privacy": "Public"},
+        "constraints": {"minimumClass": {"restricted": "CloudRetained", "confidential": "CloudRetained", "internal": "CloudRetained", "public": "CloudRetained"}},
+        "classification": {"incompleteLevel": "Public"},
+    });
+    let mine = ("mine", external("https://a.example/v1", &json!({})));
+    let (before, after) = (
+        with(std::slice::from_ref(&mine), &[]),
+        with(&[mine], &[("loose", loose)]),
+    );
+    let (before, after) = (
+        join(&before, &Caller::local(TEAM)),
+        join(&after, &Caller::local(TEAM)),
+    );
+    for level in PrivacyLevel::ALL {
+        assert_eq!(
+            after.minimum_class(level),
+            before.minimum_class(level),
+            "{level:?}"
+        );
+    }
+    assert_eq!(after.base_level(), PrivacyLevel::Confidential);
+    assert_eq!(after.incomplete_level(), PrivacyLevel::Restricted);
+    assert_eq!(after.ownership(), before.ownership());
+}
+
+#[test]
+fn a_tenant_cannot_become_the_floor_or_serve_others() {
+    let claims = json!({"floor": {"backendRef": {"name": "mine"}, "compete": true}});
+    let mine = ("mine", external("https://a.example/v1", &json!({})));
+    let snapshot = with(&[mine], &[("floor", claims)]);
+    for caller in [HOME, "other"] {
+        let floor = join(&snapshot, &Caller::local(caller)).floor().cloned();
+        let floor = floor.expect("a floor");
+        assert_eq!(floor.backend, (HOME.to_owned(), String::from("floor")));
+        assert_eq!(floor.overflow, Overflow::TrimHistory);
+        for level in PrivacyLevel::ALL {
+            assert!(!plan(&asked(&snapshot, caller, level)).contains(&String::from("team/mine")));
+        }
+    }
+    // Even for its own namespace it is admitted only where its class is enough.
+    let restricted = asked(&snapshot, TEAM, PrivacyLevel::Restricted);
+    assert_eq!(plan(&restricted), ["floor"]);
+    let mine = ("mine", external("https://a.example/v1", &json!({})));
+    let mut open = organization();
+    open["defaults"] = json!({"privacy": "Public"});
+    let public = asked(&under(open, &[mine], &[]), TEAM, PrivacyLevel::Public);
+    assert!(
+        plan(&public).contains(&String::from("team/mine")),
+        "{:?}",
+        public.decision.candidates
+    );
+}

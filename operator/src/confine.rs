@@ -1,0 +1,415 @@
+//! Confinement: a namespace labeled `inferencemesh.dev/confine: enabled` that an accepted policy with
+//! `egress.confine` selects gets a NetworkPolicy after which its pods reach the mesh, DNS and what policies
+//! of the mesh namespace allow, and nothing else. Whether the network keeps it is not proved here.
+//!
+//! Refuses: namespaces of Kubernetes itself, of the mesh, and those that the installation excludes.
+
+mod holds;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::ResourceExt;
+use mesh_crds::condition::{self, ConditionStatus};
+use mesh_crds::guard::{Dns, Egress, EgressRule};
+use mesh_crds::label;
+use serde_json::{Value, json};
+
+use crate::apply::{Error, Writer};
+use crate::args::Run;
+use crate::status::Fact;
+use crate::world::{MANAGED, World};
+
+/// Name of the NetworkPolicy of a confined namespace. The chart's admission policies know it too.
+pub(crate) const NAME: &str = "mesh-confine";
+/// Where the usual cache of a node's names listens.
+const NODE_LOCAL: &str = "169.254.20.10/32";
+/// Label and value of the usual DNS pods.
+const DNS_PODS: (&str, &str) = ("k8s-app", "kube-dns");
+/// Ports of the gateway's pods: plain, TLS.
+const GATEWAY: [u16; 2] = [8080, 8443];
+/// Port of a worker with TLS, for sidecars.
+const WORKER: u16 = 8444;
+
+type Labels = BTreeMap<String, String>;
+
+/// A policy as it was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) spec: Value,
+}
+
+/// What confinement is decided from.
+pub(crate) struct Inputs<'a> {
+    pub(crate) mesh_namespace: &'a str,
+    /// Namespaces that are never confined, besides Kubernetes' and the mesh's.
+    pub(crate) never: &'a [String],
+    /// Namespaces that carry the label, with their labels.
+    pub(crate) namespaces: &'a [(String, Labels)],
+    pub(crate) policies: &'a [Accepted],
+}
+
+/// What shall be.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// The NetworkPolicy of every confined namespace.
+    pub(crate) wanted: Vec<NetworkPolicy>,
+    /// Namespaces that a policy confines, by the policy's namespace and name.
+    by_policy: BTreeMap<(String, String), BTreeSet<String>>,
+    /// Policies that want to confine and cannot, and why.
+    refused: BTreeMap<(String, String), String>,
+    /// Policies that want to confine.
+    asking: BTreeSet<(String, String)>,
+    /// Why not everything stands as it shall.
+    pub(crate) failed: Option<String>,
+}
+
+impl Accepted {
+    /// Its group `egress`, as far as it can be read: an entry that cannot opens nothing.
+    fn egress(&self) -> Egress {
+        let group = &self.spec["egress"];
+        let allow = group["allow"].as_array().into_iter().flatten();
+        Egress {
+            confine: group["confine"].as_bool().unwrap_or_default(),
+            allow: allow
+                .filter_map(|rule| serde_json::from_value(rule.clone()).ok())
+                .collect(),
+            dns: serde_json::from_value(group["dns"].clone()).unwrap_or_default(),
+        }
+    }
+
+    fn selects(&self, mesh_namespace: &str, namespace: &str, labels: &Labels) -> bool {
+        if self.namespace != mesh_namespace && self.namespace != namespace {
+            return false;
+        }
+        let wanted = &self.spec["selector"]["namespaceSelector"]["matchLabels"];
+        wanted
+            .as_object()
+            .into_iter()
+            .flatten()
+            .all(|(key, value)| {
+                let own_name = key == label::NAMESPACE_NAME && *value == namespace;
+                own_name || labels.get(key).is_some_and(|found| *value == **found)
+            })
+    }
+
+    /// NetworkPolicies select pods by labels, which are the application's to change.
+    fn by_account(&self) -> bool {
+        let accounts = &self.spec["selector"]["serviceAccounts"];
+        accounts.as_array().is_some_and(|list| !list.is_empty())
+    }
+
+    fn id(&self) -> (String, String) {
+        (self.namespace.clone(), self.name.clone())
+    }
+}
+
+/// True for a namespace that nobody confines.
+fn never(inputs: &Inputs<'_>, namespace: &str) -> bool {
+    namespace.starts_with("kube-")
+        || namespace == inputs.mesh_namespace
+        || inputs.never.iter().any(|one| one == namespace)
+}
+
+/// What shall be.
+pub(crate) fn plan(inputs: &Inputs<'_>) -> Plan {
+    let mut plan = Plan::default();
+    for policy in inputs
+        .policies
+        .iter()
+        .filter(|policy| policy.egress().confine)
+    {
+        plan.asking.insert(policy.id());
+        if policy.by_account() {
+            let message = "a NetworkPolicy cannot select by ServiceAccount: confine in a policy without selector.serviceAccounts";
+            plan.refused.insert(policy.id(), message.to_owned());
+        }
+    }
+    for (namespace, labels) in inputs.namespaces {
+        if never(inputs, namespace) {
+            continue;
+        }
+        let selecting: Vec<&Accepted> = inputs
+            .policies
+            .iter()
+            .filter(|policy| policy.selects(inputs.mesh_namespace, namespace, labels))
+            .collect();
+        let confining: Vec<&&Accepted> = selecting
+            .iter()
+            .filter(|policy| policy.egress().confine && !policy.by_account())
+            .collect();
+        if confining.is_empty() {
+            continue;
+        }
+        for policy in confining {
+            let of_policy = plan.by_policy.entry(policy.id()).or_default();
+            of_policy.insert(namespace.clone());
+        }
+        let home = selecting
+            .iter()
+            .filter(|policy| policy.namespace == inputs.mesh_namespace && !policy.by_account());
+        let opened: Vec<Egress> = home.map(|policy| policy.egress()).collect();
+        let made = network_policy(inputs.mesh_namespace, namespace, &opened);
+        match serde_json::from_value(made) {
+            Ok(made) => plan.wanted.push(made),
+            Err(error) => plan.failed = Some(error.to_string()),
+        }
+    }
+    plan
+}
+
+fn network_policy(mesh_namespace: &str, namespace: &str, opened: &[Egress]) -> Value {
+    let mut rules = mesh(mesh_namespace, namespace);
+    let mut dns: Vec<Dns> = opened
+        .iter()
+        .filter_map(|egress| egress.dns.clone())
+        .collect();
+    if dns.is_empty() {
+        dns.push(Dns::default());
+    }
+    rules.extend(dns.iter().map(names));
+    rules.extend(opened.iter().flat_map(|egress| &egress.allow).map(allowed));
+    rules.dedup();
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {
+            "name": NAME, "namespace": namespace,
+            "labels": {MANAGED.0: MANAGED.1, "app.kubernetes.io/part-of": "inference-mesh", "app.kubernetes.io/component": "confinement"},
+        },
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": rules},
+    })
+}
+
+fn ports(protocol: &str, numbers: impl IntoIterator<Item = u16>) -> Vec<Value> {
+    let port = |number| json!({"port": number, "protocol": protocol});
+    numbers.into_iter().map(port).collect()
+}
+
+/// Gateways, and workers for a sidecar that has lost them.
+fn mesh(mesh_namespace: &str, namespace: &str) -> Vec<Value> {
+    let pods = |namespace: &str, component: &str| {
+        json!({
+            "namespaceSelector": {"matchLabels": {label::NAMESPACE_NAME: namespace}},
+            "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "inference-mesh", "app.kubernetes.io/component": component}},
+        })
+    };
+    let workers = [pods(mesh_namespace, "worker"), pods(namespace, "worker")];
+    vec![
+        json!({"to": [pods(mesh_namespace, "gateway")], "ports": ports("TCP", GATEWAY)}),
+        json!({"to": workers, "ports": ports("TCP", [WORKER])}),
+    ]
+}
+
+fn names(dns: &Dns) -> Value {
+    let namespaces = dns.namespace_selector.as_ref().map_or_else(
+        || json!({"matchLabels": {label::NAMESPACE_NAME: "kube-system"}}),
+        |selector| json!(selector),
+    );
+    let pods = dns.pod_selector.as_ref().map_or_else(
+        || json!({"matchLabels": {DNS_PODS.0: DNS_PODS.1}}),
+        |selector| json!(selector),
+    );
+    let mut to = vec![json!({"namespaceSelector": namespaces, "podSelector": pods})];
+    let mut numbers: BTreeSet<u16> = dns
+        .ports
+        .iter()
+        .filter_map(|port| u16::try_from(*port).ok())
+        .collect();
+    if dns.node_local {
+        to.push(json!({"ipBlock": {"cidr": NODE_LOCAL}}));
+        numbers.insert(53);
+    }
+    if numbers.is_empty() {
+        numbers.insert(53);
+    }
+    let both = [ports("UDP", numbers.clone()), ports("TCP", numbers)].concat();
+    json!({"to": to, "ports": both})
+}
+
+fn allowed(rule: &EgressRule) -> Value {
+    let mut peer = json!({});
+    if let Some(cidr) = &rule.cidr {
+        peer["ipBlock"] = json!({"cidr": cidr.0});
+    }
+    if let Some(selector) = &rule.namespace_selector {
+        peer["namespaceSelector"] = json!(selector);
+    }
+    if let Some(selector) = &rule.pod_selector {
+        peer["podSelector"] = json!(selector);
+    }
+    let mut made = json!({"to": [peer]});
+    if !rule.ports.is_empty() {
+        let numbers = rule
+            .ports
+            .iter()
+            .filter_map(|port| u16::try_from(*port).ok());
+        made["ports"] = json!(ports("TCP", numbers));
+    }
+    made
+}
+
+/// Makes it so: writes what is lacking and removes what is no longer wanted.
+pub(crate) async fn keep(
+    writer: &Writer,
+    world: &World,
+    options: &Run,
+    policies: &[Accepted],
+) -> Plan {
+    let known = world.namespaces.state();
+    let namespaces: Vec<(String, Labels)> = known
+        .iter()
+        .filter(|namespace| namespace.metadata.deletion_timestamp.is_none())
+        .filter(|namespace| confinable(namespace.labels()))
+        .map(|namespace| (namespace.name_any(), namespace.labels().clone()))
+        .collect();
+    let mut plan = plan(&Inputs {
+        mesh_namespace: &options.mesh_namespace,
+        never: &options.confine_never,
+        namespaces: &namespaces,
+        policies,
+    });
+    if let Err(error) = write(writer, world, &plan).await {
+        tracing::warn!(reason = error.reason(), %error, "a namespace could not be confined");
+        plan.failed = Some(error.to_string());
+    }
+    plan
+}
+
+/// Labeled so, and without a mesh of its own.
+fn confinable(labels: &Labels) -> bool {
+    let says = |key: &str, value: &str| labels.get(key).is_some_and(|found| found == value);
+    says(label::CONFINE, label::ENABLED) && !says(label::MESH, label::OWN)
+}
+
+async fn write(writer: &Writer, world: &World, plan: &Plan) -> Result<(), Error> {
+    for wanted in &plan.wanted {
+        writer.apply(wanted.clone(), &world.networks).await?;
+    }
+    for leftover in plan.leftovers(&world.networks.state()) {
+        writer.delete(&**leftover).await?;
+    }
+    Ok(())
+}
+
+/// Condition `Enforced` of a policy, by its namespace and name.
+pub(crate) fn enforced(plan: &Plan, world: &World, id: (String, String)) -> Fact {
+    let observed = Observed {
+        networks: &world.networks.state(),
+        host_pods: &world.host_pods.state(),
+    };
+    plan.enforced(&id, &observed)
+}
+
+/// What is there beside what shall be.
+pub(crate) struct Observed<'a> {
+    pub(crate) networks: &'a [Arc<NetworkPolicy>],
+    /// Pods in their node's network, of any namespace.
+    pub(crate) host_pods: &'a [Arc<Pod>],
+}
+
+/// Ours: by name and by who manages it.
+pub(crate) fn ours(network: &NetworkPolicy) -> bool {
+    let managed = network.labels().get(MANAGED.0);
+    managed.is_some_and(|value| value == MANAGED.1)
+}
+
+impl Plan {
+    /// NetworkPolicies of ours whose namespace is no longer confined.
+    pub(crate) fn leftovers<'n>(
+        &self,
+        networks: &'n [Arc<NetworkPolicy>],
+    ) -> impl Iterator<Item = &'n Arc<NetworkPolicy>> {
+        let wanted: BTreeSet<Option<String>> = self
+            .wanted
+            .iter()
+            .map(|policy| policy.metadata.namespace.clone())
+            .collect();
+        networks.iter().filter(move |network| {
+            let there = network.name_any() == NAME && ours(network);
+            there
+                && network.metadata.deletion_timestamp.is_none()
+                && !wanted.contains(&network.metadata.namespace)
+        })
+    }
+
+    /// Condition `Enforced` of a policy.
+    pub(crate) fn enforced(&self, id: &(String, String), observed: &Observed<'_>) -> Fact {
+        let fact = |reason: &str, message: String| {
+            Fact::new(
+                condition::ENFORCED,
+                ConditionStatus::Unknown,
+                reason,
+                message,
+            )
+        };
+        if !self.asking.contains(id) {
+            let message = "it confines nothing: egress.confine is not set";
+            return fact("NotConfined", message.to_owned());
+        }
+        if let Some(message) = self.refused.get(id) {
+            return Fact::no(condition::ENFORCED, "NotEnforceable", message.clone());
+        }
+        let Some(namespaces) = self.by_policy.get(id) else {
+            let message = format!(
+                "no namespace that it selects is labeled {}: {}",
+                label::CONFINE,
+                label::ENABLED
+            );
+            return fact("NothingToConfine", message);
+        };
+        if let Some(message) = &self.failed {
+            return Fact::no(condition::ENFORCED, "WriteRefused", message.clone());
+        }
+        if let Some(message) = self.widened(namespaces, observed.networks) {
+            return Fact::no(condition::ENFORCED, "EgressWidened", message);
+        }
+        let host = observed
+            .host_pods
+            .iter()
+            .find(|pod| pod.namespace().is_some_and(|one| namespaces.contains(&one)));
+        if let Some(pod) = host {
+            let message = format!(
+                "pod {}/{} is in its node's network, where no NetworkPolicy holds",
+                pod.namespace().unwrap_or_default(),
+                pod.name_any()
+            );
+            return Fact::no(condition::ENFORCED, "HostNetworkPods", message);
+        }
+        let list: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+        let message = format!(
+            "a NetworkPolicy stands in {}; that this cluster's network keeps it is not proved yet",
+            list.join(", ")
+        );
+        fact("NotProved", message)
+    }
+
+    /// NetworkPolicies add up: one of somebody else that lets out more than ours.
+    fn widened(
+        &self,
+        namespaces: &BTreeSet<String>,
+        networks: &[Arc<NetworkPolicy>],
+    ) -> Option<String> {
+        let foreign = networks.iter().find(|network| {
+            let wanted = self
+                .wanted
+                .iter()
+                .find(|wanted| wanted.metadata.namespace == network.metadata.namespace);
+            let confined = network
+                .namespace()
+                .is_some_and(|one| namespaces.contains(&one));
+            confined && !ours(network) && wanted.is_some_and(|ours| !holds::inside(network, ours))
+        })?;
+        Some(format!(
+            "NetworkPolicy {}/{} lets pods out beyond {NAME}: remove its egress rules, or have a policy of the mesh namespace allow them",
+            foreign.namespace().unwrap_or_default(),
+            foreign.name_any()
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests;
