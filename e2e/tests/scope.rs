@@ -34,7 +34,7 @@ mod tests {
             };
             let started = operator::binary()
                 .ok_or_else(|| anyhow::anyhow!("{} is not set", operator::BINARY))
-                .and_then(|binary| Ok((Cluster::start(&options)?, binary)));
+                .and_then(|binary| Ok((Cluster::start(&options)?.here()?, binary)));
             match started {
                 Ok((cluster, binary)) => Some(Self { cluster, binary }),
                 Err(error) => {

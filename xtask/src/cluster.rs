@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use mesh_cluster::{Cluster, Options, Tier};
+use mesh_cluster::{Cluster, Options, Tier, Vendor};
 
 /// What to do with a cluster.
 #[derive(Debug, Clone, Subcommand)]
@@ -43,6 +43,30 @@ pub(crate) struct Up {
     /// Real nodes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
+    /// Real nodes enforce NetworkPolicies.
+    #[arg(long)]
+    network_policies: bool,
+    /// GPUs of each real node, by device plugin; they do not exist. Such as `nvidia=2,amd=1`.
+    #[arg(long, value_delimiter = ',', value_parser = gpus)]
+    gpus: Vec<(Vendor, u8)>,
+    /// The same for ResourceClaims.
+    #[arg(long, value_delimiter = ',', value_parser = gpus)]
+    claims: Vec<(Vendor, u8)>,
+}
+
+/// `VENDOR=COUNT`.
+fn gpus(word: &str) -> Result<(Vendor, u8), String> {
+    let (vendor, count) = word.split_once('=').unwrap_or((word, "1"));
+    let vendor = match vendor {
+        "nvidia" => Vendor::Nvidia,
+        "amd" => Vendor::Amd,
+        "intel" => Vendor::Intel,
+        other => return Err(format!("{other} is not nvidia, amd or intel")),
+    };
+    match count.parse() {
+        Ok(count @ 1..=16) => Ok((vendor, count)),
+        _ => Err(format!("a node has 1 to 16 GPUs of a vendor, not {count}")),
+    }
 }
 
 /// How much of a Kubernetes.
@@ -96,7 +120,7 @@ pub(crate) fn run(task: Task) -> Result<bool> {
 
 fn start(up: &Up) -> Result<()> {
     let begun = Instant::now();
-    let cluster = Cluster::start(&Options {
+    let cluster = Cluster::start_here(&Options {
         tier: match up.tier {
             Depth::ControlPlane => Tier::ControlPlane,
             Depth::FakeNodes => Tier::FakeNodes,
@@ -105,6 +129,9 @@ fn start(up: &Up) -> Result<()> {
         nodes: up.nodes,
         name: up.name.clone(),
         detached: true,
+        network_policies: up.network_policies,
+        gpus: up.gpus.clone(),
+        claims: up.claims.clone(),
     })?;
     println!(
         "cluster {} is up after {:.1} s",

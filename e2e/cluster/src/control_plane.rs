@@ -124,8 +124,11 @@ impl ControlPlane {
             "--secure-port=0",
             "--node-monitor-period=2s",
             "--node-monitor-grace-period=16s",
-            "--kube-api-qps=200",
-            "--kube-api-burst=400",
+            "--concurrent-deployment-syncs=20",
+            "--concurrent-replicaset-syncs=20",
+            "--concurrent-gc-syncs=40",
+            "--kube-api-qps=1000",
+            "--kube-api-burst=2000",
         ]);
         Ok(Daemon::new(
             "kube-controller-manager",
@@ -140,8 +143,8 @@ impl ControlPlane {
             &format!("--kubeconfig={}", config.display()),
             "--leader-elect=false",
             "--secure-port=0",
-            "--kube-api-qps=200",
-            "--kube-api-burst=400",
+            "--kube-api-qps=1000",
+            "--kube-api-burst=2000",
         ]);
         Ok(Daemon::new(
             "kube-scheduler",
@@ -213,7 +216,8 @@ impl ControlPlane {
         let kwok = Daemon::new("kwok", &kwok, args).logged(state);
         kwok.start(state)?;
         self.daemons.push(kwok);
-        self.apply(&crate::fake::nodes())
+        self.apply(&crate::fake::nodes())?;
+        self.apply(&crate::fake::claims())
     }
 
     /// Cuts or heals the link of a node.

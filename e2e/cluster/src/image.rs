@@ -13,6 +13,8 @@ use crate::tool;
 /// Does nothing until it is told to end.
 pub(crate) const PAUSE: &str = "inferencemesh.test/pause:1";
 const DNS: &str = "inferencemesh.test/coredns:1";
+/// Answers on ports, and asks others whether they answer.
+pub(crate) const TALK: &str = "inferencemesh.test/talk:1";
 
 /// A program that sleeps until a signal, in as few bytes as a linker makes.
 const PAUSE_SOURCE: &str = "#include <signal.h>\n#include <unistd.h>\nstatic void end(int s) { _exit(0); }\n\
@@ -122,7 +124,7 @@ fn build_in(image: &Image, archive: &Path, storage: &Path) -> Result<()> {
     if let Some(folder) = archive.parent() {
         fs::create_dir_all(folder)?;
     }
-    let part = archive.with_extension("part");
+    let part = archive.with_extension(format!("part-{}", std::process::id()));
     drop(fs::remove_file(&part));
     let target = format!("oci-archive:{}:{}", part.display(), image.name);
     buildah.run(&[
@@ -136,18 +138,31 @@ fn build_in(image: &Image, archive: &Path, storage: &Path) -> Result<()> {
     Ok(fs::rename(part, archive)?)
 }
 
-fn kept(name: &str, image: impl FnOnce() -> Result<Image>) -> Result<Archive> {
-    let archive = tool::cache()?.join("images").join(format!("{name}.tar"));
+fn kept(archive: PathBuf, image: impl FnOnce() -> Result<Image>) -> Result<Archive> {
     if !archive.is_file() {
         build_image(&image()?, &archive)?;
     }
     Ok(Archive { archive })
 }
 
+/// An image with one of the built tools in it, kept beside it: a new version of the tool is a new image.
+fn of_tool(program: &str, name: &str) -> Result<Archive> {
+    let program = tool::path(program)?;
+    kept(program.with_extension("tar"), || {
+        let place = format!("/{}", program.file_name().unwrap_or_default().display());
+        Ok(Image {
+            name: name.to_owned(),
+            files: vec![(program.clone(), place.clone(), String::from("0555"))],
+            entrypoint: place,
+            labels: Vec::new(),
+        })
+    })
+}
+
 /// The image of every sandbox.
 pub(crate) fn pause() -> Result<Archive> {
-    kept("pause-1", || {
-        let folder = tool::cache()?.join("images");
+    let folder = tool::cache()?.join("images");
+    kept(folder.join("pause-1.tar"), || {
         fs::create_dir_all(&folder)?;
         let (source, program) = (folder.join("pause.c"), folder.join("pause"));
         fs::write(&source, PAUSE_SOURCE)?;
@@ -168,15 +183,12 @@ pub(crate) fn pause() -> Result<Archive> {
 
 /// The image of the cluster's DNS server.
 pub(crate) fn dns() -> Result<Archive> {
-    let program = tool::path("coredns")?;
-    kept("coredns-1", || {
-        Ok(Image {
-            name: DNS.to_owned(),
-            files: vec![(program, String::from("/coredns"), String::from("0555"))],
-            entrypoint: String::from("/coredns"),
-            labels: Vec::new(),
-        })
-    })
+    of_tool("coredns", DNS)
+}
+
+/// The image of pods that test networks and devices.
+pub(crate) fn talk() -> Result<Archive> {
+    of_tool("talk", TALK)
 }
 
 /// CoreDNS as it runs in clusters, without a way out.

@@ -11,31 +11,34 @@
 mod certificate;
 mod control_plane;
 mod fake;
+mod fault;
+mod given;
 mod image;
 mod namespace;
 mod node;
 mod process;
+mod standin;
 mod state;
 pub mod sweep;
 pub mod tool;
+mod vendor;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Error, Result, bail};
 
 pub use image::{Image, NOBODY, build_image};
 use serde_json::Value;
+pub use vendor::Vendor;
 
 use crate::certificate::Authority;
 use crate::control_plane::ControlPlane;
+use crate::given::Given;
 use crate::node::Node;
 use crate::process::Daemon;
 use crate::state::State;
-
-/// Length of a uid in its text form (RFC 9562).
-const UID: usize = 36;
 
 /// How much of a Kubernetes is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -60,6 +63,12 @@ pub struct Options {
     pub name: String,
     /// It outlives this process: for a developer's cluster.
     pub detached: bool,
+    /// Real nodes enforce NetworkPolicies from the start: [`Cluster::enforce_network_policies`].
+    pub network_policies: bool,
+    /// GPUs of each real node that a device plugin offers. They do not exist.
+    pub gpus: Vec<(Vendor, u8)>,
+    /// GPUs of each real node that a driver offers to `ResourceClaims`. They do not exist either.
+    pub claims: Vec<(Vendor, u8)>,
 }
 
 impl Default for Options {
@@ -69,44 +78,120 @@ impl Default for Options {
             nodes: 1,
             name: String::from("dev"),
             detached: false,
+            network_policies: false,
+            gpus: Vec::new(),
+            claims: Vec::new(),
         }
     }
 }
 
-/// A running cluster; ended with this value unless it is detached.
+/// A running cluster; ended with this value unless it is detached. One that was given by `KUBECONFIG` only
+/// loses what was made in its namespace.
 #[derive(Debug)]
 pub struct Cluster {
     state: State,
-    control_plane: ControlPlane,
-    nodes: Vec<Node>,
+    kubeconfig: PathBuf,
+    whose: Whose,
     detached: bool,
 }
 
+#[derive(Debug)]
+enum Whose {
+    Ours(Box<Own>),
+    Given(Given),
+}
+
+/// What was started here.
+#[derive(Debug)]
+struct Own {
+    plane: ControlPlane,
+    nodes: Vec<Node>,
+    engine: Option<Daemon>,
+}
+
+/// For tests that need what this machine or a given cluster has not: says why they are skipped.
+///
+/// # Errors
+/// The reason itself with `CI` set, where everything has to run.
+pub fn skipped(reason: Error) -> Result<()> {
+    if std::env::var_os("CI").is_some() {
+        return Err(reason);
+    }
+    tell(&format!("skipped: {reason:#}"));
+    Ok(())
+}
+
 impl Cluster {
-    /// Builds what is missing and starts a cluster; gives it when the API server answers and all nodes
-    /// are ready.
+    /// The cluster of `KUBECONFIG` if the user set it, in a namespace of its own; else as
+    /// [`Cluster::start_here`].
+    ///
+    /// # Errors
+    /// As there; or if the given cluster does not answer, or has not what is asked for.
+    pub fn start(options: &Options) -> Result<Self> {
+        match given::kubeconfig() {
+            Some(users) => {
+                sweep::abandoned()?;
+                let state = State::create(options)?;
+                let kubeconfig = state.path("admin.kubeconfig");
+                match Given::new(options, &users, &kubeconfig) {
+                    Ok(given) => Ok(Self {
+                        state,
+                        kubeconfig,
+                        whose: Whose::Given(given),
+                        detached: false,
+                    }),
+                    Err(error) => {
+                        sweep::sweep(&state.folder)?;
+                        Err(error)
+                    }
+                }
+            }
+            None => Self::start_here(options),
+        }
+    }
+
+    /// As [`Cluster::start`], for tests: none, with the reason told, where there can be no such cluster.
+    ///
+    /// # Errors
+    /// The reason itself with `CI` set, where everything has to run.
+    pub fn start_or_skip(options: &Options) -> Result<Option<Self>> {
+        match Self::start(options) {
+            Ok(cluster) => Ok(Some(cluster)),
+            Err(reason) => skipped(reason).map(|()| None),
+        }
+    }
+
+    /// Builds what is missing and starts a cluster on this machine; gives it when the API server answers
+    /// and all nodes are ready.
     ///
     /// # Errors
     /// If the machine has not what it takes, with what to do about it, or something does not start: then
     /// the last lines of its log are in the message.
-    pub fn start(options: &Options) -> Result<Self> {
+    pub fn start_here(options: &Options) -> Result<Self> {
         tool::needed(options.tier)?;
         sweep::abandoned()?;
         let state = State::create(options)?;
         let authority = Authority::new(&state.path("pki"))?;
-        let control_plane = ControlPlane::start(options, &state, &authority)?;
+        let plane = ControlPlane::start(options, &state, &authority)?;
         let mut cluster = Self {
             state,
-            control_plane,
-            nodes: Vec::new(),
+            kubeconfig: plane.kubeconfig.clone(),
+            whose: Whose::Ours(Box::new(Own {
+                plane,
+                nodes: Vec::new(),
+                engine: None,
+            })),
             // What does not come up is ended, whoever wanted it to stay.
             detached: false,
         };
-        cluster.control_plane.wait()?;
+        cluster.own()?.plane.wait()?;
         match options.tier {
             Tier::ControlPlane => {}
-            Tier::FakeNodes => cluster.control_plane.start_fake_nodes(&cluster.state)?,
-            Tier::Nodes => cluster.start_nodes(options.nodes, &authority)?,
+            Tier::FakeNodes => {
+                let (own, state) = cluster.own_mut()?;
+                own.plane.start_fake_nodes(state)?;
+            }
+            Tier::Nodes => cluster.start_nodes(options, &authority)?,
         }
         if options.detached {
             cluster.state.detach()?;
@@ -115,33 +200,86 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn start_nodes(&mut self, count: u8, authority: &Authority) -> Result<()> {
-        let images = [image::pause()?, image::dns()?];
-        for number in 1..=count {
-            let node = Node::start(number, &self.state, &self.control_plane, authority)?;
-            self.nodes.push(node);
+    fn start_nodes(&mut self, options: &Options, authority: &Authority) -> Result<()> {
+        let images = [image::pause()?, image::dns()?, image::talk()?];
+        let (own, state) = self.own_mut()?;
+        for number in 1..=options.nodes {
+            let node = Node::start(number, state, &own.plane, authority)?;
+            own.nodes.push(node);
         }
-        for node in &self.nodes {
-            node.connect(count)?;
+        for node in &own.nodes {
+            node.connect(options.nodes)?;
             for image in &images {
                 node.import(&image.archive)?;
             }
         }
-        self.control_plane.apply(&node::proxy_binding())?;
-        self.control_plane.apply(&image::dns_objects())?;
-        for number in 1..=count {
-            let node = format!("node/n{number}");
+        self.apply_here(&node::proxy_binding())?;
+        self.apply_here(&image::dns_objects())?;
+        for name in self.node_names()? {
+            let node = format!("node/{name}");
             let ready = ["wait", "--for=condition=Ready", &node, "--timeout=60s"];
             let limit = Duration::from_mins(1);
             process::until("the node is ready", limit, || self.kubectl(&ready).ok())?;
         }
-        Ok(())
+        let engine = self.engine()?;
+        self.own_mut()?.0.engine = Some(engine);
+        if options.network_policies {
+            self.enforce_network_policies(true)?;
+        }
+        self.start_gpus(options)
+    }
+
+    fn own(&self) -> Result<&Own> {
+        match &self.whose {
+            Whose::Ours(own) => Ok(own),
+            Whose::Given(_) => bail!(
+                "the cluster of KUBECONFIG was not started here: its daemons, links, nodes and images are its owner's"
+            ),
+        }
+    }
+
+    fn own_mut(&mut self) -> Result<(&mut Own, &State)> {
+        self.own()?;
+        match &mut self.whose {
+            Whose::Ours(own) => Ok((own, &self.state)),
+            Whose::Given(_) => bail!("the cluster of KUBECONFIG was not started here"),
+        }
+    }
+
+    fn nodes_mut(&mut self) -> Result<impl Iterator<Item = (&mut Node, &State)>> {
+        let (own, state) = self.own_mut()?;
+        Ok(own.nodes.iter_mut().map(move |node| (node, state)))
+    }
+
+    fn node_names(&self) -> Result<Vec<String>> {
+        Ok(self.own()?.nodes.iter().map(Node::name).collect())
+    }
+
+    fn apply_here(&self, objects: &Value) -> Result<()> {
+        self.own()?.plane.apply(objects)
+    }
+
+    /// Whether this machine runs it: only then can its daemons be killed, its links cut and images be
+    /// brought to its nodes. A test that needs that gives the reason to [`skipped`].
+    ///
+    /// # Errors
+    /// If it was given by `KUBECONFIG`.
+    pub fn started_here(&self) -> Result<()> {
+        self.own().map(drop)
+    }
+
+    /// The same as a step of a chain: the cluster, if this machine runs it.
+    ///
+    /// # Errors
+    /// If it was given by `KUBECONFIG`.
+    pub fn here(self) -> Result<Self> {
+        self.started_here().map(|()| self)
     }
 
     /// The administrator's kubeconfig. Of a cluster with nodes it works inside its network only: see
     /// [`Cluster::kubectl_command`].
     pub fn kubeconfig(&self) -> &Path {
-        &self.control_plane.kubeconfig
+        &self.kubeconfig
     }
 
     /// The folder of its state: logs, certificates, kubeconfigs.
@@ -150,16 +288,19 @@ impl Cluster {
     }
 
     /// What the API server was asked, a JSON object a line.
+    /// Of a given cluster there is none.
     pub fn audit_log(&self) -> PathBuf {
         self.state.path("audit.log")
     }
 
     /// A program of the control plane's network, with the administrator's `KUBECONFIG`.
     pub fn command(&self, program: &Path) -> Command {
-        let mut command = self.control_plane.enter(program);
-        command
-            .env("KUBECONFIG", self.kubeconfig())
-            .stdin(Stdio::null());
+        let mut command = match &self.whose {
+            Whose::Ours(own) => own.plane.enter(program),
+            Whose::Given(given) => given.enter(program),
+        };
+        given::set(&mut command, &self.kubeconfig);
+        command.stdin(Stdio::null());
         command
     }
 
@@ -168,7 +309,10 @@ impl Cluster {
     /// # Errors
     /// If it is not built.
     pub fn kubectl_command(&self) -> Result<Command> {
-        Ok(self.command(&tool::path("kubectl")?))
+        match &self.whose {
+            Whose::Ours(_) => Ok(self.command(&tool::path("kubectl")?)),
+            Whose::Given(given) => Ok(self.command(given.program())),
+        }
     }
 
     /// Runs kubectl to its end: what it wrote, or what it said when it refused.
@@ -194,81 +338,41 @@ impl Cluster {
         self.kubectl(&["apply", "--server-side", &manager, "-f", &file])
     }
 
-    /// A kubeconfig of another user, signed by the cluster's authority.
+    /// A kubeconfig of another user, signed by the cluster's authority; in a given cluster, the user's own
+    /// that acts as the other.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn user_kubeconfig(&self, user: &str, group: Option<&str>) -> Result<PathBuf> {
-        let authority = Authority::load(&self.state.path("pki"))?;
-        self.control_plane.kubeconfig_for(&authority, user, group)
+        match &self.whose {
+            Whose::Ours(own) => {
+                let authority = Authority::load(&self.state.path("pki"))?;
+                own.plane.kubeconfig_for(&authority, user, group)
+            }
+            Whose::Given(given) => {
+                let file = format!("{}.kubeconfig", user.replace([':', '/'], "-"));
+                let file = self.state.path(&file);
+                given.kubeconfig_for(&file, user, group)?;
+                Ok(file)
+            }
+        }
     }
 
     /// Makes an OCI archive known to all nodes.
     ///
     /// # Errors
-    /// If containerd refuses it.
+    /// If containerd refuses it, or the cluster was not started here.
     pub fn import_image(&self, archive: &Path) -> Result<()> {
-        self.nodes.iter().try_for_each(|node| node.import(archive))
+        let nodes = &self.own()?.nodes;
+        nodes.iter().try_for_each(|node| node.import(archive))
     }
 
     /// Name of an image that is on every node and does nothing: its file system is empty.
     pub const PAUSE_IMAGE: &str = image::PAUSE;
 
-    /// Ends a daemon as a crash would: `kill -9`. `etcd`, `kube-apiserver`, `kubelet-n1`, `containerd-n1`, ….
-    ///
-    /// # Errors
-    /// If there is none of that name.
-    pub fn kill(&self, daemon: &str) -> Result<()> {
-        self.daemon(daemon)?.kill()
-    }
-
-    /// Starts a daemon again on its data.
-    ///
-    /// # Errors
-    /// If there is none of that name, or it does not start.
-    pub fn restart(&self, daemon: &str) -> Result<()> {
-        self.daemon(daemon)?.start(&self.state)
-    }
-
-    fn daemon(&self, name: &str) -> Result<&Daemon> {
-        let nodes = self.nodes.iter().flat_map(|node| &node.daemons);
-        let found = self
-            .control_plane
-            .daemons
-            .iter()
-            .chain(nodes)
-            .find(|daemon| daemon.name == name);
-        found.with_context(|| format!("there is no daemon {name}"))
-    }
-
-    /// `kill -9` for every process of a pod but its sandbox; gives how many there were.
-    ///
-    /// # Errors
-    /// If this is no uid.
-    pub fn kill_pod(&self, uid: &str) -> Result<usize> {
-        ensure!(uid.len() == UID, "{uid} is not the uid of a pod");
-        let ours = format!("/{}", sweep::prefix(&self.state.name));
-        let plain = uid.replace('-', "_");
-        Ok(process::kill_in_cgroups(|path| {
-            path.contains(&ours) && (path.contains(uid) || path.contains(&plain))
-        }))
-    }
-
-    /// Cuts the link of a node.
-    ///
-    /// # Errors
-    /// If `ip` fails.
-    pub fn cut(&self, node: u8) -> Result<()> {
-        self.control_plane.link(node, false)
-    }
-
-    /// Heals the link of a node.
-    ///
-    /// # Errors
-    /// If `ip` fails.
-    pub fn heal(&self, node: u8) -> Result<()> {
-        self.control_plane.link(node, true)
-    }
+    /// Name of an image that is on every node and has one program, `/talk`: `serve PORT…` answers,
+    /// `dial HOST:PORT…` asks, `env PREFIX` tells its environment.
+    pub const TALK_IMAGE: &str = image::TALK;
 
     /// Ends the cluster of that name, whoever started it; true if there was one.
     ///
@@ -276,6 +380,7 @@ impl Cluster {
     /// If something of it cannot be ended.
     pub fn down(name: &str) -> Result<bool> {
         let folder = state::folder(name)?;
+        let _turn = state::lock(state::TURN)?;
         let there = folder.exists();
         if there {
             sweep::sweep(&folder)?;
@@ -298,7 +403,7 @@ impl Cluster {
             Some(pid) => namespace::enter_network(pid, &kubectl),
             None => Command::new(&kubectl),
         };
-        command.env("KUBECONFIG", kubeconfig);
+        given::set(&mut command, &kubeconfig);
         Ok(command)
     }
 
@@ -317,6 +422,14 @@ impl Drop for Cluster {
             return;
         }
         let begun = Instant::now();
+        if let Whose::Given(given) = &self.whose
+            && let Err(error) = given.leave(&self.kubeconfig)
+        {
+            tell(&format!(
+                "namespace {} is left behind: {error:#}",
+                given.namespace
+            ));
+        }
         if std::env::var_os("MESH_KEEP_CLUSTER").is_some() {
             eprintln_kept(&self.state.folder);
         } else if let Err(error) = sweep::sweep(&self.state.folder) {

@@ -29,7 +29,7 @@ const OWN: [&str; 7] = [
 #[derive(Debug)]
 pub(crate) struct Node {
     number: u8,
-    namespace: Namespace,
+    pub(crate) namespace: Namespace,
     pub(crate) daemons: Vec<Daemon>,
     socket: PathBuf,
     ctr: PathBuf,
@@ -77,6 +77,18 @@ impl Node {
             .skip(1)
             .try_for_each(|daemon| daemon.start(state))?;
         Ok(node)
+    }
+
+    pub(crate) fn name(&self) -> String {
+        format!("n{}", self.number)
+    }
+
+    /// Starts one more daemon inside.
+    pub(crate) fn run(&mut self, daemon: Daemon, state: &State) -> Result<()> {
+        let daemon = daemon.inside(self.namespace.holder, true).logged(state);
+        daemon.start(state)?;
+        self.daemons.push(daemon);
+        Ok(())
     }
 
     /// Routes to the pods of the other nodes.

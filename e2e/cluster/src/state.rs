@@ -1,7 +1,7 @@
 //! The folder of a cluster: what was started, by process id and start time, so that it can be ended by
 //! somebody who did not start it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,23 @@ pub(crate) struct Recorded {
 pub(crate) struct State {
     pub(crate) folder: PathBuf,
     pub(crate) name: String,
+}
+
+/// Whoever makes or sweeps a cluster's folder has this lock: a name may have a new owner at any moment.
+pub(crate) const TURN: &str = "clusters.lock";
+
+/// Waits until nobody else on this machine has the lock of that name; holds it as long as the value lives.
+pub(crate) fn lock(name: &str) -> Result<File> {
+    let cache = tool::cache()?;
+    fs::create_dir_all(&cache)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(cache.join(name))?;
+    file.lock()
+        .with_context(|| format!("could not lock {name}"))?;
+    Ok(file)
 }
 
 /// Where all clusters are kept.
@@ -59,6 +76,7 @@ pub(crate) fn names() -> Result<Vec<String>> {
 impl State {
     pub(crate) fn create(options: &Options) -> Result<Self> {
         let folder = folder(&options.name)?;
+        let _turn = lock(TURN)?;
         if folder.exists() {
             if !sweep::dead_owner(&folder) {
                 bail!(

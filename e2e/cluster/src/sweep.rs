@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub(crate) fn cgroup(cluster: &str, node: u8) -> String {
 /// # Errors
 /// If something of one cannot be ended.
 pub fn abandoned() -> Result<()> {
+    let _turn = state::lock(state::TURN)?;
     for name in state::names()? {
         let folder = state::root()?.join(&name);
         if dead_owner(&folder) {
@@ -86,7 +88,11 @@ pub fn sweep(folder: &Path) -> Result<()> {
     for folder in cgroups(&prefix) {
         remove_cgroup(&folder);
     }
-    fs::remove_dir_all(folder).with_context(|| format!("could not remove {}", folder.display()))
+    match fs::remove_dir_all(folder) {
+        // Somebody else ended it too.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| format!("could not remove {}", folder.display())),
+    }
 }
 
 /// Mount namespaces of the holders, as `mnt:[…]`; our own is never one of them.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -29,7 +30,8 @@ struct Module {
     programs: &'static [(&'static str, &'static str)],
 }
 
-static MODULES: [Module; 6] = [
+/// What is built one after the other, so that what one compiled serves the next.
+static MODULES: [Module; 7] = [
     Module {
         name: "etcd",
         programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
@@ -46,6 +48,16 @@ static MODULES: [Module; 6] = [
             ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
             ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
             ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+        ],
+    },
+    // Our own code, on libraries of the same version as Kubernetes.
+    Module {
+        name: "standins",
+        programs: &[
+            ("policies", "inferencemesh.dev/e2e/tools/standins/policies"),
+            ("gpus", "inferencemesh.dev/e2e/tools/standins/gpus"),
+            ("claims", "inferencemesh.dev/e2e/tools/standins/claims"),
+            ("talk", "inferencemesh.dev/e2e/tools/standins/talk"),
         ],
     },
     Module {
@@ -75,6 +87,12 @@ static MODULES: [Module; 6] = [
         programs: &[("kwok", "sigs.k8s.io/kwok/cmd/kwok")],
     },
 ];
+
+/// What the packages of our own tools begin with.
+const OWN: &str = "inferencemesh.dev/e2e/tools/";
+
+/// Builds of other versions are kept this long: another checkout may use them.
+const KEPT: Duration = Duration::from_hours(24);
 
 /// Debian packages of a machine with nodes, by a file that each brings.
 const PACKAGES: [(&str, &str); 7] = [
@@ -132,7 +150,14 @@ pub(crate) fn needed(tier: Tier) -> Result<()> {
     let modules: &[&str] = match tier {
         Tier::ControlPlane => &["etcd", "kubernetes"],
         Tier::FakeNodes => &["etcd", "kubernetes", "kwok"],
-        Tier::Nodes => &["etcd", "kubernetes", "containerd", "coredns", "helm"],
+        Tier::Nodes => &[
+            "etcd",
+            "kubernetes",
+            "standins",
+            "containerd",
+            "coredns",
+            "helm",
+        ],
     };
     build(modules)?;
     if tier == Tier::Nodes {
@@ -151,9 +176,36 @@ pub fn build_all() -> Result<()> {
     packages()
 }
 
+/// kubectl for a cluster that is not ours: one that is here already, or else a built one.
+pub(crate) fn kubectl() -> Result<PathBuf> {
+    if let Ok(built) = path("kubectl") {
+        return Ok(built);
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders)
+        .map(|folder| folder.join("kubectl"))
+        .find(|program| program.is_file());
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    build(&["kubernetes"])?;
+    path("kubectl")
+}
+
 fn build(names: &[&str]) -> Result<()> {
+    let wanted = || MODULES.iter().filter(|module| names.contains(&module.name));
+    let missing = |module: &Module| folder(module).map(|folder| !complete(module, &folder));
+    if !wanted()
+        .map(missing)
+        .collect::<Result<Vec<_>>>()?
+        .contains(&true)
+    {
+        return Ok(());
+    }
+    // Several tests may want the same at once, and they share the caches below.
+    let _turn = crate::state::lock("tools.lock")?;
     let mut built = false;
-    for module in MODULES.iter().filter(|module| names.contains(&module.name)) {
+    for module in wanted() {
         let folder = folder(module)?;
         if !complete(module, &folder) {
             build_module(module, &folder)?;
@@ -183,11 +235,28 @@ fn source(module: &Module) -> Result<PathBuf> {
     Ok(e2e.join("tools").join(module.name))
 }
 
-fn folder(module: &Module) -> Result<PathBuf> {
+/// What decides about a module's programs: its lock files, and the source of our own.
+fn sources(module: &Module) -> Result<Vec<PathBuf>> {
     let source = source(module)?;
+    let mut files = vec![source.join("go.mod"), source.join("go.sum")];
+    for (_, package) in module.programs {
+        let Some(own) = package
+            .strip_prefix(OWN)
+            .and_then(|rest| rest.strip_prefix(module.name))
+        else {
+            continue;
+        };
+        for entry in fs::read_dir(source.join(own.trim_start_matches('/')))? {
+            files.push(entry?.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn folder(module: &Module) -> Result<PathBuf> {
     let mut hasher = Sha256::new();
-    for name in ["go.mod", "go.sum"] {
-        let file = source.join(name);
+    for file in sources(module)? {
         hasher
             .update(fs::read(&file).with_context(|| format!("could not read {}", file.display()))?);
     }
@@ -219,10 +288,40 @@ fn flags() -> String {
     })
 }
 
+fn build_program(module: &Module, package: &str, program: &Path) -> Result<()> {
+    let cache = cache()?.join("tools");
+    let mut go = Command::new("go");
+    go.current_dir(source(module)?)
+        .args([
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            "-ldflags",
+            &flags(),
+            "-o",
+        ])
+        .arg(program)
+        .arg(package)
+        .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "-mod=readonly -modcacherw")
+        .env("GOMODCACHE", cache.join("go-mod"))
+        .env("GOCACHE", cache.join("go-build"))
+        .stdin(Stdio::null());
+    let status = go
+        .status()
+        .context("no Go was found: install Go 1.26 or newer")?;
+    if !status.success() {
+        bail!("go build has failed: its words are above");
+    }
+    Ok(())
+}
+
 fn build_module(module: &Module, folder: &Path) -> Result<()> {
     let tools = cache()?.join("tools");
     let part = tools.join(format!("{}.part-{}", module.name, std::process::id()));
     fs::create_dir_all(&part)?;
+    let begun = Instant::now();
     for (number, (name, package)) in module.programs.iter().enumerate() {
         tell(&format!(
             "building {name} ({} of {} of {})",
@@ -230,43 +329,37 @@ fn build_module(module: &Module, folder: &Path) -> Result<()> {
             module.programs.len(),
             module.name
         ));
-        let mut go = Command::new("go");
-        go.current_dir(source(module)?)
-            .args([
-                "build",
-                "-trimpath",
-                "-buildvcs=false",
-                "-ldflags",
-                &flags(),
-                "-o",
-            ])
-            .arg(part.join(name))
-            .arg(package)
-            .env("CGO_ENABLED", "0")
-            .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", "-mod=readonly -modcacherw")
-            .env("GOMODCACHE", tools.join("go-mod"))
-            .env("GOCACHE", tools.join("go-build"))
-            .stdin(Stdio::null());
-        let status = go
-            .status()
-            .context("no Go was found: install Go 1.26 or newer")?;
-        if !status.success() {
-            bail!("{name} could not be built");
-        }
+        build_program(module, package, &part.join(name))
+            .with_context(|| format!("{name} could not be built"))?;
     }
     if module.name == "kwok" {
         fs::write(part.join(STAGES), stages(module)?)?;
     }
     for entry in fs::read_dir(&tools)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&format!("{}-", module.name)) {
+        let old = || {
+            let changed = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .ok();
+            changed
+                .and_then(|time| time.elapsed().ok())
+                .is_some_and(|age| age > KEPT)
+        };
+        // We have the turn, so another's part is one that was given up.
+        let given_up = name.starts_with(&format!("{}.part-", module.name)) && entry.path() != part;
+        if given_up || name.starts_with(&format!("{}-", module.name)) && old() {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    // Another build may have been faster; both are the same.
-    drop(fs::rename(&part, folder));
-    drop(fs::remove_dir_all(&part));
+    // A folder that lacks something is in the way.
+    drop(fs::remove_dir_all(folder));
+    fs::rename(&part, folder)?;
+    tell(&format!(
+        "{} is built after {} s",
+        module.name,
+        begun.elapsed().as_secs()
+    ));
     Ok(())
 }
 

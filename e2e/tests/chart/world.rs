@@ -19,7 +19,8 @@ impl World {
             name: name.to_owned(),
             ..Options::default()
         };
-        let started = tool::obtain("helm").and_then(|helm| Ok((Cluster::start(&options)?, helm)));
+        let started =
+            tool::obtain("helm").and_then(|helm| Ok((Cluster::start(&options)?.here()?, helm)));
         match started {
             Ok((cluster, helm)) => {
                 let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
