@@ -7,6 +7,7 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::path::{Path, PathBuf};
     use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use mesh_cluster::{Cluster, Options, Tier, sweep};
     use serde_json::json;
@@ -48,6 +49,18 @@ mod tests {
             println!("no cluster");
             return;
         };
+        // A container is what no process number of ours leads to.
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "talk", "namespace": "default"}, "spec": {
+            "automountServiceAccountToken": false, "containers": [{"name": "talk", "image": Cluster::TALK_IMAGE,
+                "imagePullPolicy": "Never", "args": ["serve", "8080"]}]}});
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while let Err(said) = cluster.apply(&pod, "crash") {
+            // The default ServiceAccount comes a moment after the node.
+            assert!(Instant::now() < deadline, "{said}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let wait = ["wait", "pod/talk", "--for=condition=Ready", "--timeout=60s"];
+        cluster.kubectl(&wait).unwrap();
         println!("folder {}", cluster.folder().display());
         // Until it is killed.
         loop {
@@ -62,7 +75,9 @@ mod tests {
             let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
             let said = [read("cmdline"), read("cgroup")].concat();
             let said = String::from_utf8_lossy(&said);
-            said.contains(&folder) || said.contains(&format!("/mesh-{NAME}-n"))
+            // One that has ended and is not yet taken off the list has no memory any more.
+            let ended = String::from_utf8_lossy(&read("statm")).starts_with("0 ");
+            !ended && (said.contains(&folder) || said.contains(&format!("/mesh-{NAME}-n")))
         };
         let entries = fs::read_dir("/proc").unwrap().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -110,10 +125,10 @@ mod tests {
             assert!(std::env::var_os("CI").is_none(), "no cluster came up");
             return;
         };
-        let alive = processes(&folder);
-        assert!(alive.len() > 8 && !cgroups().is_empty(), "{alive:?}");
+        let (alive, groups) = (processes(&folder), cgroups());
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(alive.len() > 8 && !groups.is_empty(), "{alive:?}");
         // The first thing that every start does.
         sweep::abandoned().unwrap();
         assert_eq!(processes(&folder), Vec::<u32>::new());
