@@ -29,7 +29,7 @@ mod tests {
             };
             let started = operator::binary()
                 .ok_or_else(|| anyhow::anyhow!("{} is not set", operator::BINARY))
-                .and_then(|binary| Ok((Cluster::start(&options)?, binary)));
+                .and_then(|binary| Ok((Cluster::start(&options)?.here()?, binary)));
             let (cluster, binary) = match started {
                 Ok(started) => started,
                 Err(error) => {

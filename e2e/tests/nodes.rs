@@ -2,16 +2,16 @@
 //! for NetworkPolicies and GPUs. One cluster of two nodes, since a cluster is dear. Where there can be
 //! none it says that it is skipped, and fails with `CI=true`.
 
-mod talk;
-
 #[cfg(test)]
-mod tests {
+mod nodes {
+    mod talk;
+
     use std::time::{Duration, Instant};
 
     use mesh_cluster::{Cluster, Options, Tier, Vendor};
     use serde_json::{Value, json};
 
-    use crate::talk::{self, Seen, World, until};
+    use self::talk::{Seen, World, until};
 
     const LIMIT: Duration = Duration::from_mins(1);
 

@@ -5,7 +5,6 @@
 //!   server on n1, near on n1          stranger on n2
 //!   far on n2
 //! ```
-#![cfg(test)]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,11 +20,11 @@ const CLIENTS: [(&str, &str); 3] = [("a", "near"), ("a", "far"), ("b", "stranger
 /// Who hears what of the server: its ports 8080 (named `web`) and 9090, 5353 by UDP, and port 80 of its
 /// Service, which is 8080; and whether the server itself may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) near: [bool; 4],
-    pub(crate) far: [bool; 4],
-    pub(crate) stranger: [bool; 4],
-    pub(crate) server_calls: bool,
+pub(super) struct Seen {
+    pub(super) near: [bool; 4],
+    pub(super) far: [bool; 4],
+    pub(super) stranger: [bool; 4],
+    pub(super) server_calls: bool,
 }
 
 const YES: [bool; 4] = [true; 4];
@@ -34,11 +33,11 @@ const NO: [bool; 4] = [false; 4];
 const WEB: [bool; 4] = [true, false, false, true];
 
 impl Seen {
-    pub(crate) fn all() -> Self {
+    pub(super) fn all() -> Self {
         Self::by(YES, YES, YES)
     }
 
-    pub(crate) fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self {
             server_calls: false,
             ..Self::by(NO, NO, NO)
@@ -56,7 +55,7 @@ impl Seen {
 }
 
 /// Policies of namespace `a`, and what is heard then.
-pub(crate) struct Case {
+pub(super) struct Case {
     name: &'static str,
     policies: Vec<Value>,
     seen: Seen,
@@ -156,14 +155,14 @@ fn other_cases() -> Vec<Case> {
     ]
 }
 
-pub(crate) fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut all = ingress_cases();
     all.extend(other_cases());
     all
 }
 
 /// A pod that answers on all ports of the story.
-pub(crate) fn pod(namespace: &str, name: &str, node: Option<&str>) -> Value {
+pub(super) fn pod(namespace: &str, name: &str, node: Option<&str>) -> Value {
     let app = if name == "server" { "server" } else { "client" };
     json!({"apiVersion": "v1", "kind": "Pod",
     "metadata": {"namespace": namespace, "name": name, "labels": {"app": app, "role": name}},
@@ -175,32 +174,32 @@ pub(crate) fn pod(namespace: &str, name: &str, node: Option<&str>) -> Value {
     }})
 }
 
-pub(crate) struct World<'c> {
-    pub(crate) cluster: &'c Cluster,
+pub(super) struct World<'c> {
+    pub(super) cluster: &'c Cluster,
     addresses: std::cell::OnceCell<(String, String, String)>,
 }
 
 impl<'c> World<'c> {
-    pub(crate) fn new(cluster: &'c Cluster) -> Self {
+    pub(super) fn new(cluster: &'c Cluster) -> Self {
         Self {
             cluster,
             addresses: std::cell::OnceCell::new(),
         }
     }
 
-    pub(crate) fn kubectl(&self, args: &[&str]) -> String {
+    pub(super) fn kubectl(&self, args: &[&str]) -> String {
         self.cluster
             .kubectl(args)
             .unwrap_or_else(|said| panic!("kubectl {}: {said}", args.join(" ")))
     }
 
-    pub(crate) fn apply(&self, object: &Value) {
+    pub(super) fn apply(&self, object: &Value) {
         self.cluster
             .apply(object, "nodes")
             .unwrap_or_else(|said| panic!("apply: {said}"));
     }
 
-    pub(crate) fn ready(&self, namespace: &str, pod: &str) {
+    pub(super) fn ready(&self, namespace: &str, pod: &str) {
         let pod = format!("pod/{pod}");
         self.kubectl(&[
             "wait",
@@ -212,7 +211,7 @@ impl<'c> World<'c> {
         ]);
     }
 
-    pub(crate) fn delete(&self, namespace: &str, pods: &[&str]) {
+    pub(super) fn delete(&self, namespace: &str, pods: &[&str]) {
         self.kubectl(
             &[
                 &["delete", "pod", "-n", namespace, "--ignore-not-found"],
@@ -222,12 +221,12 @@ impl<'c> World<'c> {
         );
     }
 
-    pub(crate) fn exec(&self, namespace: &str, pod: &str, args: &[&str]) -> String {
+    pub(super) fn exec(&self, namespace: &str, pod: &str, args: &[&str]) -> String {
         self.kubectl(&[&["exec", "-n", namespace, pod, "--", "/talk"], args].concat())
     }
 
     /// Everybody of the story.
-    pub(crate) fn people(&self) {
+    pub(super) fn people(&self) {
         for namespace in ["a", "b"] {
             self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {"team": namespace}}}));
             until("a namespace has its ServiceAccount", LIMIT, || {
@@ -295,7 +294,7 @@ impl<'c> World<'c> {
     }
 
     /// Waits until exactly this is heard.
-    pub(crate) fn sees(&self, what: &str, wanted: Seen) {
+    pub(super) fn sees(&self, what: &str, wanted: Seen) {
         let begun = Instant::now();
         loop {
             let seen = self.look();
@@ -310,18 +309,18 @@ impl<'c> World<'c> {
         }
     }
 
-    pub(crate) fn policy(&self, name: &str, spec: &Value) {
+    pub(super) fn policy(&self, name: &str, spec: &Value) {
         self.apply(
             &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"namespace": "a", "name": name}, "spec": spec}),
         );
     }
 
-    pub(crate) fn no_policy(&self, name: &str) {
+    pub(super) fn no_policy(&self, name: &str) {
         self.kubectl(&["delete", "networkpolicy", "-n", "a", name]);
     }
 
-    pub(crate) fn holds(&self, case: &Case) {
+    pub(super) fn holds(&self, case: &Case) {
         for (number, spec) in case.policies.iter().enumerate() {
             self.policy(&format!("p{number}"), spec);
         }
@@ -333,7 +332,7 @@ impl<'c> World<'c> {
 }
 
 /// Looks until `found` gives something. For what kubectl cannot wait for.
-pub(crate) fn until<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
+pub(super) fn until<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = found() {
