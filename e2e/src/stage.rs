@@ -32,7 +32,8 @@ impl Stage {
             tier,
             name: name.to_owned(),
             ..Options::default()
-        })?;
+        })?
+        .here()?;
         operator::install(&cluster)?;
         Ok(Self { cluster, binary })
     }
