@@ -30,7 +30,8 @@ impl Pass {
             if let Some(spec) = &backend.spec.in_cluster {
                 observed.in_cluster = true;
                 observed.wanted = spec.replicas;
-                written = self.pods(read, backend, spec, seen, &mut observed).await;
+                let making = self.pods(read, backend, spec, seen, &mut observed);
+                written = Box::pin(making).await;
             } else {
                 written = self.unmake(&id).await;
             }

@@ -90,14 +90,19 @@ impl Case {
         self
     }
 
-    fn made(&self) -> Result<Children, Refusal> {
-        let backend: InferenceBackend = serde_json::from_value(json!({
+    fn backend(&self) -> InferenceBackend {
+        serde_json::from_value(json!({
             "apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend",
             "metadata": {"name": "small", "namespace": "team", "uid": "1"},
             "spec": {"inCluster": self.spec, "models": self.models, "limits": {"concurrentRequests": 8}},
         }))
-        .expect("a backend");
-        let spec = backend.spec.in_cluster.clone().expect("inCluster");
+        .expect("a backend")
+    }
+
+    fn made(&self) -> Result<Children, Refusal> {
+        let backend = self.backend();
+        let spec = backend.spec.in_cluster.clone();
+        let spec = spec.ok_or_else(|| Refusal::new("Test", "it has no inCluster"))?;
         let find = |name: &str| {
             let found = self
                 .caches
@@ -115,7 +120,7 @@ impl Case {
             mesh_namespace: self.mesh_namespace,
             owned: self.owned.clone(),
         })?;
-        Ok(children(&plan).expect("children"))
+        children(&plan).map_err(|error| Refusal::new("Test", error.to_string()))
     }
 
     fn pod(&self) -> PodSpec {
@@ -229,21 +234,31 @@ fn a_floor_would_rather_be_on_owned_nodes_and_others_do_not_mind() {
     assert!(affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"].is_null());
 }
 
+/// A case, the reason of its refusal, and a word of the message.
+type Wrong = (Case, &'static str, &'static str);
+
+fn refused(cases: Vec<Wrong>) {
+    for (case, reason, words) in cases {
+        let (found, message) = case.refused();
+        assert_eq!(found, reason, "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+}
+
 #[test]
-fn what_cannot_work_is_refused_with_the_reason() {
+fn what_an_engine_cannot_serve_is_refused_with_the_reason() {
     let nvidia = json!({"vendor": "Nvidia"});
-    let cases = [
-        (
-            Case::new(&json!({"engine": "Vllm", "accelerator": nvidia})),
-            "FormatNotServed",
-            "m.gguf",
-        ),
+    let llama =
+        |accelerator: Value| Case::new(&json!({"engine": "LlamaCpp", "accelerator": accelerator}));
+    let vllm = |more: Value| {
+        let mut case = Case::new(&json!({"engine": "Vllm", "accelerator": {"vendor": "Nvidia"}}));
+        case.spec["tensorParallel"] = more;
+        case
+    };
+    refused(vec![
+        (vllm(Value::Null), "FormatNotServed", "m.gguf"),
         (Case::new(&json!({})).folder(), "FormatNotServed", "GGUF"),
-        (
-            Case::new(&json!({"engine": "LlamaCpp"})).folder(),
-            "FormatNotServed",
-            "GGUF",
-        ),
+        (llama(Value::Null).folder(), "FormatNotServed", "GGUF"),
         (
             Case::new(&json!({"accelerator": nvidia})),
             "NoImage",
@@ -254,15 +269,9 @@ fn what_cannot_work_is_refused_with_the_reason() {
             "NoImage",
             "Vllm or LlamaCpp",
         ),
+        (llama(nvidia), "NoImage", "engines.llamaCpp.nvidia"),
         (
-            Case::new(&json!({"engine": "LlamaCpp", "accelerator": nvidia})),
-            "NoImage",
-            "engines.llamaCpp.nvidia",
-        ),
-        (
-            Case::new(
-                &json!({"engine": "LlamaCpp", "accelerator": {"vendor": "Intel", "memory": "8Gi"}}),
-            ),
+            llama(json!({"vendor": "Intel", "memory": "8Gi"})),
             "MemoryNotKnown",
             "deviceClassName",
         ),
@@ -271,49 +280,44 @@ fn what_cannot_work_is_refused_with_the_reason() {
             "NotServable",
             "contextTokens",
         ),
-        (
-            Case::new(&json!({"engine": "Vllm", "tensorParallel": 4, "accelerator": nvidia}))
-                .folder(),
-            "NotServable",
-            "count",
-        ),
+        (vllm(json!(4)).folder(), "NotServable", "count"),
         (
             Case::new(&json!({"tensorParallel": 2})),
             "NotSupportedYet",
             "tensorParallel",
         ),
+    ]);
+}
+
+#[test]
+fn references_that_do_not_fit_are_refused_with_the_reason() {
+    let adapter = |engine: &str, name: &str| {
+        Case::new(&json!({"engine": engine, "adapters": [{"name": name}]}))
+    };
+    let model = |name: &str| Case::new(&json!({"modelRef": {"name": name}}));
+    refused(vec![
         (
-            Case::new(&json!({"adapters": [{"name": "x"}]})).adapter("x", "x.gguf", DIGEST),
+            adapter("Candle", "x").adapter("x", "x.gguf", DIGEST),
             "NotSupportedYet",
             "adapters",
         ),
         (
-            Case::new(&json!({"engine": "LlamaCpp", "adapters": [{"name": "x"}]}))
-                .adapter("x", "x.gguf", "11"),
+            adapter("LlamaCpp", "x").adapter("x", "x.gguf", "11"),
             "AdapterDoesNotFit",
             "digest",
         ),
         (
-            Case::new(&json!({"engine": "LlamaCpp", "adapters": [{"name": "m"}]})),
+            adapter("LlamaCpp", "m"),
             "AdapterDoesNotFit",
             "not an adapter",
         ),
         (
-            Case::new(&json!({"modelRef": {"name": "x"}})).adapter("x", "x.gguf", DIGEST),
+            model("x").adapter("x", "x.gguf", DIGEST),
             "NotAModel",
             "base model",
         ),
-        (
-            Case::new(&json!({"modelRef": {"name": "nowhere"}})),
-            "ReferenceNotFound",
-            "nowhere",
-        ),
-    ];
-    for (case, reason, words) in cases {
-        let (found, message) = case.refused();
-        assert_eq!(found, reason, "{message}");
-        assert!(message.contains(words), "{message}");
-    }
+        (model("nowhere"), "ReferenceNotFound", "nowhere"),
+    ]);
 }
 
 #[test]
