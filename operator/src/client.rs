@@ -1,5 +1,5 @@
-//! The client of the API server: counts what is asked, and does not wait for ever for an answer to anything
-//! but a watch.
+//! The client of the API server: counts what is asked, does not wait for ever for an answer to anything but
+//! a watch, and refuses to write for who does not lead.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,22 +11,25 @@ use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use tower::{BoxError, Layer, Service};
 
+use crate::lease::Fence;
 use crate::metrics::Metrics;
 
 /// Longest wait for the head of an answer. A lease is lost sooner.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A client for the cluster of the environment.
-pub(crate) async fn connect(metrics: &Metrics) -> anyhow::Result<Client> {
+/// A client for the cluster of the environment; with a fence, writes pass only while that is open.
+pub(crate) async fn connect(metrics: &Metrics, fence: Option<Fence>) -> anyhow::Result<Client> {
     let config = Config::infer().await?;
     let layer = Counting {
         metrics: metrics.clone(),
+        fence,
     };
     Ok(ClientBuilder::try_from(config)?.with_layer(&layer).build())
 }
 
 struct Counting {
     metrics: Metrics,
+    fence: Option<Fence>,
 }
 
 impl<S> Layer<S> for Counting {
@@ -36,6 +39,7 @@ impl<S> Layer<S> for Counting {
         Counted {
             inner,
             metrics: self.metrics.clone(),
+            fence: self.fence.clone(),
         }
     }
 }
@@ -44,6 +48,16 @@ impl<S> Layer<S> for Counting {
 struct Counted<S> {
     inner: S,
     metrics: Metrics,
+    fence: Option<Fence>,
+}
+
+impl<S> Counted<S> {
+    /// The lease itself is how one comes to lead.
+    fn may(&self, verb: &str, resource: &str) -> bool {
+        matches!(verb, "get" | "list" | "watch")
+            || resource == "leases"
+            || self.fence.as_ref().is_none_or(Fence::open)
+    }
 }
 
 impl<S, B> Service<Request<Body>> for Counted<S>
@@ -64,6 +78,10 @@ where
         let uri = request.uri();
         let (verb, resource) = asked(request.method(), uri.path(), uri.query());
         let metrics = self.metrics.clone();
+        if !self.may(verb, &resource) {
+            metrics.requested(verb, resource, String::from("refused"));
+            return Box::pin(std::future::ready(Err("this replica does not lead".into())));
+        }
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answered = if verb == "watch" {

@@ -1,6 +1,8 @@
 //! One operator leads, by a Lease (coordination.k8s.io/v1), the way client-go's leader election does it:
 //! whoever holds it renews it, and who sees it unrenewed for its duration, by its own clock, may take it.
 
+mod fence;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::args::Run;
 use crate::metrics::Metrics;
+pub(crate) use fence::Fence;
 
 const NAME: &str = "mesh-operator";
 
@@ -52,6 +55,7 @@ pub(crate) struct Lease {
     api: Api<Object>,
     identity: String,
     times: Times,
+    fence: Fence,
     metrics: Metrics,
 }
 
@@ -62,13 +66,14 @@ struct Seen {
 }
 
 impl Lease {
-    pub(crate) fn new(client: Client, options: &Run, metrics: Metrics) -> Self {
+    pub(crate) fn new(client: Client, options: &Run, metrics: Metrics, fence: Fence) -> Self {
         // Two pods of one name cannot be, but a pod and its next life can.
         let started = Timestamp::now().as_millisecond();
         Self {
             api: Api::namespaced(client, &options.mesh_namespace),
             identity: format!("{}_{started}", options.identity),
             times: Times::of(options.lease_seconds),
+            fence,
             metrics,
         }
     }
@@ -80,8 +85,10 @@ impl Lease {
             since: Instant::now(),
         };
         loop {
+            let asked = Instant::now();
             match self.attempt(&mut seen).await {
                 Ok(true) => {
+                    self.fence.extend(asked + self.times.deadline);
                     self.metrics.leads(true);
                     return;
                 }
@@ -104,19 +111,24 @@ impl Lease {
             let left = self.times.deadline.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, self.renew()).await {
                 // Counted from the question: the answer may have been long on its way.
-                Ok(Ok(Renewal::Done)) => renewed = asked,
+                Ok(Ok(Renewal::Done)) => {
+                    renewed = asked;
+                    self.fence.extend(asked + self.times.deadline);
+                }
                 Ok(Ok(Renewal::Again)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "could not renew the lease"),
                 Ok(Ok(Renewal::Lost)) => break "another has it, or it is gone",
                 Err(_) => break "the API server did not answer in time",
             }
         };
+        self.fence.close();
         self.metrics.leads(false);
         tracing::error!(why, "the lease is lost");
     }
 
     /// Gives it up, so that the next one need not wait.
     pub(crate) async fn release(&self) {
+        self.fence.close();
         self.metrics.leads(false);
         let Ok(Some(mut object)) = self.api.get_opt(NAME).await else {
             return;

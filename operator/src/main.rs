@@ -37,7 +37,7 @@ use mesh_runtime::{Admin, Shutdown, listen, logs};
 use prometheus_client::registry::Registry;
 
 use crate::args::{Args, Command, Run};
-use crate::lease::Lease;
+use crate::lease::{Fence, Lease};
 use crate::metrics::Metrics;
 use crate::pass::Pass;
 use crate::world::World;
@@ -66,11 +66,14 @@ fn start(args: Args) -> anyhow::Result<()> {
         .build()?;
     let ended = runtime.block_on(async {
         let metrics = Metrics::default();
-        let client = client::connect(&metrics)
+        let fence = Fence::default();
+        // What removes an installation has no lease.
+        let guard = matches!(args.command, Command::Run(_)).then(|| fence.clone());
+        let client = client::connect(&metrics, guard)
             .await
             .context("no cluster was found: run this in a pod, or set KUBECONFIG")?;
         match args.command {
-            Command::Run(options) => Box::pin(run(*options, client, metrics)).await,
+            Command::Run(options) => Box::pin(run(*options, client, metrics, fence)).await,
             Command::Uninstall(options) => uninstall::run(&client, &options).await,
         }
     });
@@ -78,13 +81,18 @@ fn start(args: Args) -> anyhow::Result<()> {
     ended
 }
 
-async fn run(options: Run, client: kube::Client, metrics: Metrics) -> anyhow::Result<()> {
+async fn run(
+    options: Run,
+    client: kube::Client,
+    metrics: Metrics,
+    fence: Fence,
+) -> anyhow::Result<()> {
     let admin_listener = listen::bind(options.admin_listen, "--admin-listen").await?;
     tracing::info!("admin on http://{}", admin_listener.local_addr()?);
     let bootstrap = bootstrap::read(options.bootstrap.as_deref())?;
     let shutdown = Shutdown::new();
     let world = World::watch(&client, &shutdown, (options.scope, &options.mesh_namespace));
-    let lease = Lease::new(client.clone(), &options, metrics.clone());
+    let lease = Arc::new(Lease::new(client.clone(), &options, metrics.clone(), fence));
 
     let mut registry = Registry::with_prefix("mesh_operator");
     metrics.register(&mut registry);
@@ -103,10 +111,20 @@ async fn run(options: Run, client: kube::Client, metrics: Metrics) -> anyhow::Re
     };
     tracing::info!("leading");
     let pass = Pass::new(client, options, world, metrics, bootstrap);
+    // Apart from the passes, whose work must not keep it from being renewed.
+    let (tell, lost) = tokio::sync::oneshot::channel();
+    let (kept, stop) = (Arc::clone(&lease), shutdown.token.clone());
+    shutdown.spawn(async move {
+        if stop.run_until_cancelled(kept.keep()).await.is_some() {
+            // Nobody listens any more: it ends anyway.
+            let _ = tell.send(());
+        }
+    });
     let lost = tokio::select! {
-        () = pass.run() => false,
-        () = lease.keep() => true,
+        biased;
         () = shutdown.token.cancelled() => false,
+        lost = lost => lost.is_ok(),
+        () = pass.run() => false,
     };
     if !lost {
         lease.release().await;

@@ -133,7 +133,8 @@ impl Pass {
             &self.bootstrap,
         )
         .await;
-        let seen = self.look();
+        // Long for many objects: others of this thread go on elsewhere.
+        let seen = tokio::task::block_in_place(|| self.look());
         let mut good = true;
         for read in seen.caches.iter().filter(|read| !read.deleted()) {
             let begun = Instant::now();
@@ -144,7 +145,7 @@ impl Pass {
         good &= self.backends(scope, &seen).await;
         let confined = self.confine(&seen).await;
         good &= confined.failed.is_none();
-        let judged = policy::judge(&seen.snapshot, seen.now);
+        let judged = tokio::task::block_in_place(|| policy::judge(&seen.snapshot, seen.now));
         for read in seen.policies.iter().filter(|read| !read.deleted()) {
             let begun = Instant::now();
             let written = self.policy(read, &seen, (&judged, &confined)).await;

@@ -30,8 +30,7 @@ impl Pass {
             if let Some(spec) = &backend.spec.in_cluster {
                 observed.in_cluster = true;
                 observed.wanted = spec.replicas;
-                let making = self.pods(read, backend, spec, seen, &mut observed);
-                written = Box::pin(making).await;
+                written = self.pods(read, backend, spec, seen, &mut observed).await;
             } else {
                 written = self.unmake(&id).await;
             }

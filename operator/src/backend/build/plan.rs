@@ -80,7 +80,7 @@ pub(crate) struct Plan<'a> {
 }
 
 /// Finds everything, or says what cannot work.
-pub(crate) fn plan(input: Input<'_>) -> Result<Plan<'_>, Refusal> {
+pub(crate) fn plan<'a>(input: Input<'a>) -> Result<Plan<'a>, Refusal> {
     let (backend, spec) = (input.backend, input.spec);
     foreign(&input)?;
     let base = (input.cache)(&spec.model_ref.name.0)?;
