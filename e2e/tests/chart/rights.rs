@@ -68,9 +68,7 @@ impl Reader {
             format!("{} named {}", self.resources, self.names)
         };
         let component = self.name.trim_start_matches("mesh-");
-        let component = component
-            .trim_end_matches("-objects")
-            .trim_end_matches("-secrets");
+        let (component, _) = component.split_once('-').unwrap_or((component, ""));
         self.rows
             .insert([component.to_owned(), reach.to_owned(), what, verbs]);
     }
