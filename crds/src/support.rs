@@ -65,7 +65,7 @@ const CACHE: Kind = Kind::ModelCache;
 const BACKEND: Kind = Kind::InferenceBackend;
 const POLICY: Kind = Kind::SovereigntyPolicy;
 const KEYS: &str = "use env or file on one machine";
-const IMAGES: &str = "use builtin, http or huggingFace";
+const IMAGES: &str = "use builtin, huggingFace, http, s3, oci or pvc";
 const SECRET: &str = "a cluster has neither: use secretRef";
 const CONFINED: &str = "NetworkPolicies confine the pods of a cluster";
 const SOURCES: &str = "use file, http or huggingFace";
@@ -77,14 +77,8 @@ const BOTH: &[Later] = &[
         "spec.sources[].huggingFace.files",
         "name the artifacts as the repository does",
     ),
-    any(CACHE, "spec.sources[].huggingFace.tls", ""),
-    any(CACHE, "spec.sources[].huggingFace.proxy", ""),
-    any(CACHE, "spec.sources[].http.tls", ""),
-    any(CACHE, "spec.sources[].http.proxy", ""),
-    any(CACHE, "spec.derive", ""),
     any(CACHE, "spec.distribution", ""),
     any(BACKEND, "spec.peer", ""),
-    any(BACKEND, "spec.inCluster.modelRef.quantization", ""),
     but(BACKEND, "spec.inCluster.stages", &["1"], ""),
     but(
         BACKEND,
@@ -181,6 +175,12 @@ const MACHINE: &[Later] = &[
         "spec.sources[].http.credentials",
         "fetch the file yourself and use file",
     ),
+    any(CACHE, "spec.sources[].huggingFace.tls", ""),
+    any(CACHE, "spec.sources[].huggingFace.proxy", ""),
+    any(CACHE, "spec.sources[].http.tls", ""),
+    any(CACHE, "spec.sources[].http.proxy", ""),
+    any(CACHE, "spec.derive", ""),
+    any(BACKEND, "spec.inCluster.modelRef.quantization", ""),
     any(
         CACHE,
         "spec.storage.persistentVolumeClaim",
@@ -234,20 +234,22 @@ const CLUSTER: &[Later] = &[
     any(
         CACHE,
         "spec.sources[].file",
-        "a cluster has no file of this machine: use builtin, http or huggingFace",
+        "a cluster has no file of this machine: use builtin, pvc or a source outside",
     ),
-    any(CACHE, "spec.sources[].s3", IMAGES),
-    any(CACHE, "spec.sources[].oci", IMAGES),
-    any(CACHE, "spec.sources[].pvc", IMAGES),
     presence(CACHE, "spec.sources[].peers", IMAGES),
-    any(CACHE, "spec.sources[].huggingFace.credentials", ""),
-    any(CACHE, "spec.sources[].http.credentials", ""),
-    any(CACHE, "spec.storage.persistentVolumeClaim", "use emptyDir"),
-    any(CACHE, "spec.storage.nodeLocal", "use emptyDir"),
-    any(
+    any(CACHE, "spec.sources[].huggingFace.credentials.env", SECRET),
+    any(CACHE, "spec.sources[].huggingFace.credentials.file", SECRET),
+    any(CACHE, "spec.sources[].http.credentials.env", SECRET),
+    any(CACHE, "spec.sources[].http.credentials.file", SECRET),
+    any(CACHE, "spec.sources[].s3.credentials.env", SECRET),
+    any(CACHE, "spec.sources[].s3.credentials.file", SECRET),
+    any(CACHE, "spec.sources[].oci.credentials.env", SECRET),
+    any(CACHE, "spec.sources[].oci.credentials.file", SECRET),
+    but(
         CACHE,
-        "spec.verification",
-        "every pod verifies what it serves",
+        "spec.derive[].quantization",
+        &["Q8_0"],
+        "exact k-quant mixes come later: use Q8_0",
     ),
     any(BACKEND, "spec.cloud.credentials.env", SECRET),
     any(BACKEND, "spec.cloud.credentials.file", SECRET),

@@ -233,7 +233,8 @@ impl Writer {
             Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
         self.metrics.wrote(&K::kind(&()));
         match api
-            .delete(&object.name_any(), &DeleteParams::default())
+            // A Job would leave its pods behind otherwise.
+            .delete(&object.name_any(), &DeleteParams::background())
             .await
         {
             Ok(_) => Ok(()),

@@ -1,69 +1,425 @@
-//! ModelCache: whether its files can be had and proven. Every pod that serves it fetches and verifies for
-//! itself, so there is nothing to make here; the status says what the spec promises.
+//! ModelCache: a model's files by digest, in the pods themselves or in volumes.
+//!
+//! ```text
+//! spec, status, claim, Jobs, pods --State--> what should be there, what is said
+//!                                    |
+//!            claim, Jobs, policies <-+-> status, events
+//! ```
+//!
+//! Files are fetched, proven and quantized by pods without a token and without a right; the operator only
+//! makes them and reads what they say. It refuses to take another digest than it knows.
+
+mod build;
+mod name;
+mod outcome;
+mod pods;
+mod poll;
+mod report;
+mod source;
+mod state;
+mod status;
+#[cfg(test)]
+pub(crate) mod testing;
+mod wanted;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use mesh_crds::condition;
-use mesh_crds::{ModelCache, Object};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use mesh_crds::{ModelCache, ModelCacheStatus, Object, condition, label};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::status::{Fact, conditions, summary};
-use crate::world::Read;
+pub(crate) use build::{FETCHING, derived, format, quantize};
+pub(crate) use name::label as label_value;
+pub(crate) use pods::open;
+pub(crate) use poll::{Poll, either};
+pub(crate) use source::{BUILTIN, Fetching, builtin, fetching, outside};
+pub(crate) use state::{Keep, Obstacle, State};
 
-/// The status of a ModelCache.
-pub(crate) fn status(read: &Read, now: Timestamp) -> Value {
-    let (facts, stalled) = if let Some(Object::ModelCache(cache)) = read.object() {
-        facts(cache)
-    } else {
-        let unreadable = || String::from("it cannot be read");
-        let message = read.faults().unwrap_or_else(unreadable);
-        let fact = Fact::no(condition::READY, read.reason(), message);
-        (vec![fact], true)
-    };
-    let mut facts = facts.into_iter();
-    let ready = facts
-        .next()
-        .unwrap_or_else(|| Fact::no(condition::READY, condition::REASON_PROGRESSING, ""));
-    let mut all = summary(ready, stalled).to_vec();
-    all.extend(facts);
-    json!({
-        "observedGeneration": read.raw.metadata.generation,
-        "conditions": conditions(&read.raw, all, now),
-    })
+use crate::apply::{Error, MANAGER, Writer};
+use crate::backend::Images;
+use crate::events::{Events, Story};
+use crate::world::{Read, World};
+use build::{Builder, Task};
+use outcome::{Phase, Polled};
+use state::{Doing, Input};
+
+/// A Job that failed is made again after so long: sources come back.
+const REST_SECONDS: i64 = 600;
+
+/// Namespace and name.
+pub(crate) type Id = (String, String);
+
+/// Pods and Jobs around all caches; pods by namespace and label.
+#[derive(Default)]
+pub(crate) struct Around {
+    fetchers: BTreeMap<Id, Vec<Arc<Pod>>>,
+    workers: BTreeMap<Id, Vec<Arc<Pod>>>,
+    backends: BTreeMap<Id, Vec<Arc<Pod>>>,
+    /// By the uid of the cache.
+    jobs: BTreeMap<String, Vec<Arc<Job>>>,
+    polled: Polled,
 }
 
-/// Ready first; true if only an edit helps.
-fn facts(cache: &ModelCache) -> (Vec<Fact>, bool) {
-    let unpinned: Vec<&str> = cache
-        .spec
-        .artifacts
-        .iter()
-        .filter(|artifact| artifact.sha256.is_none())
-        .map(|artifact| artifact.path.as_str())
-        .collect();
-    if !unpinned.is_empty() {
-        let message = format!(
-            "not supported yet: pinning on first use; give sha256 for {}",
-            unpinned.join(", ")
-        );
-        return (
-            vec![Fact::no(
-                condition::READY,
-                condition::REASON_NOT_SUPPORTED_YET,
-                message,
-            )],
-            true,
-        );
+impl Around {
+    pub(crate) fn new(world: &World, poll: &Poll) -> Self {
+        let by = |all: Vec<Arc<Pod>>, label: &str| {
+            let mut found: BTreeMap<Id, Vec<Arc<Pod>>> = BTreeMap::new();
+            for pod in all {
+                let name = pod.labels().get(label).cloned();
+                if let (Some(namespace), Some(name)) = (pod.namespace(), name) {
+                    found.entry((namespace, name)).or_default().push(pod);
+                }
+            }
+            found
+        };
+        let mut jobs: BTreeMap<String, Vec<Arc<Job>>> = BTreeMap::new();
+        for job in world.jobs.state() {
+            for owner in job.owner_references() {
+                jobs.entry(owner.uid.clone())
+                    .or_default()
+                    .push(Arc::clone(&job));
+            }
+        }
+        Self {
+            fetchers: by(world.fetchers.state(), label::MODEL_CACHE),
+            workers: by(world.pods.state(), label::MODEL_CACHE),
+            backends: by(world.pods.state(), label::BACKEND),
+            jobs,
+            polled: poll.told(),
+        }
     }
-    let message =
-        "every pod fetches the files into its own memory or disk and proves them before it serves";
-    (
-        vec![
-            Fact::yes(condition::READY, message),
-            Fact::yes(
-                condition::SOURCE_RESOLVED,
-                format!("{} sources, tried in order", cache.spec.sources.len()),
-            ),
-        ],
-        false,
-    )
+}
+
+/// What is to be done for a ModelCache that can be read.
+pub(crate) fn look(read: &Read, world: &World, around: &Around, now: Timestamp) -> Option<State> {
+    let Some(Object::ModelCache(cache)) = read.object() else {
+        return None;
+    };
+    let mut cache = (**cache).clone();
+    cache.metadata.namespace = Some(read.namespace());
+    cache.metadata.name = Some(read.name());
+    cache.metadata.uid = read.raw.metadata.uid.clone();
+    let status = read.raw.data.get("status").cloned().unwrap_or_default();
+    let id = (read.namespace(), name::label(&read.name()));
+    let none = Vec::new();
+    let claim = ObjectRef::new(&name::claim(&read.name())).within(&read.namespace());
+    let uid = cache.metadata.uid.clone().unwrap_or_default();
+    let jobs = around.jobs.get(&uid).into_iter().flatten();
+    let input = Input {
+        cache: &cache,
+        status: serde_json::from_value::<ModelCacheStatus>(status).unwrap_or_default(),
+        claim: world
+            .volumes
+            .get(&claim)
+            .filter(|claim| owned(&**claim, &cache) && claim.meta().deletion_timestamp.is_none()),
+        jobs: jobs
+            .filter(|job| job.meta().deletion_timestamp.is_none())
+            .cloned()
+            .collect(),
+        fetchers: around.fetchers.get(&id).unwrap_or(&none),
+        workers: around.workers.get(&id).unwrap_or(&none),
+        polled: &around.polled,
+        now,
+    };
+    Some(State::new(&input))
+}
+
+fn owned<K: Resource>(object: &K, cache: &ModelCache) -> bool {
+    let uid = cache.metadata.uid.as_deref().unwrap_or_default();
+    let owners = object.owner_references();
+    owners.iter().any(|owner| owner.uid == uid)
+}
+
+/// Writes what caches need.
+pub(crate) struct Caches<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) around: &'a Around,
+    pub(crate) writer: &'a Writer,
+    pub(crate) events: &'a Events,
+    pub(crate) images: &'a Images,
+    pub(crate) mesh_namespace: &'a str,
+}
+
+impl Caches<'_> {
+    /// Makes what is to be there, removes what is not, and says so.
+    pub(crate) async fn reconcile(
+        &self,
+        read: &Read,
+        state: Option<&State>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let Some(state) = state else {
+            let status = status::unreadable(read, now);
+            return self.writer.status(&read.raw, &status).await;
+        };
+        let written = if state.fault.is_some() {
+            Ok(())
+        } else {
+            self.write(state, now).await
+        };
+        let refused = written
+            .as_ref()
+            .err()
+            .map(|error| (error.reason().to_owned(), error.to_string()));
+        let status = status::status(read, state, refused.as_ref(), now);
+        self.writer.status(&read.raw, &status).await?;
+        for story in stories(read, state) {
+            self.events.tell(&read.raw, &story).await;
+        }
+        written
+    }
+
+    async fn write(&self, state: &State, now: Timestamp) -> Result<(), Error> {
+        let cache = &state.cache;
+        let builder = Builder {
+            cache,
+            images: self.images,
+            mesh_namespace: self.mesh_namespace,
+        };
+        self.storage(state, &builder).await?;
+        let again = state.again(now);
+        let uid = cache.metadata.uid.clone().unwrap_or_default();
+        for job in self.around.jobs.get(&uid).into_iter().flatten() {
+            let name = job.name_any();
+            let wanted = state.doings().any(|doing| doing.work.name == name);
+            let stale = state
+                .doings()
+                .any(|doing| doing.work.name == name && outdated(doing, job, &builder));
+            let drop = !wanted || stale || again.contains(&name.as_str());
+            if drop && job.meta().deletion_timestamp.is_none() {
+                self.writer.delete(&**job).await?;
+            }
+        }
+        self.networks(state, &builder).await?;
+        for doing in state.doings() {
+            let live = ObjectRef::new(&doing.work.name).within(namespace(cache));
+            if self.world.jobs.get(&live).is_none() {
+                let job = builder
+                    .job(&doing.work, &state.artifacts)
+                    .map_err(|source| unwritable(cache, source))?;
+                self.create(&job).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The claim, where one is wanted; it goes where none is.
+    async fn storage(&self, state: &State, builder: &Builder<'_>) -> Result<(), Error> {
+        let cache = &state.cache;
+        let name = name::claim(cache.metadata.name.as_deref().unwrap_or_default());
+        let live = ObjectRef::new(&name).within(namespace(cache));
+        let live = self
+            .world
+            .volumes
+            .get(&live)
+            .filter(|claim| owned(&**claim, cache));
+        let Keep::Claim(storage) = &state.keep else {
+            if let Some(claim) = live.filter(|claim| claim.meta().deletion_timestamp.is_none()) {
+                self.writer.delete(&*claim).await?;
+            }
+            return Ok(());
+        };
+        let wanted = builder
+            .claim(storage)
+            .map_err(|source| unwritable(cache, source))?;
+        self.writer.apply(wanted, &self.world.volumes).await
+    }
+
+    async fn networks(&self, state: &State, builder: &Builder<'_>) -> Result<(), Error> {
+        let cache = &state.cache;
+        let json = |source| unwritable(cache, source);
+        let closed = builder.closed().map_err(json)?;
+        let works = state.doings().next().is_some();
+        self.network(closed, works).await?;
+        let active = state
+            .doings()
+            .any(|doing| matches!(doing.outcome.phase, Phase::Absent | Phase::Running));
+        let fetches = outside(cache) && (active || !matches!(state.keep, Keep::Claim(_)));
+        self.network(builder.open().map_err(json)?, fetches).await
+    }
+
+    async fn network(
+        &self,
+        policy: k8s_openapi::api::networking::v1::NetworkPolicy,
+        wanted: bool,
+    ) -> Result<(), Error> {
+        if wanted {
+            return self.writer.apply(policy, &self.world.networks).await;
+        }
+        let id = (policy.namespace().unwrap_or_default(), policy.name_any());
+        self.writer.remove(&self.world.networks, &id).await
+    }
+
+    async fn create<K>(&self, object: &K) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        let space = object.namespace().unwrap_or_default();
+        let api: Api<K> = Api::namespaced(self.writer.client.clone(), &space);
+        let params = PostParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        self.writer.metrics.wrote(&K::kind(&()));
+        match api.create(&params, object).await {
+            Ok(_) => Ok(()),
+            // Made by a pass whose memory had not caught up: the names of Jobs are ours alone.
+            Err(kube::Error::Api(status)) if status.code == 409 && K::kind(&()) == "Job" => Ok(()),
+            Err(source) => Err(Error::Write {
+                what: format!("{} {space}/{}", K::kind(&()), object.name_any()),
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    /// Closes the way out of the pods of a backend once their files are there.
+    pub(crate) async fn gate(&self, id: &Id) -> Result<(), Error> {
+        let pods = self.around.backends.get(id).into_iter().flatten();
+        for pod in pods.filter(|pod| pods::done_fetching(pod)) {
+            self.close(pod).await?;
+        }
+        Ok(())
+    }
+
+    async fn close(&self, pod: &Pod) -> Result<(), Error> {
+        let api: Api<Pod> = Api::namespaced(
+            self.writer.client.clone(),
+            &pod.namespace().unwrap_or_default(),
+        );
+        // The uid, so that a pod of the same name that has just begun is left alone.
+        let patch = json!({"metadata": {"uid": pod.uid(), "labels": {FETCHING: null}}});
+        self.writer.metrics.wrote("Pod");
+        match api
+            .patch(
+                &pod.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(source) => Err(Error::Write {
+                what: format!("the label of Pod {}", pod.name_any()),
+                source: Box::new(source),
+            }),
+        }
+    }
+}
+
+fn namespace(cache: &ModelCache) -> &str {
+    cache.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+fn unwritable(cache: &ModelCache, source: serde_json::Error) -> Error {
+    Error::Json {
+        what: format!("the children of {}", cache.name_any()),
+        source,
+    }
+}
+
+/// A Job that has not come far, of an image that is no longer the one.
+fn outdated(doing: &Doing, job: &Job, builder: &Builder<'_>) -> bool {
+    let pod = job
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
+    let image = pod.and_then(|pod| pod.containers.first()?.image.as_deref());
+    doing.outcome.phase == Phase::Running && image != Some(builder.image(&doing.work.task))
+}
+
+/// What is new since the status was written last.
+fn stories(read: &Read, state: &State) -> Vec<Story> {
+    let old = read.raw.data.get("status").cloned().unwrap_or_default();
+    let said = |type_: &str| {
+        let all = old["conditions"].as_array().into_iter().flatten();
+        let mut found = all.filter(move |one| one["type"] == type_);
+        found
+            .next()
+            .and_then(|one| one["message"].as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let resolved = said(condition::SOURCE_RESOLVED);
+    let mut stories = Vec::new();
+    for failure in &state.failures {
+        let note = failure.to_string();
+        if !resolved.contains(&note) {
+            let reason = if failure.quarantined {
+                "Quarantined"
+            } else {
+                "SourceFailed"
+            };
+            stories.push(story(true, reason, "Fetch", note));
+        }
+    }
+    let has = |list: &str, key: &str, value: &Value| {
+        let all = old[list].as_array().into_iter().flatten();
+        all.clone().any(|one| one[key] == *value)
+    };
+    for artifact in &state.known {
+        let declared = state
+            .cache
+            .spec
+            .artifacts
+            .iter()
+            .find(|one| one.path == artifact.path);
+        let pinned = declared.is_some_and(|one| one.sha256.is_none());
+        if !has("artifacts", "path", &json!(artifact.path)) {
+            let reason = if pinned { "Pinned" } else { "Fetched" };
+            let note = format!(
+                "{} from {}: sha256 {}",
+                artifact.path, artifact.source, artifact.sha256.0
+            );
+            stories.push(story(false, reason, "Fetch", note));
+        }
+    }
+    for made in state.derived.iter().filter_map(|one| one.made.as_ref()) {
+        if !has("derived", "sha256", &json!(made.sha256)) {
+            let note = format!("{}: sha256 {}", format(made.quantization), made.sha256.0);
+            stories.push(story(false, "Quantized", "Quantize", note));
+        }
+    }
+    for doing in state
+        .doings()
+        .filter(|doing| doing.outcome.phase == Phase::Failed)
+    {
+        let (reason, message) = doing.outcome.obstacle().unwrap_or_default();
+        let action = if matches!(doing.work.task, Task::Quantize { .. }) {
+            "Quantize"
+        } else {
+            "Fetch"
+        };
+        let failed = if action == "Quantize" {
+            "QuantizeFailed"
+        } else {
+            "FetchFailed"
+        };
+        let note = format!("Job {}: {reason}: {message}", doing.work.name);
+        stories.push(story(true, failed, action, note));
+    }
+    stories
+}
+
+fn story(warning: bool, reason: &str, action: &'static str, note: String) -> Story {
+    Story {
+        warning,
+        reason: reason.to_owned(),
+        action,
+        note,
+    }
 }

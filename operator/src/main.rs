@@ -16,6 +16,7 @@ mod bootstrap;
 mod cache;
 mod client;
 mod confine;
+mod events;
 mod lease;
 mod metrics;
 mod pass;
@@ -36,7 +37,10 @@ use clap::Parser;
 use mesh_runtime::{Admin, Shutdown, listen, logs};
 use prometheus_client::registry::Registry;
 
+use crate::apply::Writer;
 use crate::args::{Args, Command, Run};
+use crate::cache::Poll;
+use crate::events::Events;
 use crate::lease::{Fence, Lease};
 use crate::metrics::Metrics;
 use crate::pass::Pass;
@@ -110,7 +114,11 @@ async fn run(
         return Ok(());
     };
     tracing::info!("leading");
-    let pass = Pass::new(client, options, world, metrics, bootstrap);
+    let poll = Poll::default();
+    let fetchers = world.fetchers.clone();
+    let events = Events::new(client.clone(), &options.identity);
+    let writer = Writer::new(client, metrics);
+    let pass = Pass::new(writer, options, world, bootstrap, events, poll.clone());
     // Apart from the passes, whose work must not keep it from being renewed.
     let (tell, lost) = tokio::sync::oneshot::channel();
     let (kept, stop) = (Arc::clone(&lease), shutdown.token.clone());
@@ -125,6 +133,7 @@ async fn run(
         () = shutdown.token.cancelled() => false,
         lost = lost => lost.is_ok(),
         () = pass.run() => false,
+        () = poll.run(&fetchers) => false,
     };
     if !lost {
         lease.release().await;

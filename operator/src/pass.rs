@@ -20,6 +20,8 @@ use tokio::time::Instant;
 use crate::apply::{Error, Writer};
 use crate::args::Run;
 use crate::backend::Images;
+use crate::cache::{Caches, Poll};
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::world::{Changes, Id, Read, World};
 use crate::{bootstrap, cache, confine, policy, status};
@@ -44,6 +46,8 @@ pub(crate) struct Pass {
     pub(crate) writer: Writer,
     metrics: Metrics,
     bootstrap: Vec<Value>,
+    events: Events,
+    pub(crate) poll: Poll,
     memory: Mutex<Memory>,
 }
 
@@ -64,20 +68,23 @@ pub(crate) type Class = (mesh_core::SovereigntyClass, Vec<String>);
 
 impl Pass {
     pub(crate) fn new(
-        client: Client,
+        writer: Writer,
         options: Run,
         world: World,
-        metrics: Metrics,
         bootstrap: Vec<Value>,
+        events: Events,
+        poll: Poll,
     ) -> Self {
         Self {
-            writer: Writer::new(client.clone(), metrics.clone()),
             images: Images::from(&options),
-            client,
+            client: writer.client.clone(),
+            metrics: writer.metrics.clone(),
+            writer,
             options,
             world,
-            metrics,
             bootstrap,
+            events,
+            poll,
             memory: Mutex::default(),
         }
     }
@@ -88,7 +95,7 @@ impl Pass {
 
     /// Until dropped.
     pub(crate) async fn run(&self) {
-        let mut changed = self.world.changed();
+        let (mut changed, mut told) = (self.world.changed(), self.poll.changed());
         let mut failures = 0;
         loop {
             changed.borrow_and_update();
@@ -100,7 +107,8 @@ impl Pass {
             tokio::time::sleep(DEBOUNCE).await;
             failures = if good { 0 } else { failures + 1 };
             let wait = if good { RESYNC } else { rest(failures) };
-            if let Ok(Err(_)) = tokio::time::timeout(wait, changed.changed()).await {
+            let news = cache::either(&mut changed, &mut told);
+            if let Ok(Err(_)) = tokio::time::timeout(wait, news).await {
                 return;
             }
         }
@@ -138,8 +146,8 @@ impl Pass {
         let mut good = true;
         for read in seen.caches.iter().filter(|read| !read.deleted()) {
             let begun = Instant::now();
-            let status = cache::status(read, seen.now);
-            let written = self.writer.status(&read.raw, &status).await;
+            let state = seen.models.get(&(read.namespace(), read.name()));
+            let written = self.caches(&seen).reconcile(read, state, seen.now).await;
             good &= self.told(read, begun, &written);
         }
         good &= self.backends(scope, &seen).await;
@@ -194,6 +202,17 @@ impl Pass {
         // What was not looked at did not fail the last time.
         self.memory().failed = failed;
         good
+    }
+
+    pub(crate) fn caches<'a>(&'a self, seen: &'a Seen) -> Caches<'a> {
+        Caches {
+            world: &self.world,
+            around: &seen.around,
+            writer: &self.writer,
+            events: &self.events,
+            images: &self.images,
+            mesh_namespace: &self.options.mesh_namespace,
+        }
     }
 
     fn told(&self, read: &Read, begun: Instant, outcome: &Result<(), Error>) -> bool {

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    Container, Namespace, Node, NodeSpec, NodeStatus, Pod, PodSpec, Service, ServiceAccount,
+    Container, Namespace, Node, NodeSpec, NodeStatus, PersistentVolumeClaim, Pod, PodSpec, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -50,6 +52,12 @@ pub(crate) struct World {
     /// Pods in their node's network, where no NetworkPolicy holds.
     pub(crate) host_pods: Store<Pod>,
     pub(crate) claims: Claims,
+    /// What fills volumes and finds out digests.
+    pub(crate) jobs: Store<Job>,
+    /// Volumes with models.
+    pub(crate) volumes: Store<PersistentVolumeClaim>,
+    /// Pods of the Jobs of caches.
+    pub(crate) fetchers: Store<Pod>,
     progress: Progress,
     collector: Collector,
     /// What the objects said when they were last read.
@@ -90,6 +98,12 @@ impl World {
             budgets: watches.labeled(&managed),
             networks: watches.labeled(""),
             host_pods: watches.fields("spec.hostNetwork=true", strip::pod),
+            jobs: watches.labeled(&managed),
+            volumes: watches.labeled(&managed),
+            fetchers: watches.trimmed(
+                &format!("{},!{}", label::MODEL_CACHE, label::BACKEND),
+                trim_pod,
+            ),
             progress: watches.progress(),
             collector,
             said: Arc::default(),

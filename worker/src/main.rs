@@ -6,6 +6,7 @@
 mod api;
 mod fetch;
 mod metrics;
+mod prove;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -40,6 +41,8 @@ enum Command {
     Serve(Serve),
     /// Fetch and prove the files of a model.
     Fetch(fetch::Fetch),
+    /// Prove the files of a model that are there already.
+    Prove(prove::Prove),
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,6 +97,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.command {
             Command::Serve(options) => run(options).await.map(|()| ExitCode::SUCCESS),
             Command::Fetch(options) => fetch::run(options).await,
+            Command::Prove(options) => prove::run(&options).map(|()| ExitCode::SUCCESS),
         }
     });
     runtime.shutdown_background();

@@ -1,6 +1,7 @@
 //! What the story tells, a file per part.
 
 pub(crate) mod ask;
+pub(crate) mod caches;
 pub(crate) mod floor;
 pub(crate) mod install;
 pub(crate) mod memory;

@@ -42,6 +42,10 @@ const CHAPTERS: &[Chapter] = &[
         chapter::memory::idle,
     ),
     (
+        "caches_with_bad_sources_and_volumes_are_accepted",
+        chapter::caches::prepare,
+    ),
+    (
         "an_application_pod_gets_the_models_answer_through_the_gateway",
         chapter::ask::answer,
     ),
@@ -65,6 +69,18 @@ const CHAPTERS: &[Chapter] = &[
     (
         "a_forged_endpoint_slice_is_not_believed",
         chapter::tenant::forged,
+    ),
+    (
+        "a_key_reaches_a_source_and_nobody_else",
+        chapter::caches::locked,
+    ),
+    (
+        "a_volume_is_filled_and_a_smaller_version_is_made_and_served",
+        chapter::caches::volume,
+    ),
+    (
+        "a_pod_may_go_out_until_its_files_are_there",
+        chapter::caches::confined,
     ),
     ("scaling_under_load_fails_no_request", chapter::serve::scale),
     (
@@ -94,6 +110,14 @@ const CHAPTERS: &[Chapter] = &[
     (
         "a_second_release_keeps_to_its_namespace_and_nothing_there_counts_as_owned",
         chapter::namespaced::beside,
+    ),
+    (
+        "a_bad_first_source_is_told_and_survived_in_four_ways",
+        chapter::caches::bad_sources,
+    ),
+    (
+        "what_belongs_to_a_cache_goes_with_it",
+        chapter::caches::gone,
     ),
     (
         "rights_granted_are_rights_used",

@@ -21,6 +21,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) python: Python,
     root: PathBuf,
+    scratch: tempfile::TempDir,
     loads: AtomicU64,
 }
 
@@ -64,8 +65,20 @@ impl World {
             cluster,
             python,
             root,
+            scratch: tempfile::tempdir()?,
             loads: AtomicU64::new(0),
         }))
+    }
+
+    /// A folder of this machine that the nodes see too and everybody may write; it goes with the world.
+    pub(crate) fn scratch(&self, name: &str) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = self.scratch.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for folder in [self.scratch.path(), &folder] {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        folder.display().to_string()
     }
 
     pub(crate) fn path(&self, path: &str) -> String {

@@ -11,6 +11,7 @@ use mesh_crds::label;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::cache::{FETCHING, label_value};
 use crate::quantity::canonical;
 use crate::world::MANAGED;
 
@@ -100,7 +101,7 @@ impl Frame<'_> {
             "app.kubernetes.io/part-of": "inference-mesh",
             MANAGED.0: MANAGED.1,
             label::BACKEND: self.plan.backend.metadata.name,
-            label::MODEL_CACHE: self.plan.spec.model_ref.name.0,
+            label::MODEL_CACHE: label_value(&self.plan.spec.model_ref.name.0),
         })
     }
 
@@ -139,17 +140,13 @@ impl Frame<'_> {
         })
     }
 
-    /// Prompts come from gateways only; nothing goes out but, where files come from outside, the fetch.
+    /// Prompts come from gateways only, and nothing goes out. Pods that fetch are let out by the policy of
+    /// their ModelCache, until their files are there.
     fn network(&self) -> Value {
         let gateway = json!({
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.plan.mesh_namespace}},
             "podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway", "app.kubernetes.io/part-of": "inference-mesh"}},
         });
-        let egress = if self.all_weights().any(|one| one.fetches) {
-            json!([{}])
-        } else {
-            json!([])
-        };
         json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": self.metadata(),
             "spec": {
@@ -159,7 +156,7 @@ impl Frame<'_> {
                     {"from": [gateway], "ports": [{"port": API, "protocol": "TCP"}]},
                     {"ports": [{"port": ADMIN, "protocol": "TCP"}]},
                 ],
-                "egress": egress,
+                "egress": [],
             },
         })
     }
@@ -175,7 +172,11 @@ impl Frame<'_> {
     }
 
     fn template(&self) -> Value {
-        json!({"metadata": {"labels": self.labels()}, "spec": self.pod()})
+        let mut labels = self.labels();
+        if self.all_weights().any(|one| one.fetches) {
+            labels[FETCHING] = json!("true");
+        }
+        json!({"metadata": {"labels": labels}, "spec": self.pod()})
     }
 
     fn deployment(&self) -> Value {

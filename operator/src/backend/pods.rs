@@ -34,6 +34,8 @@ pub(crate) struct PodView {
     pub(crate) trouble: Option<Trouble>,
     /// The files are not there yet, or could not be had.
     pub(crate) fetching: bool,
+    /// It may ask places outside of the cluster, until its files are there.
+    pub(crate) open: bool,
 }
 
 /// Looks at a pod.
@@ -52,6 +54,7 @@ pub(crate) fn view(pod: &Pod) -> PodView {
         ready,
         trouble,
         fetching: !fetched(pod, &status),
+        open: crate::cache::open(pod),
     }
 }
 

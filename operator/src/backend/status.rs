@@ -192,7 +192,19 @@ impl Observed {
         let mut parts = vec![self.weights(), self.engine()];
         parts.extend(self.bound());
         parts.extend(self.loaded());
+        parts.push(self.confined());
         parts
+    }
+
+    /// Whether pods may ask anybody. The network's own work is not proven here.
+    fn confined(&self) -> Fact {
+        let open = self.pods.iter().filter(|pod| pod.open).count();
+        if open == 0 {
+            let message = "by NetworkPolicy nothing leaves its pods; whether the network enforces that is not proven here";
+            return Fact::yes(condition::EGRESS_CONFINED, message);
+        }
+        let message = format!("{open} pods may ask outside until their files are there");
+        Fact::no(condition::EGRESS_CONFINED, "Fetching", message)
     }
 
     fn weights(&self) -> Fact {
@@ -263,6 +275,7 @@ fn blamed(reason: &str) -> Option<&'static str> {
         "DRANotServed" | "MemoryNotKnown" => Some(condition::ACCELERATORS_BOUND),
         "AdapterDoesNotFit" => Some(condition::ADAPTERS_LOADED),
         "FormatNotServed" => Some(condition::ENGINE_READY),
+        "ModelCacheNotReady" | "VolumeNotShared" => Some(condition::WEIGHTS_AVAILABLE),
         _ => None,
     }
 }

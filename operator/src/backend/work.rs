@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use kube::runtime::reflector::ObjectRef;
 use mesh_crds::in_cluster::InCluster;
-use mesh_crds::{InferenceBackend, ModelCache, Object, condition};
+use mesh_crds::{InferenceBackend, Object, condition};
 use mesh_routing::derive;
 
 use super::build::{Accelerator, Children, Input, Refusal, Workload, child_name, children, plan};
 use super::status::{Observed, Rollout, status};
 use super::{claims, plaintext};
 use crate::apply::Error;
+use crate::cache::State;
 use crate::pass::{Class, Pass, Seen};
 use crate::world::{Id, Read};
 
@@ -30,7 +31,9 @@ impl Pass {
             if let Some(spec) = &backend.spec.in_cluster {
                 observed.in_cluster = true;
                 observed.wanted = spec.replicas;
-                written = self.pods(read, backend, spec, seen, &mut observed).await;
+                let making = self.pods(read, backend, spec, seen, &mut observed);
+                written = Box::pin(making).await;
+                written = written.and(self.caches(seen).gate(&id).await);
             } else {
                 written = self.unmake(&id).await;
             }
@@ -226,27 +229,16 @@ fn owned(seen: &Seen, id: &Id) -> BTreeMap<String, String> {
 }
 
 /// A ModelCache that a backend names, or why it cannot be used.
-fn model<'s>(seen: &'s Seen, namespace: &str, name: &str) -> Result<&'s ModelCache, Refusal> {
-    let mut all = seen.caches.iter();
-    let found =
-        all.find(|read| read.namespace() == namespace && read.name() == name && !read.deleted());
-    let Some(read) = found else {
-        let message = format!("there is no ModelCache {name} in namespace {namespace}");
-        return Err(Refusal::new(condition::REASON_REFERENCE_NOT_FOUND, message));
-    };
-    match read.object() {
-        Some(Object::ModelCache(cache))
-            if cache
-                .spec
-                .artifacts
-                .iter()
-                .all(|artifact| artifact.sha256.is_some()) =>
-        {
-            Ok(cache)
-        }
-        _ => Err(Refusal::new(
-            "ModelCacheNotReady",
-            format!("ModelCache {name} cannot be used; its own status says why"),
-        )),
+fn model<'s>(seen: &'s Seen, namespace: &str, name: &str) -> Result<&'s State, Refusal> {
+    let id = (namespace.to_owned(), name.to_owned());
+    if let Some(state) = seen.models.get(&id) {
+        return Ok(state);
     }
+    let mut all = seen.caches.iter().filter(|read| !read.deleted());
+    if all.any(|read| (read.namespace(), read.name()) == id) {
+        let message = format!("ModelCache {name} cannot be used; its own status says why");
+        return Err(Refusal::new("ModelCacheNotReady", message));
+    }
+    let message = format!("there is no ModelCache {name} in namespace {namespace}");
+    Err(Refusal::new(condition::REASON_REFERENCE_NOT_FOUND, message))
 }

@@ -16,6 +16,7 @@ use mesh_watch::Scope;
 
 use super::Pass;
 use crate::backend::{Fleet, PodView, view};
+use crate::cache;
 use crate::world::{Id, Read};
 
 /// The address of a pod does not matter for its class.
@@ -27,6 +28,9 @@ pub(crate) struct Seen {
     pub(crate) backends: Vec<Read>,
     pub(crate) policies: Vec<Read>,
     pub(crate) pods: BTreeMap<(String, String), Vec<PodView>>,
+    /// What ModelCaches want and have.
+    pub(crate) models: BTreeMap<Id, cache::State>,
+    pub(crate) around: cache::Around,
     /// What the nodes have.
     pub(crate) fleet: Fleet,
     pub(crate) snapshot: Snapshot,
@@ -68,6 +72,13 @@ impl Pass {
         }
         let ready = self.ready(&pods);
         let now = Timestamp::now();
+        let around = cache::Around::new(&self.world, &self.poll);
+        let model = |read: &Read| {
+            let state = cache::look(read, &self.world, &around, now)?;
+            Some(((read.namespace(), read.name()), state))
+        };
+        let alive = caches.iter().filter(|read| !read.deleted());
+        let models = alive.filter_map(model).collect();
         let input = ConvertInput {
             mesh_namespace: &self.options.mesh_namespace,
             generation: 0,
@@ -101,6 +112,8 @@ impl Pass {
             backends,
             policies,
             pods,
+            models,
+            around,
             fleet: Fleet::new(&self.world.nodes.state()),
             ownership: join(&converted.snapshot, &everybody).ownership().clone(),
             snapshot: converted.snapshot,

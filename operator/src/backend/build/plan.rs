@@ -9,9 +9,10 @@ use mesh_crds::{InferenceBackend, ModelCache, condition};
 
 use super::accelerator::{Accelerator, accelerator};
 use super::engine::{self, Model};
-use super::weights::{Wanted, Weights, builtin, weights};
+use super::weights::{Wanted, Weights, weights};
 use crate::backend::Images;
 use crate::backend::fleet::Fleet;
+use crate::cache::{Obstacle, State, builtin};
 
 /// Where the files of the model are.
 const MODELS: &str = "/models";
@@ -42,13 +43,22 @@ impl Refusal {
     }
 }
 
+impl From<Obstacle> for Refusal {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Waiting(message) => Self::new(condition::REASON_PROGRESSING, message),
+            Obstacle::Fault(reason, message) => Self::new(reason, message),
+        }
+    }
+}
+
 /// What a plan is made from.
 pub(crate) struct Input<'a> {
     /// With namespace and uid.
     pub(crate) backend: &'a InferenceBackend,
     pub(crate) spec: &'a InCluster,
     /// Finds a ModelCache of the backend's namespace, or says why it cannot be used.
-    pub(crate) cache: &'a dyn Fn(&str) -> Result<&'a ModelCache, Refusal>,
+    pub(crate) cache: &'a dyn Fn(&str) -> Result<&'a State, Refusal>,
     pub(crate) images: &'a Images,
     pub(crate) fleet: &'a Fleet,
     pub(crate) mesh_namespace: &'a str,
@@ -83,7 +93,8 @@ pub(crate) struct Plan<'a> {
 pub(crate) fn plan<'a>(input: Input<'a>) -> Result<Plan<'a>, Refusal> {
     let (backend, spec) = (input.backend, input.spec);
     foreign(&input)?;
-    let base = (input.cache)(&spec.model_ref.name.0)?;
+    let model = (input.cache)(&spec.model_ref.name.0)?;
+    let base = &model.cache;
     if base.spec.type_ == ModelType::Adapter {
         let message = format!(
             "ModelCache {} is an adapter: name its base model in modelRef, and it in adapters",
@@ -106,17 +117,20 @@ pub(crate) fn plan<'a>(input: Input<'a>) -> Result<Plan<'a>, Refusal> {
         _ => input.images.ours(builtin(cache)).to_owned(),
     };
     let fetching = fetch(base);
+    model.serves(spec.model_ref.quantization, spec.replicas)?;
     let weights = weights(&Wanted {
-        cache: base,
+        model,
+        quantization: spec.model_ref.quantization,
         volume: "models",
         at: MODELS,
         image: &fetching,
         same_image: fetching == image,
         pull_policy: &input.images.pull_policy,
     });
+    let base_model = model;
     let model = engine::model(spec.engine, &weights.files, &spec.model_ref.name.0)?;
     engine::check(spec, accelerator.as_ref())?;
-    let adapters = adapters(&input, base, &fetch)?;
+    let adapters = adapters(&input, base_model, &fetch)?;
     Ok(Plan {
         backend,
         spec,
@@ -165,16 +179,19 @@ fn foreign(input: &Input<'_>) -> Result<(), Refusal> {
 
 fn adapters(
     input: &Input<'_>,
-    base: &ModelCache,
+    base: &State,
     fetch: &dyn Fn(&ModelCache) -> String,
 ) -> Result<Vec<Adapter>, Refusal> {
     let mut adapters = Vec::new();
     for (index, reference) in input.spec.adapters.iter().enumerate() {
         let name = &reference.name.0;
-        let cache = (input.cache)(name)?;
+        let model = (input.cache)(name)?;
+        let cache = &model.cache;
         fits(input, name, cache, base)?;
+        model.serves(None, input.spec.replicas)?;
         let weights = weights(&Wanted {
-            cache,
+            model,
+            quantization: None,
             volume: &format!("adapter-{index}"),
             at: &format!("{ADAPTERS}/{name}"),
             image: &fetch(cache),
@@ -191,12 +208,7 @@ fn adapters(
 }
 
 /// An adapter fits exactly the model that it was made for.
-fn fits(
-    input: &Input<'_>,
-    name: &str,
-    adapter: &ModelCache,
-    base: &ModelCache,
-) -> Result<(), Refusal> {
+fn fits(input: &Input<'_>, name: &str, adapter: &ModelCache, base: &State) -> Result<(), Refusal> {
     let wrong = |message: String| Err(Refusal::new("AdapterDoesNotFit", message));
     let model = &input.spec.model_ref.name.0;
     let Some(made_for) = adapter
@@ -213,16 +225,9 @@ fn fits(
             made_for.name.0
         ));
     }
-    let first = base.spec.artifacts.first();
-    let pinned = base.status.as_ref().and_then(|status| {
-        let path = &first?.path;
-        let found = status.artifacts.iter().find(|one| one.path == *path)?;
-        Some(&found.sha256)
-    });
-    match first
-        .and_then(|artifact| artifact.sha256.as_ref())
-        .or(pinned)
-    {
+    // With what was pinned, where nothing is declared.
+    let first = base.artifacts.first();
+    match first.and_then(|artifact| artifact.sha256.as_ref()) {
         Some(digest) if *digest == made_for.sha256 => Ok(()),
         Some(digest) => wrong(format!(
             "adapter {name} was made for a {model} with digest {}, and this one has {}",
