@@ -24,6 +24,9 @@ const MOST_REPLACED: usize = 8;
 /// The pods that are ready to serve, by namespace and name of their InferenceBackend.
 pub type PodMap = BTreeMap<(String, String), Vec<Arc<Pod>>>;
 
+/// Something else for a document, by what is wrong with it and how often it was asked before.
+pub type Replace<'a> = dyn Fn(&Document, &[Problem], usize) -> Option<Document> + 'a;
+
 /// What a translation needs to know besides the objects.
 #[derive(Clone, Copy)]
 pub struct ConvertInput<'a> {
@@ -95,7 +98,7 @@ pub fn to_snapshot(
 pub fn to_snapshot_lenient(
     mut documents: Vec<Document>,
     input: &ConvertInput<'_>,
-    replace: &dyn Fn(&Document, &[Problem], usize) -> Option<Document>,
+    replace: &Replace<'_>,
 ) -> (Converted, Vec<Problem>) {
     let mut asked: BTreeMap<String, usize> = BTreeMap::new();
     let mut told = Vec::new();

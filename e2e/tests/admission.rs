@@ -37,7 +37,14 @@ mod tests {
         /// The words of a refusal to take an object, in a dry run; `None` if it is taken.
         fn refusal(&self, object: &Value, user: &str) -> Option<String> {
             let file = self.0.file("object.json", &object.to_string()).unwrap();
-            let args = ["apply", "--dry-run=server", "--server-side", "-f", &file];
+            let args = [
+                "apply",
+                "--dry-run=server",
+                "--server-side",
+                "--force-conflicts",
+                "-f",
+                &file,
+            ];
             let said = self.0.run(&as_user(user, &args)).unwrap();
             (!said.good).then_some(said.err)
         }
@@ -71,7 +78,7 @@ mod tests {
         };
         let file = server.file("admission.yaml", &rendered).unwrap();
         server
-            .kubectl(&["apply", "--server-side", "-f", &file])
+            .kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &file])
             .unwrap();
         for name in [HOME, TEAM, "doomed"] {
             server.kubectl(&["create", "namespace", name]).unwrap();
