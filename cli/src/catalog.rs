@@ -1,13 +1,14 @@
 //! The declared models as what the model store understands.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use jiff::Timestamp;
-use mesh_crds::convert::{ModelSpec, SourceSpec as Declared};
+use mesh_crds::convert::{AccessSpec, CredentialsSpec, ModelSpec, SourceSpec as Declared};
 use mesh_dataplane::source::FileSource;
-use mesh_models::{Access, ArtifactSpec, CacheSpec, Resolver, Settings, SourceSpec, Store};
+use mesh_models::{
+    Access, ArtifactSpec, CacheSpec, Credentials, Resolver, Settings, SourceSpec, Store,
+};
 
 use crate::args::StoreDir;
 
@@ -31,29 +32,69 @@ pub(crate) fn cache(model: &ModelSpec) -> anyhow::Result<CacheSpec> {
     };
     let artifacts: anyhow::Result<Vec<ArtifactSpec>> =
         model.artifacts.iter().map(artifact).collect();
-    let sources = model.sources.iter().map(|declared| match declared {
+    Ok(CacheSpec {
+        name: name(model),
+        artifacts: artifacts.with_context(|| format!("ModelCache {}", model.name))?,
+        sources: model.sources.iter().map(source).collect(),
+    })
+}
+
+fn source(declared: &Declared) -> SourceSpec {
+    match declared {
         Declared::File { path } => SourceSpec::File { path: path.clone() },
-        Declared::Http { url } => SourceSpec::Http {
+        Declared::Http {
+            url,
+            access: declared,
+        } => SourceSpec::Http {
             url: url.clone(),
-            access: Access::default(),
+            access: access(declared),
         },
         Declared::HuggingFace {
             repo,
             revision,
             endpoint,
+            files,
+            access: declared,
         } => SourceSpec::HuggingFace {
             repo: repo.clone(),
             revision: revision.clone(),
             endpoint: endpoint.clone(),
-            files: BTreeMap::new(),
-            access: Access::default(),
+            files: files.clone(),
+            access: access(declared),
         },
+        Declared::S3 {
+            endpoint,
+            bucket,
+            prefix,
+            region,
+            access: declared,
+        } => SourceSpec::S3 {
+            endpoint: endpoint.clone(),
+            bucket: bucket.clone(),
+            prefix: prefix.clone(),
+            region: region.clone(),
+            access: access(declared),
+        },
+        Declared::Oci {
+            reference,
+            access: declared,
+        } => SourceSpec::Oci {
+            reference: reference.clone(),
+            access: access(declared),
+        },
+    }
+}
+
+fn access(declared: &AccessSpec) -> Access {
+    let credentials = declared.credentials.as_ref().map(|place| match place {
+        CredentialsSpec::Env(name) => Credentials::Env(name.clone()),
+        CredentialsSpec::File(path) => Credentials::File(path.clone()),
     });
-    Ok(CacheSpec {
-        name: name(model),
-        artifacts: artifacts.with_context(|| format!("ModelCache {}", model.name))?,
-        sources: sources.collect(),
-    })
+    Access {
+        credentials,
+        ca_file: None,
+        proxy: declared.proxy.clone(),
+    }
 }
 
 fn name(model: &ModelSpec) -> String {

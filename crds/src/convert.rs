@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use mesh_core::{ObjectId, Pod, Snapshot};
 
-pub use model::{ArtifactSpec, ModelSpec, SamplingSpec, SourceSpec};
+pub use model::{AccessSpec, ArtifactSpec, CredentialsSpec, ModelSpec, SamplingSpec, SourceSpec};
 
 use crate::kind::Kind;
 use crate::parse::{Document, Object};

@@ -154,6 +154,18 @@ pub struct Derivation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub enum Quantization {
+    /// 4-bit blocks with a scale.
+    #[serde(rename = "Q4_0")]
+    Q40,
+    /// 4-bit blocks with a scale and a minimum.
+    #[serde(rename = "Q4_1")]
+    Q41,
+    /// 5-bit blocks with a scale.
+    #[serde(rename = "Q5_0")]
+    Q50,
+    /// 5-bit blocks with a scale and a minimum.
+    #[serde(rename = "Q5_1")]
+    Q51,
     /// 4-bit k-quants, medium.
     #[serde(rename = "Q4_K_M")]
     Q4KM,

@@ -68,17 +68,23 @@ const KEYS: &str = "use env or file on one machine";
 const IMAGES: &str = "use builtin, huggingFace, http, s3, oci or pvc";
 const SECRET: &str = "a cluster has neither: use secretRef";
 const CONFINED: &str = "NetworkPolicies confine the pods of a cluster";
-const SOURCES: &str = "use file, http or huggingFace";
+const SOURCES: &str = "use file, http, huggingFace, s3 or oci";
+const TRUST: &str = "a Secret or ConfigMap is a cluster's; let the system trust the authority";
+const FORMATS: &[&str] = &["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"];
+const EXACT: &str = "use Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0";
+const DERIVED: &str = "make the file with `mesh-worker quantize` and declare it as an artifact";
 
 /// What comes later everywhere, by kind and place.
 const BOTH: &[Later] = &[
-    any(
-        CACHE,
-        "spec.sources[].huggingFace.files",
-        "name the artifacts as the repository does",
-    ),
+    but(CACHE, "spec.derive[].quantization", FORMATS, EXACT),
     any(CACHE, "spec.distribution", ""),
     any(BACKEND, "spec.peer", ""),
+    but(
+        BACKEND,
+        "spec.inCluster.modelRef.quantization",
+        FORMATS,
+        EXACT,
+    ),
     but(BACKEND, "spec.inCluster.stages", &["1"], ""),
     but(
         BACKEND,
@@ -161,26 +167,22 @@ const MACHINE: &[Later] = &[
         "spec.sources[].builtin",
         "builtin is for the cluster's images; use file",
     ),
-    any(CACHE, "spec.sources[].s3", SOURCES),
-    any(CACHE, "spec.sources[].oci", SOURCES),
     any(CACHE, "spec.sources[].pvc", "pvc is for clusters; use file"),
     presence(CACHE, "spec.sources[].peers", SOURCES),
     any(
         CACHE,
-        "spec.sources[].huggingFace.credentials",
-        "fetch the file yourself and use file",
+        "spec.sources[].huggingFace.credentials.secretRef",
+        KEYS,
     ),
-    any(
-        CACHE,
-        "spec.sources[].http.credentials",
-        "fetch the file yourself and use file",
-    ),
-    any(CACHE, "spec.sources[].huggingFace.tls", ""),
-    any(CACHE, "spec.sources[].huggingFace.proxy", ""),
-    any(CACHE, "spec.sources[].http.tls", ""),
-    any(CACHE, "spec.sources[].http.proxy", ""),
-    any(CACHE, "spec.derive", ""),
-    any(BACKEND, "spec.inCluster.modelRef.quantization", ""),
+    any(CACHE, "spec.sources[].http.credentials.secretRef", KEYS),
+    any(CACHE, "spec.sources[].s3.credentials.secretRef", KEYS),
+    any(CACHE, "spec.sources[].oci.credentials.secretRef", KEYS),
+    any(CACHE, "spec.sources[].huggingFace.tls", TRUST),
+    any(CACHE, "spec.sources[].http.tls", TRUST),
+    any(CACHE, "spec.sources[].s3.tls", TRUST),
+    any(CACHE, "spec.sources[].oci.tls", TRUST),
+    any(CACHE, "spec.derive", DERIVED),
+    any(BACKEND, "spec.inCluster.modelRef.quantization", DERIVED),
     any(
         CACHE,
         "spec.storage.persistentVolumeClaim",
@@ -245,12 +247,6 @@ const CLUSTER: &[Later] = &[
     any(CACHE, "spec.sources[].s3.credentials.file", SECRET),
     any(CACHE, "spec.sources[].oci.credentials.env", SECRET),
     any(CACHE, "spec.sources[].oci.credentials.file", SECRET),
-    but(
-        CACHE,
-        "spec.derive[].quantization",
-        &["Q8_0"],
-        "exact k-quant mixes come later: use Q8_0",
-    ),
     any(BACKEND, "spec.cloud.credentials.env", SECRET),
     any(BACKEND, "spec.cloud.credentials.file", SECRET),
     any(BACKEND, "spec.external.credentials.env", SECRET),

@@ -7,6 +7,7 @@ mod api;
 mod fetch;
 mod metrics;
 mod prove;
+mod quantize;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -43,6 +44,8 @@ enum Command {
     Fetch(fetch::Fetch),
     /// Prove the files of a model that are there already.
     Prove(prove::Prove),
+    /// Make a smaller model file of a model file.
+    Quantize(quantize::Quantize),
 }
 
 #[derive(Debug, clap::Args)]
@@ -98,6 +101,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Serve(options) => run(options).await.map(|()| ExitCode::SUCCESS),
             Command::Fetch(options) => fetch::run(options).await,
             Command::Prove(options) => prove::run(&options).map(|()| ExitCode::SUCCESS),
+            Command::Quantize(options) => quantize::run(options).await,
         }
     });
     runtime.shutdown_background();

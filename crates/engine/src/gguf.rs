@@ -62,11 +62,24 @@ impl Tensor {
     }
 }
 
+/// Where one metadata entry lies: key, type and value, as bytes of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// First byte.
+    pub start: u64,
+    /// First byte after it.
+    pub end: u64,
+}
+
 /// Everything a GGUF file says before its tensor data.
 #[derive(Debug, Clone)]
 pub struct Header {
     version: u32,
     metadata: HashMap<String, Value>,
+    entries: Vec<Entry>,
+    alignment: u64,
     tensors: Vec<Tensor>,
     index: HashMap<String, usize>,
     data_offset: u64,
@@ -87,7 +100,7 @@ impl Header {
         // A directory entry is at least name length, dimension count, one extent, type and offset.
         cursor.ensure(tensor_count, 32, "tensors")?;
         cursor.ensure(entry_count, 13, "metadata entries")?;
-        let metadata = metadata(&mut cursor, entry_count)?;
+        let (metadata, entries) = metadata(&mut cursor, entry_count)?;
         let alignment = alignment(&metadata)?;
         let mut tensors = Vec::new();
         for _ in 0..tensor_count {
@@ -98,6 +111,8 @@ impl Header {
         Ok(Self {
             version,
             metadata,
+            entries,
+            alignment,
             tensors,
             index,
             data_offset,
@@ -112,6 +127,16 @@ impl Header {
     /// First byte of tensor data.
     pub fn data_offset(&self) -> u64 {
         self.data_offset
+    }
+
+    /// Where the metadata entries lie, in file order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// What offsets of tensors are multiples of.
+    pub fn alignment(&self) -> u64 {
+        self.alignment
     }
 
     /// All tensors in file order.
@@ -258,19 +283,28 @@ fn preamble<R: Read>(cursor: &mut Cursor<R>) -> Result<u32, Error> {
     }
 }
 
-fn metadata<R: Read>(cursor: &mut Cursor<R>, count: u64) -> Result<HashMap<String, Value>, Error> {
+/// Values by key, and where their entries lie.
+type Metadata = (HashMap<String, Value>, Vec<Entry>);
+
+fn metadata<R: Read>(cursor: &mut Cursor<R>, count: u64) -> Result<Metadata, Error> {
     let mut budget = value::Budget::new();
-    let mut metadata = HashMap::new();
+    let (mut metadata, mut entries) = (HashMap::new(), Vec::new());
     for _ in 0..count {
+        let start = cursor.position();
         let key = cursor.string(MAX_NAME, "metadata key")?;
         let code = cursor.u32()?;
         let value = value::read(cursor, code, &key, &mut budget)?;
         if metadata.contains_key(&key) {
             return Err(Error::DuplicateKey { key });
         }
+        entries.push(Entry {
+            key: key.clone(),
+            start,
+            end: cursor.position(),
+        });
         metadata.insert(key, value);
     }
-    Ok(metadata)
+    Ok((metadata, entries))
 }
 
 fn alignment(metadata: &HashMap<String, Value>) -> Result<u64, Error> {

@@ -28,6 +28,7 @@ pub mod loader;
 pub mod openai;
 mod options;
 mod prompt;
+pub mod quantize;
 mod request;
 mod sample;
 mod scheduler;

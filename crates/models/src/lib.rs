@@ -6,24 +6,28 @@
 //!
 //! ```text
 //! CacheSpec -> Resolver -> file, mounted: used where it lies, remembered as verified
-//!                       -> http, huggingFace: partial/ -> digest -> sha256/<hex>
-//!                                                             \-> quarantine/<hex>
+//!                       -> http, huggingFace, s3, oci: partial/ -> digest -> sha256/<hex>
+//!                                                                      \-> quarantine/<hex>
 //! ```
 //!
-//! What it refuses: reading what a model contains (the engine's), sources other than the three,
-//! plaintext HTTP beyond loopback, redirects that leave https, files above a size limit.
+//! What it refuses: reading what a model contains (the engine's), plaintext HTTP beyond loopback, redirects that leave https, files above a size limit.
 
+mod access;
 mod copy;
 mod digest;
 mod error;
 mod fetch;
+mod http;
 mod obtain;
+mod oci;
 mod pin;
 mod place;
 mod progress;
 mod resolve;
+mod s3;
 mod spec;
 mod store;
+mod target;
 mod verify;
 
 pub use digest::{Digest, InvalidDigest};

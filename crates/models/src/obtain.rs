@@ -3,16 +3,18 @@
 
 use std::path::{Path, PathBuf};
 
-use url::Url;
-
+use crate::access::{bearer, pair};
 use crate::digest::Digest;
 use crate::error::{Error, NoSource, SourceError, SourceFailure, Stop};
 use crate::fetch::{Fetch, discard};
+use crate::http::Asker;
 use crate::place::{Place, place};
 use crate::progress::Phase;
 use crate::resolve::{Resolved, Resolver, Wanted, resolved};
-use crate::spec::SourceSpec;
+use crate::spec::{Access, SourceSpec};
 use crate::store::Stamp;
+use crate::target::Target;
+use crate::{oci, s3};
 
 /// A complete file in the folder of partial ones, flushed to the disk, not yet judged.
 pub(crate) struct Arrived<'a> {
@@ -69,9 +71,57 @@ impl Resolver {
                 self.try_copy(wanted, (&path, &root), &label, expected, key)
                     .await
             }
-            Place::Url(_) if !network => Err(SourceError::Offline.into()),
-            Place::Url(url) => self.try_url(wanted, url, &label, expected, key).await,
+            _ if !network => Err(SourceError::Offline.into()),
+            place => {
+                let (asker, target) = self.target(wanted, source, place, expected).await?;
+                // A registry names a digest itself.
+                let expected = expected.or_else(|| target.sha256());
+                let fetch = Fetch {
+                    asker,
+                    target,
+                    expected,
+                    partial: self.store.partial(key),
+                };
+                self.try_target(wanted, &fetch, &label).await
+            }
         }
+    }
+
+    /// What is to be fetched, with the keys that it needs.
+    async fn target<'a>(
+        &'a self,
+        wanted: &Wanted<'a>,
+        source: &SourceSpec,
+        place: Place,
+        expected: Option<Digest>,
+    ) -> Result<(Asker<'a>, Target), Stop> {
+        let (settings, cancel) = (&self.settings, wanted.cancel);
+        let standard = Access::default();
+        let access = source.access().unwrap_or(&standard);
+        let client = self.client(access)?;
+        let asker = Asker {
+            client,
+            settings,
+            cancel,
+        };
+        let target = match place {
+            Place::Path(_) | Place::Copy { .. } => return Err(SourceError::Offline.into()),
+            Place::Url(url) => Target::Plain {
+                url,
+                authorization: bearer(settings, access)?,
+            },
+            Place::Object(location) => {
+                let pair = pair(settings, access, s3::FORM)?;
+                Target::Object(s3::Object::new(location, pair)?)
+            }
+            Place::Registry(reference) => {
+                let login = oci::login(pair(settings, access, oci::FORM)?)?;
+                let artifact = &wanted.artifact.path;
+                let blob = oci::locate(&asker, &reference, login, artifact, expected).await?;
+                Target::Blob(blob)
+            }
+        };
+        Ok((asker, target))
     }
 
     async fn try_file(
@@ -101,33 +151,23 @@ impl Resolver {
         Ok(self.kept(wanted, path, (actual, stamp), label)?)
     }
 
-    async fn try_url(
+    async fn try_target(
         &self,
         wanted: &Wanted<'_>,
-        url: Url,
+        fetch: &Fetch<'_>,
         label: &str,
-        expected: Option<Digest>,
-        key: &str,
     ) -> Result<Resolved, Stop> {
-        let partial = self.store.partial(key);
-        let fetch = Fetch {
-            client: self.client()?,
-            settings: &self.settings,
-            cancel: wanted.cancel,
-            url,
-            expected,
-            partial,
-        };
         let mut meter = wanted.meter(label, Phase::Downloading);
         let mut fetched = fetch.run(&mut meter).await?;
-        if fetched.resumed && expected.is_some_and(|expected| expected != fetched.sha256) {
+        let other = |expected: Digest| expected != fetched.sha256;
+        if fetched.resumed && fetch.expected.is_some_and(other) {
             // The beginning may be another source's: judge this one by its own bytes alone.
             fetch.discard()?;
             fetched = fetch.run(&mut meter).await?;
         }
         let arrived = Arrived {
             partial: &fetch.partial,
-            expected,
+            expected: fetch.expected,
             sha256: fetched.sha256,
         };
         self.accept(wanted, &arrived, label)

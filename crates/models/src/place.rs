@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use url::{Host, Url};
 
 use crate::error::SourceError;
+use crate::oci::Reference;
+use crate::s3::Location;
 use crate::spec::{ArtifactPath, SourceSpec};
 
 /// The public hub, used when a source names no endpoint.
@@ -27,6 +29,10 @@ pub(crate) enum Place {
     },
     /// A URL that may be fetched.
     Url(Url),
+    /// An object of a bucket.
+    Object(Location),
+    /// An artifact in a registry.
+    Registry(Reference),
 }
 
 /// Finds the place. `base_dir` is where relative paths start; `home` stands for `~`.
@@ -59,16 +65,29 @@ pub(crate) fn place(
             let endpoint = endpoint.as_deref().unwrap_or(HUB);
             hub(repo, revision, endpoint, &there).map(Place::Url)
         }
-        SourceSpec::S3 { .. } => Err(refused("not supported yet: s3")),
-        SourceSpec::Oci { .. } => Err(refused("not supported yet: oci")),
+        SourceSpec::S3 {
+            endpoint,
+            bucket,
+            prefix,
+            region,
+            ..
+        } => {
+            let bucket = (bucket.as_str(), region.as_deref());
+            Location::new(endpoint, bucket, prefix.as_deref(), artifact).map(Place::Object)
+        }
+        SourceSpec::Oci { reference, .. } => Reference::new(reference).map(Place::Registry),
     }
 }
 
-fn refused(why: impl Into<String>) -> SourceError {
+pub(crate) fn refused(why: impl Into<String>) -> SourceError {
     SourceError::Refused { why: why.into() }
 }
 
-fn local(path: &Path, base_dir: &Path, home: Option<&Path>) -> Result<PathBuf, SourceError> {
+pub(crate) fn local(
+    path: &Path,
+    base_dir: &Path,
+    home: Option<&Path>,
+) -> Result<PathBuf, SourceError> {
     if path.as_os_str().is_empty() {
         return Err(refused("an empty path"));
     }
@@ -133,7 +152,10 @@ fn hub(
 }
 
 /// Appends segments, each escaped as one (a slash in a revision becomes `%2F`).
-fn append<'a>(url: &mut Url, segments: impl Iterator<Item = &'a str>) -> Result<(), SourceError> {
+pub(crate) fn append<'a>(
+    url: &mut Url,
+    segments: impl Iterator<Item = &'a str>,
+) -> Result<(), SourceError> {
     let Ok(mut path) = url.path_segments_mut() else {
         return Err(refused("the URL cannot be a folder"));
     };
@@ -141,7 +163,7 @@ fn append<'a>(url: &mut Url, segments: impl Iterator<Item = &'a str>) -> Result<
     Ok(())
 }
 
-fn checked(text: &str) -> Result<Url, SourceError> {
+pub(crate) fn checked(text: &str) -> Result<Url, SourceError> {
     let url = Url::parse(text).map_err(|error| refused(format!("not a URL: {error}")))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(refused("a URL must not carry a user name or password"));
@@ -164,7 +186,7 @@ fn secure(url: &Url) -> bool {
     }
 }
 
-fn loopback(url: &Url) -> bool {
+pub(crate) fn loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
@@ -228,7 +250,7 @@ mod tests {
     fn url(source: &SourceSpec, artifact: &str) -> Result<String, String> {
         match at(source, artifact)? {
             Place::Url(url) => Ok(url.into()),
-            Place::Path(path) | Place::Copy { path, .. } => Err(format!("path {}", path.display())),
+            other => Err(format!("{other:?}")),
         }
     }
 

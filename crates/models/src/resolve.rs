@@ -10,11 +10,12 @@ use reqwest::Client;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use crate::access::client;
 use crate::digest::{Digest, Stopped, hash_file};
 use crate::error::{Error, Failed, SourceError, Stop};
 use crate::pin::Pin;
 use crate::progress::{Listener, Meter, Phase, Progress};
-use crate::spec::{ArtifactSpec, CacheSpec, SourceSpec};
+use crate::spec::{Access, ArtifactSpec, CacheSpec, SourceSpec};
 use crate::store::{Known, Quarantined, Stamp, Store};
 
 /// Limits and habits of a [`Resolver`].
@@ -24,7 +25,7 @@ pub struct Settings {
     pub base_dir: PathBuf,
     /// What `~` stands for.
     pub home: Option<PathBuf>,
-    /// False: `http` and `huggingFace` sources are not tried.
+    /// False: only what is on this machine is tried.
     pub network: bool,
     /// Largest file that is downloaded, in bytes.
     pub max_bytes: u64,
@@ -379,20 +380,16 @@ impl Resolver {
     }
 
     /// The client, made on first need: a machine without CA certificates can still use local files.
-    pub(crate) fn client(&self) -> Result<&Client, Error> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
+    /// A source with trust or proxy of its own gets one of its own.
+    pub(crate) fn client(&self, access: &Access) -> Result<Client, Stop> {
+        if access.ca_file.is_some() || access.proxy.is_some() {
+            return client(&self.settings, access);
         }
-        let made = Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(self.settings.connect_timeout)
-            .user_agent(concat!("inference-mesh/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Error::Client {
-                problem: error.to_string(),
-            })?;
-        Ok(self.client.get_or_init(|| made))
+        if let Some(client) = self.client.get() {
+            return Ok(client.clone());
+        }
+        let made = client(&self.settings, access)?;
+        Ok(self.client.get_or_init(|| made).clone())
     }
 }
 

@@ -1,5 +1,6 @@
 //! ModelCache to plain data for whoever fetches files and runs engines.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use mesh_core::{Capabilities, License};
@@ -8,6 +9,7 @@ use super::{World, value};
 use crate::model_cache::ModelCache;
 use crate::parse::Document;
 use crate::problem::Problem;
+use crate::reference::{Credentials, Proxy};
 use crate::source::Source;
 
 /// A model: its files, where they may come from, how it is sampled, what it can do.
@@ -50,6 +52,8 @@ pub enum SourceSpec {
     Http {
         /// The address.
         url: String,
+        /// How it is reached.
+        access: AccessSpec,
     },
     /// A repository of Hugging Face or a mirror.
     HuggingFace {
@@ -59,7 +63,49 @@ pub enum SourceSpec {
         revision: String,
         /// A mirror; absent = the public hub.
         endpoint: Option<String>,
+        /// Artifact path to path in the repository, where they differ.
+        files: BTreeMap<String, String>,
+        /// How it is reached.
+        access: AccessSpec,
     },
+    /// A bucket of an S3-compatible store.
+    S3 {
+        /// Address of the store.
+        endpoint: String,
+        /// Name of the bucket.
+        bucket: String,
+        /// Put before the artifact's path.
+        prefix: Option<String>,
+        /// Region of the bucket.
+        region: Option<String>,
+        /// How it is reached.
+        access: AccessSpec,
+    },
+    /// An OCI artifact in a registry.
+    Oci {
+        /// Registry, repository, and tag or digest.
+        reference: String,
+        /// How it is reached.
+        access: AccessSpec,
+    },
+}
+
+/// How a source is reached: where its key is, never the key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AccessSpec {
+    /// Where the key is.
+    pub credentials: Option<CredentialsSpec>,
+    /// Address of a proxy.
+    pub proxy: Option<String>,
+}
+
+/// Where a key is on one machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialsSpec {
+    /// An environment variable of this process.
+    Env(String),
+    /// A file, as written: `~/` and relative paths are the caller's.
+    File(PathBuf),
 }
 
 /// Sampling where the caller says nothing.
@@ -136,6 +182,22 @@ fn source(source: &Source) -> Option<SourceSpec> {
     if let Some(http) = &source.http {
         return Some(SourceSpec::Http {
             url: http.url.0.clone(),
+            access: access(http.credentials.as_ref(), http.proxy.as_ref()),
+        });
+    }
+    if let Some(s3) = &source.s3 {
+        return Some(SourceSpec::S3 {
+            endpoint: s3.endpoint.0.clone(),
+            bucket: s3.bucket.clone(),
+            prefix: s3.prefix.clone(),
+            region: s3.region.clone(),
+            access: access(s3.credentials.as_ref(), s3.proxy.as_ref()),
+        });
+    }
+    if let Some(oci) = &source.oci {
+        return Some(SourceSpec::Oci {
+            reference: oci.reference.clone(),
+            access: access(oci.credentials.as_ref(), oci.proxy.as_ref()),
         });
     }
     source
@@ -145,5 +207,20 @@ fn source(source: &Source) -> Option<SourceSpec> {
             repo: hub.repo.clone(),
             revision: hub.revision.clone(),
             endpoint: hub.endpoint.as_ref().map(|url| url.0.clone()),
+            files: hub.files.clone(),
+            access: access(hub.credentials.as_ref(), hub.proxy.as_ref()),
         })
+}
+
+/// `secretRef` and `tls` are refused at the door of one machine.
+fn access(credentials: Option<&Credentials>, proxy: Option<&Proxy>) -> AccessSpec {
+    let place = |credentials: &Credentials| match (&credentials.env, &credentials.file) {
+        (Some(name), _) => Some(CredentialsSpec::Env(name.clone())),
+        (None, Some(path)) => Some(CredentialsSpec::File(PathBuf::from(path))),
+        (None, None) => None,
+    };
+    AccessSpec {
+        credentials: credentials.and_then(place),
+        proxy: proxy.map(|proxy| proxy.url.0.clone()),
+    }
 }

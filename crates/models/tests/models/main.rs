@@ -7,4 +7,8 @@ mod hostile;
 #[cfg(test)]
 mod local;
 #[cfg(test)]
+mod remote;
+#[cfg(test)]
+mod secure;
+#[cfg(test)]
 mod support;
