@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 
 use mesh_core::{Capabilities, Credential, Place};
+use mesh_crds::convert::{AccessSpec, CredentialsSpec, SourceSpec};
 use mesh_crds::{ConvertInput, Converted, Document, Problem, ProblemKind, parse, to_snapshot};
 
 use crate::document;
@@ -300,4 +301,53 @@ fn a_test_that_assumes_an_unknown_backend_is_down_is_a_warning() {
         converted.snapshot.policies[0].tests[0].unavailable,
         ["cloud"]
     );
+}
+
+#[test]
+fn sources_with_keys_of_this_machine_are_understood_and_a_clusters_are_refused() {
+    const SOURCES: &str = "artifacts: [{path: m.gguf}]\nsources:\n\
+        - s3: {endpoint: https://s3.example, bucket: models, region: eu-1, credentials: {env: KEY}}\n\
+        - oci: {reference: \"r.example/a:1\", credentials: {file: ~/key}, proxy: {url: http://proxy:3128}}\n\
+        - huggingFace: {repo: o/n, files: {m.gguf: x/y.gguf}, credentials: {file: key}}\n\
+        - http: {url: https://e.example/, credentials: {env: KEY}}";
+    let mut found = convert(&[("m.yaml", "ModelCache", SOURCES)])
+        .expect("understood")
+        .model_caches
+        .remove(0)
+        .sources;
+    let env = AccessSpec {
+        credentials: Some(CredentialsSpec::Env(String::from("KEY"))),
+        proxy: None,
+    };
+    let file = |path: &str, proxy: Option<&str>| AccessSpec {
+        credentials: Some(CredentialsSpec::File(path.into())),
+        proxy: proxy.map(str::to_owned),
+    };
+    assert!(
+        matches!(&found[0], SourceSpec::S3 { bucket, access, .. } if bucket == "models" && *access == env)
+    );
+    let oci = file("~/key", Some("http://proxy:3128"));
+    assert!(matches!(&found[1], SourceSpec::Oci { access, .. } if *access == oci));
+    assert!(
+        matches!(&found[2], SourceSpec::HuggingFace { files, access, .. } if files["m.gguf"] == "x/y.gguf" && *access == file("key", None))
+    );
+    assert!(matches!(found.remove(3), SourceSpec::Http { access, .. } if access == env));
+
+    for (from, to, part) in [
+        (
+            "{file: ~/key}",
+            "{secretRef: {name: s, key: k}}",
+            "spec.sources[1].oci.credentials.secretRef (use env or file",
+        ),
+        (
+            "region: eu-1",
+            "tls: {caRef: {configMap: {name: s, key: k}}}",
+            "spec.sources[0].s3.tls (a Secret or ConfigMap",
+        ),
+    ] {
+        let spec = SOURCES.replace(from, to);
+        let problems = parse("m.yaml", &document("ModelCache", &spec)).problems;
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert!(text.len() == 1 && text[0].contains(part), "{text:?}");
+    }
 }
