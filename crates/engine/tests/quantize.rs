@@ -57,8 +57,9 @@ fn a_trained_model_in_a_new_format_stays_close_to_its_parent() {
     let expected = logits(&path, &tokens);
     // The parent has Q4_1 blocks. Q8_0 holds any 16 levels nearly exactly; Q4_0 has no minimum, so its
     // levels lie elsewhere and every weight moves by up to half a step: what a file made straight of the
-    // original would show too, plus the parent's own rounding.
-    for (format, bound) in [(Format::Q8_0, 5e-3), (Format::Q4_0, 0.5)] {
+    // original would show too, plus the parent's own rounding. Measured: 1.9e-3 and 0.46. One tensor whose
+    // blocks are in a wrong order costs several nats.
+    for (format, bound) in [(Format::Q8_0, 5e-3), (Format::Q4_0, 0.6)] {
         let out = folder.path().join(format.name());
         let made = quantize(&path, format, &out, &AtomicBool::new(false), &mut |_, _| ()).unwrap();
         assert!(made.warning.is_some_and(|text| text.contains("Q4_1")));
