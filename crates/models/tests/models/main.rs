@@ -7,6 +7,8 @@ mod hostile;
 #[cfg(test)]
 mod local;
 #[cfg(test)]
+mod pieces;
+#[cfg(test)]
 mod remote;
 #[cfg(test)]
 mod secure;
