@@ -50,15 +50,8 @@ impl Maker {
             loop {
                 changed.borrow_and_update();
                 if self.cluster.missing().is_empty() {
-                    match self.make().await {
-                        Some(made) => {
-                            snapshots.replace(made);
-                        }
-                        None => {
-                            snapshots.reject();
-                            tracing::error!("a snapshot could not be made; the last one stays");
-                        }
-                    }
+                    let made = self.make().await;
+                    put(&snapshots, made);
                 }
                 tokio::time::sleep(DEBOUNCE).await;
                 let quiet = tokio::time::timeout(REFRESH, changed.changed()).await;
@@ -83,6 +76,16 @@ impl Maker {
             .ok()?;
         self.secrets.refresh(&made).await;
         Some(made)
+    }
+}
+
+/// One that could not be made changes nothing.
+fn put(snapshots: &SnapshotStore, made: Option<Snapshot>) {
+    if let Some(made) = made {
+        snapshots.replace(made);
+    } else {
+        snapshots.reject();
+        tracing::error!("a snapshot could not be made; the last one stays");
     }
 }
 
