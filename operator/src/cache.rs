@@ -345,74 +345,75 @@ fn outdated(doing: &Doing, job: &Job, builder: &Builder<'_>) -> bool {
 /// What is new since the status was written last.
 fn stories(read: &Read, state: &State) -> Vec<Story> {
     let old = read.raw.data.get("status").cloned().unwrap_or_default();
-    let said = |type_: &str| {
-        let all = old["conditions"].as_array().into_iter().flatten();
-        let mut found = all.filter(move |one| one["type"] == type_);
-        found
-            .next()
-            .and_then(|one| one["message"].as_str())
-            .unwrap_or_default()
-            .to_owned()
+    let mut stories = vain(&old, state);
+    stories.extend(found(&old, state));
+    stories.extend(failed(state));
+    stories
+}
+
+/// Sources that did not have what they should.
+fn vain(old: &Value, state: &State) -> Vec<Story> {
+    let all = old["conditions"].as_array().into_iter().flatten();
+    let mut resolved = all.filter(|one| one["type"] == condition::SOURCE_RESOLVED);
+    let said = resolved.next().and_then(|one| one["message"].as_str());
+    let said = said.unwrap_or_default();
+    let new = state
+        .failures
+        .iter()
+        .filter(|one| !said.contains(&one.to_string()));
+    let told = new.map(|failure| {
+        let reason = if failure.quarantined {
+            "Quarantined"
+        } else {
+            "SourceFailed"
+        };
+        story(true, reason, "Fetch", failure.to_string())
+    });
+    told.collect()
+}
+
+/// Files and smaller versions that were not known.
+fn found(old: &Value, state: &State) -> Vec<Story> {
+    let has = |list: &str, key: &str, value: &str| {
+        let mut all = old[list].as_array().into_iter().flatten();
+        all.any(|one| one[key] == *value)
     };
-    let resolved = said(condition::SOURCE_RESOLVED);
     let mut stories = Vec::new();
-    for failure in &state.failures {
-        let note = failure.to_string();
-        if !resolved.contains(&note) {
-            let reason = if failure.quarantined {
-                "Quarantined"
-            } else {
-                "SourceFailed"
-            };
-            stories.push(story(true, reason, "Fetch", note));
-        }
-    }
-    let has = |list: &str, key: &str, value: &Value| {
-        let all = old[list].as_array().into_iter().flatten();
-        all.clone().any(|one| one[key] == *value)
-    };
     for artifact in &state.known {
-        let declared = state
-            .cache
-            .spec
-            .artifacts
-            .iter()
-            .find(|one| one.path == artifact.path);
-        let pinned = declared.is_some_and(|one| one.sha256.is_none());
-        if !has("artifacts", "path", &json!(artifact.path)) {
-            let reason = if pinned { "Pinned" } else { "Fetched" };
-            let note = format!(
-                "{} from {}: sha256 {}",
-                artifact.path, artifact.source, artifact.sha256.0
-            );
-            stories.push(story(false, reason, "Fetch", note));
+        if has("artifacts", "path", &artifact.path) {
+            continue;
         }
+        let mut spec = state.cache.spec.artifacts.iter();
+        let declared = spec.any(|one| one.path == artifact.path && one.sha256.is_some());
+        let reason = if declared { "Fetched" } else { "Pinned" };
+        let (path, source, digest) = (&artifact.path, &artifact.source, &artifact.sha256.0);
+        let note = format!("{path} from {source}: sha256 {digest}");
+        stories.push(story(false, reason, "Fetch", note));
     }
     for made in state.derived.iter().filter_map(|one| one.made.as_ref()) {
-        if !has("derived", "sha256", &json!(made.sha256)) {
+        if !has("derived", "sha256", &made.sha256.0) {
             let note = format!("{}: sha256 {}", format(made.quantization), made.sha256.0);
             stories.push(story(false, "Quantized", "Quantize", note));
         }
     }
-    for doing in state
-        .doings()
-        .filter(|doing| doing.outcome.phase == Phase::Failed)
-    {
-        let (reason, message) = doing.outcome.obstacle().unwrap_or_default();
-        let action = if matches!(doing.work.task, Task::Quantize { .. }) {
-            "Quantize"
-        } else {
-            "Fetch"
-        };
-        let failed = if action == "Quantize" {
-            "QuantizeFailed"
-        } else {
-            "FetchFailed"
-        };
-        let note = format!("Job {}: {reason}: {message}", doing.work.name);
-        stories.push(story(true, failed, action, note));
-    }
     stories
+}
+
+/// Jobs that came to nothing.
+fn failed(state: &State) -> Vec<Story> {
+    let all = state.doings();
+    let failed = all.filter(|doing| doing.outcome.phase == Phase::Failed);
+    let told = failed.map(|doing| {
+        let (action, what) = if matches!(doing.work.task, Task::Quantize { .. }) {
+            ("Quantize", "QuantizeFailed")
+        } else {
+            ("Fetch", "FetchFailed")
+        };
+        let (reason, message) = doing.outcome.obstacle().unwrap_or_default();
+        let note = format!("Job {}: {reason}: {message}", doing.work.name);
+        story(true, what, action, note)
+    });
+    told.collect()
 }
 
 fn story(warning: bool, reason: &str, action: &'static str, note: String) -> Story {

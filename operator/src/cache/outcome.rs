@@ -107,12 +107,12 @@ impl Outcome {
         self.progress = told.and_then(|told| told.progress.clone());
         let seen = view(pod).trouble;
         let error = report.as_ref().and_then(|report| report.error.clone());
-        if self.phase != Phase::Succeeded {
+        if self.phase == Phase::Succeeded {
+            self.problem = None;
+        } else {
             let readable = seen.map(|one| (word(&one.reason, "PodProblem"), short(&one.message)));
             let told = error.map(|error| (String::from("FetchFailed"), short(&error)));
             self.problem = told.or(readable).or_else(|| self.problem.take());
-        } else {
-            self.problem = None;
         }
         if let Some(report) = report {
             merge(&mut self.failures, &report.failures);

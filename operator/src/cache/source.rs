@@ -94,15 +94,15 @@ pub(crate) fn fetching(cache: &ModelCache, artifacts: &[Artifact], prefix: &str)
         }
         sources.push(value);
     }
-    made.project(&format!("{prefix}-credentials"), CREDENTIALS, credentials);
-    made.project(&format!("{prefix}-trust"), TRUST, trust);
+    made.project(&format!("{prefix}-credentials"), CREDENTIALS, &credentials);
+    made.project(&format!("{prefix}-trust"), TRUST, &trust);
     made.order = json!({"artifacts": artifacts, "sources": sources}).to_string();
     made
 }
 
 impl Fetching {
     /// One folder with an entry per source.
-    fn project(&mut self, name: &str, folder: &str, entries: Vec<Value>) {
+    fn project(&mut self, name: &str, folder: &str, entries: &[Value]) {
         if entries.is_empty() {
             return;
         }

@@ -50,7 +50,7 @@ pub(super) fn fault(cache: &ModelCache, keep: &Keep) -> Option<(String, String)>
         .artifacts
         .first()
         .map_or("", |artifact| artifact.path.as_str());
-    if !cache.spec.derive.is_empty() && !first.ends_with(".gguf") {
+    if !cache.spec.derive.is_empty() && first.strip_suffix(".gguf").is_none() {
         return Some((
             condition::REASON_INVALID_SPEC.to_owned(),
             format!("spec.derive needs a GGUF file as the first artifact, and {first} is none"),
