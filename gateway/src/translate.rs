@@ -204,7 +204,7 @@ impl Seen {
         problems: &[Problem],
         attempt: usize,
     ) -> Value {
-        let groups = mend::faulty_groups(problems).filter(|_| attempt % 2 == 0);
+        let groups = mend::faulty_groups(problems).filter(|_| attempt.is_multiple_of(2));
         let home = policy.namespace().as_deref() == Some(self.mesh_namespace.as_str());
         mend::stricter(spec, groups.as_ref(), home)
     }
