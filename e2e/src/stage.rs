@@ -192,6 +192,17 @@ impl Stage {
         Ok(wrote.map(line).collect())
     }
 
+    /// What the API server refused it for lack of a right. One that has just started refuses what it has not
+    /// read yet, so this is for stories in which it is not restarted.
+    pub fn refused(&self) -> Result<Vec<String>> {
+        let decision = "authorization.k8s.io/decision";
+        let events = self.asked()?;
+        let refused = events
+            .iter()
+            .filter(|event| event["annotations"][decision] == "forbid");
+        Ok(refused.map(line).collect())
+    }
+
     /// Waits until an operator has nothing left to do: a pass began after this was asked, and nothing has
     /// been written since.
     pub fn settled(&self, operator: &Operator, limit: Duration) -> Result<()> {

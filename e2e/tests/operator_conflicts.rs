@@ -38,6 +38,9 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
         "what_a_backend_no_longer_is_goes_and_what_is_not_ours_stays",
         becomes_a_cloud,
     ),
+    ("no_right_was_missing_for_any_of_this", |stage| {
+        assert_eq!(stage.refused().unwrap(), Vec::<String>::new());
+    }),
 ];
 
 fn main() -> ExitCode {

@@ -45,6 +45,9 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
         "killed_between_two_versions_of_a_spec_only_the_newer_is_left",
         update,
     ),
+    ("no_right_was_missing_for_any_of_this", |stage| {
+        assert_eq!(stage.refused().unwrap(), Vec::<String>::new());
+    }),
 ];
 
 fn main() -> ExitCode {

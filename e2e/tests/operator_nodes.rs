@@ -37,6 +37,9 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
         scale,
     ),
     ("a_node_that_is_no_longer_owned_or_is_lost_is_told", node),
+    ("no_right_was_missing_for_any_of_this", |stage| {
+        assert_eq!(stage.refused().unwrap(), Vec::<String>::new());
+    }),
 ];
 
 fn main() -> ExitCode {
@@ -163,8 +166,20 @@ fn node(stage: &Stage) {
         .kubectl(&["label", "node", &node, "owned=yes"])
         .unwrap();
     class(stage, "OwnHardware");
-    // Nobody speaks for the nodes any more.
+    // Nobody speaks for the nodes any more; that one is not ready is what a node controller would find.
     stage.cluster.kill("kwok").unwrap();
+    let lost =
+        r#"{"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "Lost"}]}}"#;
+    let patch = [
+        "patch",
+        "node",
+        &node,
+        "--subresource=status",
+        "--type=strategic",
+        "-p",
+        lost,
+    ];
+    stage.kubectl(&patch).unwrap();
     let told = stage.condition(object, "Ready", "False", SOON).unwrap();
     println!("  a lost node: {}", told["message"]);
     assert!(
