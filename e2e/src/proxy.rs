@@ -238,71 +238,82 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
+/// What becomes of a request.
+enum Fate {
+    Pass,
+    Hold(Moment),
+    Answer(u16, String),
+}
+
+fn fate(shared: &Shared, request: &Request) -> Fate {
+    let mut state = shared.lock();
+    if state.closed {
+        return Fate::Hold(Moment::Before);
+    }
+    let found = state.rules.iter().position(|rule| matches(rule, request));
+    let Some(at) = found else {
+        return Fate::Pass;
+    };
+    match &mut state.rules[at] {
+        Rule::Hold(moment, _) => {
+            let moment = *moment;
+            state.rules.remove(at);
+            Fate::Hold(moment)
+        }
+        Rule::Answer(times, status, body, _) => {
+            *times -= 1;
+            Fate::Answer(*status, body.clone())
+        }
+    }
+}
+
 /// One connection of a client, to its end.
 fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
     client.set_nodelay(true)?;
-    let mut reader = BufReader::new(client.try_clone()?);
-    let mut client = client;
-    let mut upstream: Option<Upstream> = None;
-    let done = loop {
-        let Some(request) = receive(&mut reader)? else {
-            break Ok(());
-        };
-        let mut hold = None;
-        let mut answer = None;
-        {
-            let mut state = shared.lock();
-            if state.closed {
-                drop(state);
-                shared.hold(request);
-                break Ok(());
-            }
-            if let Some(at) = state.rules.iter().position(|rule| matches(rule, &request)) {
-                match &mut state.rules[at] {
-                    Rule::Hold(moment, _) => {
-                        hold = Some(*moment);
-                        state.rules.remove(at);
-                    }
-                    Rule::Answer(times, status, body, _) => {
-                        *times -= 1;
-                        answer = Some((*status, body.clone()));
-                    }
-                }
-            }
-        }
-        if hold == Some(Moment::Before) {
-            shared.hold(request);
-            break Ok(());
-        }
-        if let Some((status, body)) = answer {
-            write!(
-                client,
-                "HTTP/1.1 {status} Scripted\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            )?;
-            continue;
-        }
-        let server = match &mut upstream {
-            Some(server) => server,
-            None => upstream.insert(connect(shared)?),
-        };
-        server.get_mut().write_all(&request.bytes)?;
-        server.get_mut().flush()?;
-        if hold == Some(Moment::After) {
-            relay(server, &mut std::io::sink())?;
-            shared.hold(request);
-            break Ok(());
-        }
-        if let Err(error) = relay(server, &mut client) {
-            break Err(error);
-        }
-    };
+    let mut upstream = None;
+    let done = exchange(&client, &mut upstream, shared);
     // Both may have ended already.
     drop(client.shutdown(Shutdown::Both));
     if let Some(server) = upstream {
         drop(server.get_ref().sock.shutdown(Shutdown::Both));
     }
     done
+}
+
+fn exchange(client: &TcpStream, upstream: &mut Option<Upstream>, shared: &Shared) -> Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let mut client = client.try_clone()?;
+    while let Some(request) = receive(&mut reader)? {
+        let fate = fate(shared, &request);
+        match &fate {
+            Fate::Hold(Moment::Before) => {
+                shared.hold(request);
+                return Ok(());
+            }
+            Fate::Answer(status, body) => {
+                write!(
+                    client,
+                    "HTTP/1.1 {status} Scripted\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                )?;
+                continue;
+            }
+            Fate::Pass | Fate::Hold(Moment::After) => {}
+        }
+        let server = match upstream {
+            Some(server) => server,
+            None => upstream.insert(connect(shared)?),
+        };
+        server.get_mut().write_all(&request.bytes)?;
+        server.get_mut().flush()?;
+        if matches!(fate, Fate::Hold(_)) {
+            relay(server, &mut std::io::sink())?;
+            shared.hold(request);
+            return Ok(());
+        }
+        relay(server, &mut client)?;
+    }
+    Ok(())
 }
 
 fn matches(rule: &Rule, request: &Request) -> bool {

@@ -1,7 +1,7 @@
 //! The operator with a real controller-manager and scheduler, and nodes and pods that only seem to be: what
-//! is left behind, nodes that are lost, and how it does with a thousand backends.
+//! is left behind, nodes that change hands, and how it does with hundreds of backends.
 //!
-//! `MESH_SCALE` is the number of backends (1,000 without it); each has five pods.
+//! `MESH_SCALE` is the number of backends (200 without it); each has five pods.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -20,7 +20,7 @@ use serde_json::json;
 
 const SOON: Duration = Duration::from_mins(1);
 const LONG: Duration = Duration::from_mins(10);
-const BACKENDS: usize = 1000;
+const BACKENDS: usize = 200;
 const PODS: u32 = 5;
 const ROOMS: usize = 10;
 const READY: &str = "conditions{kind=\"InferenceBackend\",condition=\"Ready\",status=\"True\"}";
@@ -33,10 +33,10 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
     ),
     ("a_namespace_ends_with_the_operator_down", namespace_ends),
     (
-        "a_thousand_backends_cost_nothing_at_rest_and_little_for_a_change",
+        "hundreds_of_backends_cost_nothing_at_rest_and_little_for_a_change",
         scale,
     ),
-    ("a_node_that_is_no_longer_owned_or_is_lost_is_told", node),
+    ("a_node_that_is_no_longer_owned_is_told", node),
     ("no_right_was_missing_for_any_of_this", |stage| {
         assert_eq!(stage.refused().unwrap(), Vec::<String>::new());
     }),
@@ -166,37 +166,6 @@ fn node(stage: &Stage) {
         .kubectl(&["label", "node", &node, "owned=yes"])
         .unwrap();
     class(stage, "OwnHardware");
-    // Nobody speaks for the nodes any more; that one is not ready is what a node controller would find.
-    stage.cluster.kill("kwok").unwrap();
-    let lost =
-        r#"{"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "Lost"}]}}"#;
-    let patch = [
-        "patch",
-        "node",
-        &node,
-        "--subresource=status",
-        "--type=strategic",
-        "-p",
-        lost,
-    ];
-    stage.kubectl(&patch).unwrap();
-    let told = stage.condition(object, "Ready", "False", SOON).unwrap();
-    println!("  a lost node: {}", told["message"]);
-    assert!(
-        told["message"].as_str().unwrap().contains("0 of 1"),
-        "{told}"
-    );
-    stage.cluster.restart("kwok").unwrap();
-    let pods = [
-        "delete",
-        "-n",
-        HOME,
-        "pods",
-        "-l",
-        "inferencemesh.dev/backend=floor",
-    ];
-    stage.kubectl(&pods).unwrap();
-    stage.condition(object, "Ready", "True", SOON).unwrap();
     assert!(operator.terminate().unwrap().success());
 }
 

@@ -100,6 +100,49 @@ struct Settled {
     digest: String,
 }
 
+/// What an object shall be.
+struct Goal {
+    what: String,
+    key: Key,
+    meta: ObjectMeta,
+    value: Value,
+    digest: String,
+}
+
+impl Goal {
+    fn new<K>(wanted: &K) -> Result<Self, Error>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let (kind, namespace, name) = (
+            K::kind(&()).into_owned(),
+            wanted.namespace().unwrap_or_default(),
+            wanted.name_any(),
+        );
+        let what = format!("{kind} {namespace}/{name}");
+        let mut value = match serde_json::to_value(wanted) {
+            Ok(value) => value,
+            Err(source) => return Err(Error::Json { what, source }),
+        };
+        let digest = digest(&value);
+        value["metadata"]["annotations"][APPLIED] = json!(digest);
+        Ok(Self {
+            what,
+            key: (kind, namespace, name),
+            meta: wanted.meta().clone(),
+            value,
+            digest,
+        })
+    }
+
+    fn failed(&self, source: kube::Error) -> Error {
+        Error::Write {
+            what: self.what.clone(),
+            source: Box::new(source),
+        }
+    }
+}
+
 /// More than any mesh has children: after that many it is forgotten what agreed, and compared again.
 const REMEMBERED: usize = 100_000;
 
@@ -155,70 +198,62 @@ impl Writer {
             + Clone
             + Debug,
     {
-        let what = format!(
-            "{} {}/{}",
-            K::kind(&()),
-            wanted.namespace().unwrap_or_default(),
-            wanted.name_any()
-        );
-        let json = |source| Error::Json {
-            what: what.clone(),
-            source,
-        };
-        let mut value = serde_json::to_value(&wanted).map_err(json)?;
-        let digest = digest(&value);
-        value["metadata"]["annotations"][APPLIED] = json!(digest);
-        let namespace = wanted.namespace().unwrap_or_default();
-        let key = (
-            K::kind(&()).into_owned(),
-            namespace.clone(),
-            wanted.name_any(),
-        );
-        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
-        let failed = |source| Error::Write {
-            what: what.clone(),
-            source: Box::new(source),
-        };
+        let goal = Goal::new(&wanted)?;
         let there = store.get(&ObjectRef::from_obj(&wanted));
-        let version = there.as_ref().and_then(|there| there.resource_version());
-        if let Some(there) = &there {
-            if there.meta().deletion_timestamp.is_some() {
-                // It comes again once it is gone.
-                return Ok(());
-            }
-            if self.agrees(&key, version.as_deref(), &digest) {
-                return Ok(());
-            }
-            let live = serde_json::to_value(&**there).map_err(json)?;
-            if ours(there.meta(), wanted.meta()) && holds(&live, &value) {
-                self.settle(key, version, digest);
-                return Ok(());
-            }
+        if let Some(there) = &there
+            && self.stands(&**there, &goal)?
+        {
+            return Ok(());
         }
+        let api: Api<K> = Api::namespaced(self.client.clone(), &goal.key.1);
         let known = match &there {
             Some(there) => Some(there.meta().clone()),
-            None => self.found(&api, &wanted).await.map_err(failed)?,
+            None => self
+                .found(&api, &wanted)
+                .await
+                .map_err(|source| goal.failed(source))?,
         };
-        if known
-            .as_ref()
-            .is_some_and(|known| !ours(known, wanted.meta()))
-        {
-            return Err(Error::Taken { what });
+        if known.as_ref().is_some_and(|known| !ours(known, &goal.meta)) {
+            return Err(Error::Taken { what: goal.what });
         }
         // What is made anew meets nobody's fields, unless somebody is faster: then it is looked at again.
         let params = PatchParams {
             force: known.is_some(),
             ..PatchParams::apply(MANAGER)
         };
-        self.metrics.wrote(&K::kind(&()));
+        self.metrics.wrote(&goal.key.0);
         let done = api
-            .patch(&wanted.name_any(), &params, &Patch::Apply(&value))
+            .patch(&goal.key.2, &params, &Patch::Apply(&goal.value))
             .await
-            .map_err(failed)?;
+            .map_err(|source| goal.failed(source))?;
+        let version = there.and_then(|there| there.resource_version());
         if done.resource_version() == version {
-            self.settle(key, version, digest);
+            self.settle(goal.key, version, goal.digest);
         }
         Ok(())
+    }
+
+    /// True if what is there needs no write now.
+    fn stands<K>(&self, there: &K, goal: &Goal) -> Result<bool, Error>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let version = there.resource_version();
+        // What is being deleted comes again once it is gone.
+        if there.meta().deletion_timestamp.is_some()
+            || self.agrees(&goal.key, version.as_deref(), &goal.digest)
+        {
+            return Ok(true);
+        }
+        let live = serde_json::to_value(there).map_err(|source| Error::Json {
+            what: goal.what.clone(),
+            source,
+        })?;
+        let good = ours(there.meta(), &goal.meta) && holds(&live, &goal.value);
+        if good {
+            self.settle(goal.key.clone(), version, goal.digest.clone());
+        }
+        Ok(good)
     }
 
     /// Deletes an object that is no longer wanted.
