@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use mesh_engine::{Engine, EngineOptions};
+use mesh_engine::{Engine, EngineOptions, Place};
 use mesh_runtime::{Admin, Shutdown, listen, logs, serve};
 use prometheus_client::registry::Registry;
 
@@ -62,6 +62,9 @@ struct Serve {
     /// Address of metrics and health.
     #[arg(long, env = "MESH_ADMIN_LISTEN", default_value = "127.0.0.1:8001")]
     admin_listen: SocketAddr,
+    /// Where the model computes: `cpu`, or with an image made for it `cuda` or `cuda:NUMBER`.
+    #[arg(long, env = "MESH_DEVICE", default_value = "cpu")]
+    device: Place,
     /// Threads that compute; default: the CPU quota minus one, at least one.
     #[arg(long, env = "MESH_THREADS")]
     threads: Option<NonZeroUsize>,
@@ -160,6 +163,7 @@ async fn load(options: &Serve) -> anyhow::Result<Engine> {
     let path = options.model.clone();
     let engine_options = EngineOptions {
         threads: options.threads.map(NonZeroUsize::get),
+        place: options.device,
         kv_bytes: options.kv_mib.get().saturating_mul(1 << 20),
         ..EngineOptions::default()
     };

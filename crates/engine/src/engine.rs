@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::cache::Key;
-use crate::family::llama::Llama;
+use crate::family::Model;
 use crate::gguf::Header;
-use crate::kernel::{Device, Isa, Precision, TOKENS};
+use crate::kernel::TOKENS;
 use crate::loader::Source;
-use crate::options::{Compute, EngineOptions, Error, ModelInfo, Stats};
+use crate::options::{EngineOptions, Error, ModelInfo, Stats};
 use crate::prompt;
 use crate::request::{GenEvent, GenerateRequest, Generation, Overflow, Prompt, Refused};
 use crate::scheduler::queue::{Evaluation, Job, Rejected, Shared};
@@ -73,18 +73,13 @@ impl Engine {
         let tokenizer = Tokenizer::from_gguf(source.header())?;
         let template = ChatTemplate::from_gguf(source.header())?;
         let threads = options.threads.unwrap_or_else(default_threads).max(1);
-        let device =
-            Device::cpu(threads, Isa::detect()).map_err(|error| Error::Threads(Box::new(error)))?;
-        let precision = match options.compute {
-            Compute::Served => Precision::Coded,
-            Compute::F32 => Precision::Float,
-        };
-        let model = Llama::load(&mut source, device, precision)?;
+        let mut model = Model::load(&mut source, options.place, threads, options.compute)?;
         let (tokens, rows) = (tokenizer.vocab_len(), model.config().vocab);
         if tokens > rows {
             return Err(Error::Vocabulary { tokens, rows });
         }
         let blocks = blocks(&model, &options)?;
+        model.reserve(blocks as usize)?;
         let info = ModelInfo {
             name: name(source.header(), path.as_ref()),
             architecture: "llama".to_owned(),
@@ -97,8 +92,8 @@ impl Engine {
                 .map(|tensor| tensor.shape().iter().product::<u64>())
                 .sum(),
             fingerprint: source.fingerprint(options.compute)?,
-            threads: model.device().threads(),
-            instructions: model.device().name(),
+            threads: model.threads(),
+            instructions: model.name(),
         };
         let engine = Self::start(model, tokenizer, template, info, (blocks, &options))?;
         engine.prove()?;
@@ -118,7 +113,7 @@ impl Engine {
     }
 
     fn start(
-        model: Llama,
+        model: Model,
         tokenizer: Tokenizer,
         template: ChatTemplate,
         info: ModelInfo,
@@ -321,7 +316,7 @@ fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |all| all.get().saturating_sub(1).max(1))
 }
 
-fn blocks(model: &Llama, options: &EngineOptions) -> Result<u32, Error> {
+fn blocks(model: &Model, options: &EngineOptions) -> Result<u32, Error> {
     let block = model.block_bytes();
     let least = if options.protect { 2 } else { 1 };
     match u32::try_from(options.kv_bytes / block).unwrap_or(u32::MAX) {

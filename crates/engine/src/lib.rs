@@ -1,4 +1,5 @@
-//! Inference engine of the mesh: serves a GGUF file of the Llama architecture on the CPU.
+//! Inference engine of the mesh: serves a GGUF file of the Llama architecture on the CPU, or
+//! with feature `cuda` on a GPU of NVIDIA.
 //!
 //! ```text
 //! GenerateRequest -> prompt (template, tokenizer, trimming) -> queue -> scheduler (one thread)
@@ -10,7 +11,7 @@
 //! - `gguf`, `tokenizer`, `template`, `text` are the formats; `loader`, `kernel`, `family`, `cache`,
 //!   `scheduler`, `sample` are the engine.
 //!
-//! At temperature 0 a text is the same bits alone and in a batch, with any number of threads. What
+//! On the CPU, at temperature 0, a text is the same bits alone and in a batch, with any number of threads. What
 //! the engine cannot do right it refuses: other architectures, tensor types without a reader, rope
 //! scaling it does not know. Prompts and answers appear in no log, error or `Debug` output.
 
@@ -38,7 +39,7 @@ mod testing;
 pub use cache::Partition;
 pub use engine::Engine;
 pub use mesh_core::{LatencyClass, Sensitive};
-pub use options::{Compute, EngineOptions, Error, ModelInfo, Stats};
+pub use options::{Compute, EngineOptions, Error, ModelInfo, Place, Stats};
 pub use request::{
     Alternative, Failure, FinishReason, GenEvent, GenerateRequest, Generation, Overflow, Prompt,
     Refused, TokenLogprob,

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use candle_core::quantized::QTensor;
+use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use sha2::{Digest, Sha256};
 
 use crate::gguf::{self, Header, Tensor};
@@ -54,6 +56,14 @@ pub enum Error {
         /// What is wrong.
         source: kernel::Error,
     },
+    /// A device did not take something.
+    #[error("the device did not take {what}")]
+    Device {
+        /// A tensor's name, or a thing.
+        what: String,
+        /// What the device says.
+        source: Box<candle_core::Error>,
+    },
 }
 
 impl Error {
@@ -66,6 +76,7 @@ impl Error {
             Self::Bound { .. } => "ModelOutOfBounds",
             Self::Shape { .. } => "TensorShapeWrong",
             Self::Tensor { source, .. } => source.reason(),
+            Self::Device { .. } => "DeviceFailed",
         }
     }
 }
@@ -120,6 +131,21 @@ impl Source {
             self.append(&mut matrix, name, *rows, precision)?;
         }
         Ok(matrix)
+    }
+
+    /// A tensor as it is, on a device of candle.
+    pub fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        device: &candle_core::Device,
+    ) -> Result<QTensor, Error> {
+        let (kind, bytes) = self.bytes(name, shape)?;
+        let made = qtensor_from_ggml(kind.ggml(), &bytes, shape.to_vec(), device);
+        made.map_err(|source| Error::Device {
+            what: name.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     /// A vector as f32.

@@ -14,12 +14,57 @@ pub enum Compute {
     F32,
 }
 
+/// Where a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Place {
+    /// The processor, by the kernels of this crate.
+    #[default]
+    Cpu,
+    /// candle's tensors on the processor: slow; what accelerators compute, where there is none.
+    Tensors,
+    /// A GPU of NVIDIA, by its number.
+    Cuda(usize),
+}
+
+impl Place {
+    /// The device of candle's tensors; `None` for the kernels of this crate.
+    pub(crate) fn tensors(self) -> Result<Option<candle_core::Device>, Error> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Tensors => Ok(Some(candle_core::Device::Cpu)),
+            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(Error::NotBuilt("cuda")),
+            Self::Cuda(number) => candle_core::Device::new_cuda(number)
+                .map(Some)
+                .map_err(|error| Error::Accelerator(Box::new(error))),
+        }
+    }
+}
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || String::from("expected cpu, tensors, cuda or cuda:NUMBER");
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "tensors" => Ok(Self::Tensors),
+            "cuda" => Ok(Self::Cuda(0)),
+            other => {
+                let number = other.strip_prefix("cuda:").ok_or_else(wrong)?;
+                number.parse().map(Self::Cuda).map_err(|_| wrong())
+            }
+        }
+    }
+}
+
 /// How to run a model.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// Threads that compute; absent: what the process may use (CPU quota, affinity) minus one, at
     /// least one.
     pub threads: Option<usize>,
+    /// Where it computes.
+    pub place: Place,
     /// Memory for keys and values.
     pub kv_bytes: usize,
     /// How weights are kept.
@@ -42,6 +87,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             threads: None,
+            place: Place::Cpu,
             kv_bytes: 512 << 20,
             compute: Compute::Served,
             max_queue: 64,
@@ -88,6 +134,12 @@ pub enum Error {
     /// The system gave no threads.
     #[error("could not start the threads of the engine")]
     Threads(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The accelerator cannot be used.
+    #[error("the accelerator cannot be used")]
+    Accelerator(#[source] Box<candle_core::Error>),
+    /// This program was built without the code for a device.
+    #[error("not supported: this program was built without {0}")]
+    NotBuilt(&'static str),
     /// The engine has stopped, or has no room.
     #[error("the engine could not evaluate {0} tokens")]
     Evaluate(usize),
@@ -104,6 +156,8 @@ impl Error {
             Self::Damaged => "DamagedWeights",
             Self::Memory { .. } => "CacheTooSmall",
             Self::Threads(_) => "ThreadsUnavailable",
+            Self::Accelerator(_) => "AcceleratorUnavailable",
+            Self::NotBuilt(_) => "NotBuilt",
             Self::Evaluate(_) => "EvaluationFailed",
         }
     }
@@ -126,7 +180,7 @@ pub struct ModelInfo {
     pub fingerprint: String,
     /// Threads that compute.
     pub threads: usize,
-    /// Vector instructions in use.
+    /// Vector instructions or accelerator in use.
     pub instructions: &'static str,
 }
 

@@ -16,7 +16,7 @@ mod model;
 use std::fs;
 use std::path::Path;
 
-use mesh_engine::{Compute, Engine, EngineOptions};
+use mesh_engine::{Compute, Engine, EngineOptions, Place};
 
 /// Next-token distributions of the reference.
 struct Golden {
@@ -79,11 +79,12 @@ fn best(logits: &[f32]) -> usize {
 }
 
 /// Runs the golden text. Gives the mean divergence and the share of positions with the same best token.
-fn compare(name: &str, path: &Path, compute: Compute) -> (f64, f64) {
+fn compare(name: &str, path: &Path, compute: Compute, place: Place) -> (f64, f64) {
     let golden = golden();
     assert_eq!((golden.tokens.len(), golden.top.len()), (512, 512));
     let options = EngineOptions {
         compute,
+        place,
         threads: Some(2),
         ..EngineOptions::default()
     };
@@ -111,15 +112,37 @@ fn compare(name: &str, path: &Path, compute: Compute) -> (f64, f64) {
 #[test]
 fn in_f32_the_engine_computes_what_the_reference_computes() {
     let Some(path) = model::path() else { return };
-    let (mean, same) = compare("f32", &path, Compute::F32);
+    let (mean, same) = compare("f32", &path, Compute::F32, Place::Cpu);
     assert!((-1e-6..=1e-3).contains(&mean), "mean KL {mean}");
     assert!(same > 0.99, "{same}");
+}
+
+/// What a GPU computes, on candle's processor backend: the same code, another device.
+#[test]
+fn on_tensors_the_engine_computes_what_the_reference_computes() {
+    let Some(path) = model::path() else { return };
+    let (mean, same) = compare("tensors", &path, Compute::F32, Place::Tensors);
+    assert!((-1e-6..=1e-3).contains(&mean), "mean KL {mean}");
+    assert!(same > 0.99, "{same}");
+}
+
+/// Needs a GPU: run with `--features cuda`.
+#[cfg(feature = "cuda")]
+#[test]
+fn on_a_gpu_the_engine_stays_close_to_the_reference() {
+    let Some(path) = model::path() else { return };
+    let (mean, same) = compare("cuda f32", &path, Compute::F32, Place::Cuda(0));
+    assert!((-1e-6..=1e-3).contains(&mean), "mean KL {mean}");
+    assert!(same > 0.99, "{same}");
+    let (mean, same) = compare("cuda", &path, Compute::Served, Place::Cuda(0));
+    assert!((-1e-6..=2e-2).contains(&mean), "mean KL {mean}");
+    assert!(same > 0.9, "{same}");
 }
 
 #[test]
 fn as_served_the_engine_stays_close_to_the_reference() {
     let Some(path) = model::path() else { return };
-    let (mean, same) = compare("served", &path, Compute::Served);
+    let (mean, same) = compare("served", &path, Compute::Served, Place::Cpu);
     assert!((-1e-6..=5e-3).contains(&mean), "mean KL {mean}");
     assert!(same > 0.9, "{same}");
 }
@@ -139,7 +162,7 @@ fn a_wrong_rope_base_does_not_pass_for_agreement() {
     let folder = tempfile::tempdir().unwrap();
     let wrong = folder.path().join("wrong-rope.gguf");
     fs::write(&wrong, bytes).unwrap();
-    let (mean, same) = compare("rope base 50,000", &wrong, Compute::Served);
+    let (mean, same) = compare("rope base 50,000", &wrong, Compute::Served, Place::Cpu);
     assert!(mean > 1e-2, "mean KL {mean}");
     assert!(
         same > 0.85,

@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::*;
 use crate::testing::Tiny;
-use crate::{Failure, FinishReason, GenEvent, Partition, Sampling, TokenLogprob};
+use crate::{Compute, Failure, FinishReason, GenEvent, Partition, Place, Sampling, TokenLogprob};
+
+mod tensors;
 
 /// Blocks of 32 tokens that a cache of this many bytes has, for the tiny model in f16.
 fn cache(blocks: usize) -> usize {

@@ -433,7 +433,8 @@ impl Layer {
     }
 }
 
-fn frequencies(config: &Config, factors: Option<&[f32]>) -> Vec<f64> {
+/// Radians per position of each pair, after the file's factors.
+pub(super) fn frequencies(config: &Config, factors: Option<&[f32]>) -> Vec<f64> {
     let rotated = config.rotated as f64;
     (0..config.rotated / 2)
         .map(|i| {

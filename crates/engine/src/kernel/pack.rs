@@ -76,6 +76,11 @@ impl Type {
         }))
     }
 
+    /// The same in candle's words.
+    pub const fn ggml(self) -> GgmlDType {
+        self.0
+    }
+
     /// Whether all codes fit four bits.
     pub const fn nibbles(self) -> bool {
         matches!(self.0, GgmlDType::Q4_0 | GgmlDType::Q4_1 | GgmlDType::Q4K)

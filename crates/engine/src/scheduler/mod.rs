@@ -17,17 +17,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::cache::Cache;
-use crate::family::{Batch, llama::Llama};
-use crate::kernel::{KvStore, TOKENS};
+use crate::family::{Batch, Model};
+use crate::kernel::TOKENS;
 use crate::request::{Failure, FinishReason, GenEvent};
 use crate::tokenizer::Tokenizer;
 use queue::{Evaluation, Job, Load, Shared};
 use sequence::{End, Group, Sequence};
-
-/// Rows of prompts in a step while somebody waits for the next token.
-const SHARED_ROWS: usize = 64;
-/// Rows of prompts in a step while nobody does.
-const ALONE_ROWS: usize = 128;
 
 /// What the scheduler needs to know.
 pub(crate) struct Settings {
@@ -72,13 +67,17 @@ pub(crate) const fn shared_blocks(prompt: usize) -> usize {
 /// Serves until closed; whatever happens, everybody who waits is told.
 pub(crate) fn serve(
     shared: &Arc<Shared>,
-    model: Llama,
+    model: Model,
     tokenizer: Arc<Tokenizer>,
     settings: Settings,
 ) {
     let mut scheduler = Scheduler::new(Arc::clone(shared), model, tokenizer, settings);
-    if catch_unwind(AssertUnwindSafe(|| scheduler.run())).is_err() {
-        tracing::error!("engine thread failed; requests are refused until restart");
+    match catch_unwind(AssertUnwindSafe(|| scheduler.run())) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the device failed; requests are refused until restart");
+        }
+        Err(_) => tracing::error!("engine thread failed; requests are refused until restart"),
     }
     // First no new ones, then the streams of the running ones end with the scheduler.
     shared.die();
@@ -86,10 +85,9 @@ pub(crate) fn serve(
 
 struct Scheduler {
     shared: Arc<Shared>,
-    model: Llama,
+    model: Model,
     tokenizer: Arc<Tokenizer>,
     settings: Settings,
-    kv: KvStore,
     cache: Cache,
     running: Vec<Sequence>,
     /// Blocks of running requests that are not `sole`.
@@ -108,11 +106,10 @@ enum Wanted {
 impl Scheduler {
     fn new(
         shared: Arc<Shared>,
-        model: Llama,
+        model: Model,
         tokenizer: Arc<Tokenizer>,
         settings: Settings,
     ) -> Self {
-        let kv = model.cache(settings.blocks as usize);
         let cache = Cache::new(settings.blocks);
         let load = Load::UNKNOWN;
         Self {
@@ -120,7 +117,6 @@ impl Scheduler {
             model,
             tokenizer,
             settings,
-            kv,
             cache,
             running: Vec::new(),
             ordinary: 0,
@@ -129,21 +125,22 @@ impl Scheduler {
         }
     }
 
-    fn run(&mut self) {
+    fn run(&mut self) -> candle_core::Result<()> {
         loop {
             let orders = self.shared.orders(self.running.is_empty());
             for evaluation in orders.evaluations {
-                self.evaluate(&evaluation);
+                self.evaluate(&evaluation)?;
             }
             if let Some(deadline) = orders.closing
                 && (self.running.is_empty() || Instant::now() >= deadline)
             {
-                return self.stop();
+                self.stop();
+                return Ok(());
             }
             self.leave();
             self.admit();
             self.publish();
-            self.step();
+            self.step()?;
             self.publish();
         }
     }
@@ -219,33 +216,34 @@ impl Scheduler {
     }
 
     /// Plans, computes and finishes one step.
-    fn step(&mut self) {
+    fn step(&mut self) -> candle_core::Result<()> {
         let wanted = self.plan();
         if self.batch.tokens.is_empty() {
-            return;
+            return Ok(());
         }
         let began = Instant::now();
         let Self {
             model,
-            kv,
             batch,
             running,
             tokenizer,
             ..
         } = self;
         let tokenizer: &Tokenizer = tokenizer;
-        model.forward(batch, kv, &mut |i, logits| match wanted[i] {
+        model.forward(batch, &mut |i, logits| match wanted[i] {
             Wanted::Score { sequence, position } => {
                 running[sequence].score_prompt(position, logits, tokenizer);
             }
             Wanted::Next { sequence } => running[sequence].choose(logits, tokenizer),
-        });
+        })?;
         self.measure(began.elapsed());
         self.settle();
+        Ok(())
     }
 
     /// Fills the batch: first who generates, then prompts in order of admission.
     fn plan(&mut self) -> Vec<Wanted> {
+        let rows = self.model.step_rows();
         let Self {
             batch,
             running,
@@ -257,7 +255,7 @@ impl Scheduler {
         batch.sample.clear();
         let mut wanted = Vec::new();
         let busy = running.iter().any(Sequence::generating);
-        let mut budget = if busy { SHARED_ROWS } else { ALONE_ROWS };
+        let mut budget = if busy { rows.shared } else { rows.alone };
         for (index, sequence) in running.iter_mut().enumerate() {
             let generating = sequence.generating();
             let rows = if generating {
@@ -356,26 +354,28 @@ impl Scheduler {
     }
 
     /// All logits of a text, computed like any other prompt. Nothing where there is no room.
-    fn evaluate(&mut self, evaluation: &Evaluation) {
+    fn evaluate(&mut self, evaluation: &Evaluation) -> candle_core::Result<()> {
         let blocks = evaluation.tokens.len().div_ceil(TOKENS);
         if self.cache.admit(&[], blocks, 0).is_none() {
-            return;
+            return Ok(());
         }
+        let rows = self.model.step_rows().alone;
         let table: Vec<u32> = (0..blocks).map_while(|_| self.cache.take()).collect();
         let mut all = Vec::with_capacity(evaluation.tokens.len());
-        for (chunk, tokens) in evaluation.tokens.chunks(ALONE_ROWS).enumerate() {
+        for (chunk, tokens) in evaluation.tokens.chunks(rows).enumerate() {
             let mut batch = Batch::default();
-            batch.push(tokens, chunk * ALONE_ROWS, &table);
+            batch.push(tokens, chunk * rows, &table);
             batch.sample = (0..tokens.len()).collect();
-            self.model.forward(&batch, &mut self.kv, &mut |_, logits| {
+            self.model.forward(&batch, &mut |_, logits| {
                 all.push(logits.to_vec());
-            });
+            })?;
         }
         for block in table {
             self.cache.release(block);
         }
         // Whoever no longer listens needs no answer.
         let _gone = evaluation.reply.send(all);
+        Ok(())
     }
 }
 
