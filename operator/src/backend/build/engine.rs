@@ -189,6 +189,9 @@ impl Plan<'_> {
             format!("--listen=0.0.0.0:{API}"),
             format!("--admin-listen=0.0.0.0:{ADMIN}"),
         ];
+        if self.accelerator.is_some() {
+            args.push(String::from("--device=cuda"));
+        }
         if let Some(bytes) = self.kv_bytes() {
             args.push(format!("--kv-mib={}", (bytes >> 20).max(1)));
         }

@@ -23,6 +23,7 @@ struct Case {
     fleet: Fleet,
     owned: BTreeMap<String, String>,
     mesh_namespace: &'static str,
+    images: Images,
 }
 
 fn cache(name: &str, files: &[&str], more: &Value) -> ModelCache {
@@ -71,6 +72,7 @@ impl Case {
             fleet: Fleet::default(),
             owned: BTreeMap::new(),
             mesh_namespace: "team",
+            images: images(),
         }
     }
 
@@ -111,12 +113,11 @@ impl Case {
                 .find(|state| state.cache.metadata.name.as_deref() == Some(name));
             found.ok_or_else(|| Refusal::new("ReferenceNotFound", name))
         };
-        let images = images();
         let plan = plan(Input {
             backend: &backend,
             spec: &spec,
             cache: &find,
-            images: &images,
+            images: &self.images,
             fleet: &self.fleet,
             mesh_namespace: self.mesh_namespace,
             owned: self.owned.clone(),
@@ -194,6 +195,21 @@ fn files_from_outside_mark_the_pod_and_use_the_image_without_a_model() {
         Some("r/worker:1")
     );
     assert!(made.budget.is_some());
+}
+
+#[test]
+fn our_worker_computes_on_nvidia_where_the_platform_team_built_an_image() {
+    let mut case = Case::new(&json!({"accelerator": {"vendor": "Nvidia"}}));
+    case.images.worker_cuda = Some(String::from("r/worker-cuda:1"));
+    let engine = case.engine();
+    assert_eq!(engine.image.as_deref(), Some("r/worker-cuda:1"));
+    let args = engine.args.unwrap_or_default();
+    assert!(args.contains(&String::from("--device=cuda")), "{args:?}");
+    let args = Case::new(&json!({})).engine().args.unwrap_or_default();
+    assert!(
+        !args.iter().any(|arg| arg.starts_with("--device")),
+        "{args:?}"
+    );
 }
 
 #[test]
