@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use mesh_cluster::{Cluster, Options, Tier, Vendor};
 
@@ -96,18 +96,12 @@ pub(crate) fn run(task: Task) -> Result<bool> {
             Ok(true)
         }
         Task::Status => {
-            for name in Cluster::names()? {
-                let version = Cluster::kubectl_for(&name)?
-                    .args(["get", "nodes,pods", "-A"])
-                    .status()?;
-                println!(
-                    "{name}: {}",
-                    if version.success() {
-                        "answers"
-                    } else {
-                        "does not answer"
-                    }
-                );
+            let names = Cluster::names()?;
+            if names.is_empty() {
+                println!("there is none: start one with `cargo xtask cluster up`");
+            }
+            for name in names {
+                println!("{name}: {}", state(&name));
             }
             Ok(true)
         }
@@ -116,6 +110,36 @@ pub(crate) fn run(task: Task) -> Result<bool> {
         }
         Task::Sweep => mesh_cluster::sweep::abandoned().map(|()| true),
     }
+}
+
+/// What a cluster says of itself, or why it says nothing.
+fn state(name: &str) -> String {
+    let counted = || -> Result<String> {
+        let (nodes, ready) = count(name, &["nodes"], "Ready")?;
+        let (pods, running) = count(name, &["pods", "-A"], "Running")?;
+        Ok(format!(
+            "{ready} of {nodes} nodes ready, {running} of {pods} pods running"
+        ))
+    };
+    counted().unwrap_or_else(|error| format!("does not answer: {error:#}"))
+}
+
+/// How many there are, and how many in that state.
+fn count(name: &str, what: &[&str], state: &str) -> Result<(usize, usize)> {
+    let mut kubectl = Cluster::kubectl_for(name)?;
+    kubectl
+        .arg("get")
+        .args(what)
+        .args(["--no-headers", "--request-timeout=5s"]);
+    let said = kubectl.output()?;
+    ensure!(
+        said.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said.stderr).trim()
+    );
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let good = |line: &&str| line.split_whitespace().any(|word| word == state);
+    Ok((text.lines().count(), text.lines().filter(good).count()))
 }
 
 fn start(up: &Up) -> Result<()> {
