@@ -291,7 +291,7 @@ fn at_rest(stage: &Stage, operator: &Operator) {
         "  at rest for {:.0} s: no write, {} renewals of the lease, CPU {:.1} s; a pass over everything {:.0} ms",
         since.elapsed().as_secs_f32(),
         leases() - renewed,
-        (operator.cpu().unwrap() - cpu).as_secs_f32(),
+        operator.cpu().unwrap().saturating_sub(cpu).as_secs_f32(),
         1000.0 * (now.1 - passes.1) / (now.0 - passes.0)
     );
 }

@@ -275,6 +275,7 @@ impl Watches {
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Clone + Debug + Eq + Hash + Send + Sync,
     {
+        let Keep { trim, same } = keep;
         let mut writer = reflector::store::Writer::new(kind.clone());
         let store = writer.as_reader();
         let teller = Teller {
@@ -291,13 +292,13 @@ impl Watches {
             .modify(move |object| {
                 // Who changed which field when is most of an object, and nobody here asks.
                 object.managed_fields_mut().clear();
-                (keep.trim)(object);
+                trim(object);
             });
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             let follow = stream.for_each(|event| {
                 match event {
-                    Ok(event) if unchanged(&event, &known, &kind, keep.same) => {}
+                    Ok(event) if unchanged(&event, &known, &kind, same) => {}
                     Ok(event) => {
                         writer.apply_watcher_event(&event);
                         teller.event(&event);

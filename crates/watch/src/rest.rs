@@ -32,7 +32,7 @@ impl Iterator for Rest {
         self.taken = self.taken.saturating_add(1);
         // A hasher's keys are random; no more is needed of chance here.
         let chance = RandomState::new().hash_one(self.taken).to_le_bytes()[0];
-        Some(full - full.mul_f64(f64::from(chance) / 512.0))
+        Some(full.mul_f64(1.0 - f64::from(chance) / 512.0))
     }
 }
 
