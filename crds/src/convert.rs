@@ -98,7 +98,7 @@ pub fn to_snapshot(
 pub fn to_snapshot_lenient(
     mut documents: Vec<Document>,
     input: &ConvertInput<'_>,
-    replace: &dyn Fn(&Document, &[Problem], usize) -> Option<Document>,
+    replace: &Replace<'_>,
 ) -> (Converted, Vec<Problem>) {
     let mut asked: BTreeMap<String, usize> = BTreeMap::new();
     let mut told = Vec::new();

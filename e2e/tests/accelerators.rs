@@ -4,9 +4,11 @@
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::process::Command;
     use std::time::{Duration, Instant};
 
-    use mesh_cluster::{Cluster, Options, Tier};
+    use mesh_cluster::{Cluster, Options, Tier, tool};
     use mesh_e2e::operator::{self, HOME, Operator, Settings};
     use serde_json::{Value, json};
 
@@ -320,6 +322,59 @@ mod tests {
         assert_eq!(made.as_deref(), Ok(""), "no pods are made");
     }
 
+    /// The chart's admission policies, as Helm renders them.
+    fn admission(world: &World) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let done = Command::new(tool::obtain("helm").expect("Helm"))
+            .args(["template", "mesh", "-n", HOME, "--show-only"])
+            .arg("templates/admission.yaml")
+            .arg(root.join("charts/inference-mesh"))
+            .output()
+            .expect("Helm runs");
+        assert!(done.status.success(), "{done:?}");
+        let file = world.cluster.folder().join("admission.yaml");
+        std::fs::write(&file, &done.stdout).expect("a file");
+        let file = file.display().to_string();
+        world
+            .cluster
+            .kubectl(&["apply", "--server-side", "-f", &file])
+            .expect("the policies");
+    }
+
+    fn the_api_server_refuses_it_before_the_operator_does(world: &World) {
+        admission(world);
+        let own = |namespace: &str, name: &str, more: Value| {
+            let mut spec = json!({"modelRef": {"name": "file"}});
+            for (key, value) in more.as_object().expect("a mapping") {
+                spec[key] = value.clone();
+            }
+            let object = object("InferenceBackend", namespace, name, &served(&spec));
+            world.cluster.apply(&object, "e2e")
+        };
+        let image = || json!({"image": "elsewhere.example/program:1"});
+        let mut tries = 0;
+        wait("the policy to be in force", || {
+            tries += 1;
+            match own("team", &format!("with-image-{tries}"), image()) {
+                Err(said) if said.contains("only backends of namespace mesh-system") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        for more in [
+            json!({"args": ["--x"]}),
+            json!({"env": [{"name": "X", "value": "y"}]}),
+            json!({"runtimeClassName": "x"}),
+        ] {
+            let said = own("team", "refused", more.clone()).expect_err("it is refused");
+            assert!(
+                said.contains("only backends of namespace mesh-system"),
+                "{more}: {said}"
+            );
+        }
+        own("team", "plain", json!({})).expect("without them it is fine");
+        own(HOME, "with-image", image()).expect("in the mesh namespace it is fine");
+    }
+
     #[test]
     fn backends_get_the_nodes_that_have_what_they_ask_for() {
         let Some(world) = World::start("accelerators") else {
@@ -332,5 +387,6 @@ mod tests {
         nothing_is_written_twice(&world);
         devices_are_claimed_by_their_class(&world);
         a_tenants_own_program_gets_no_pod(&world);
+        the_api_server_refuses_it_before_the_operator_does(&world);
     }
 }

@@ -80,6 +80,10 @@ pub(crate) struct Run {
 /// Images of vLLM and llama.cpp by the maker of the accelerator. Where none is given, such a backend is
 /// refused unless it names one itself.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "each is the name of a flag, which says what it is"
+)]
 pub(crate) struct EngineImages {
     /// vLLM on NVIDIA's accelerators.
     #[arg(long, env = "MESH_VLLM_NVIDIA_IMAGE")]

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Error, Result, bail, ensure};
 
 pub use image::{Image, NOBODY, build_image};
 use serde_json::Value;
@@ -168,6 +168,12 @@ impl Cluster {
     /// If the machine has not what it takes, with what to do about it, or something does not start: then
     /// the last lines of its log are in the message.
     pub fn start_here(options: &Options) -> Result<Self> {
+        let standins =
+            options.network_policies || !options.gpus.is_empty() || !options.claims.is_empty();
+        ensure!(
+            options.tier == Tier::Nodes || !standins,
+            "a policy engine and GPUs are for real nodes: tier `nodes`"
+        );
         tool::needed(options.tier)?;
         sweep::abandoned()?;
         let state = State::create(options)?;

@@ -2,6 +2,7 @@
 //! of dynamic resource allocation. Refuses what no label and no device can tell.
 
 use mesh_crds::in_cluster::{InCluster, Vendor};
+use mesh_crds::value::Quantity;
 use serde_json::{Value, json};
 
 use super::Refusal;
@@ -41,11 +42,7 @@ pub(super) fn accelerator(spec: &InCluster, fleet: &Fleet) -> Result<Option<Acce
     let Some(resource) = fleet.resource(wanted.vendor) else {
         return Ok(None);
     };
-    let memory = wanted
-        .memory
-        .as_ref()
-        .map(|memory| memory.read())
-        .transpose();
+    let memory = wanted.memory.as_ref().map(Quantity::read).transpose();
     let memory = memory.map_err(|error| {
         Refusal::new(
             error.reason(),

@@ -90,7 +90,7 @@ pub(crate) struct Plan<'a> {
 }
 
 /// Finds everything, or says what cannot work.
-pub(crate) fn plan<'a>(input: Input<'a>) -> Result<Plan<'a>, Refusal> {
+pub(crate) fn plan(input: Input<'_>) -> Result<Plan<'_>, Refusal> {
     let (backend, spec) = (input.backend, input.spec);
     foreign(&input)?;
     let model = (input.cache)(&spec.model_ref.name.0)?;
