@@ -234,7 +234,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         state.streams.extend(stream.try_clone());
         let shared = Arc::clone(shared);
         // A connection that fails is the client's to notice.
-        std::thread::spawn(move || drop(serve(stream, &shared)));
+        std::thread::spawn(move || drop(serve(&stream, &shared)));
     }
 }
 
@@ -268,10 +268,10 @@ fn fate(shared: &Shared, request: &Request) -> Fate {
 }
 
 /// One connection of a client, to its end.
-fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
+fn serve(client: &TcpStream, shared: &Shared) -> Result<()> {
     client.set_nodelay(true)?;
     let mut upstream = None;
-    let done = exchange(&client, &mut upstream, shared);
+    let done = exchange(client, &mut upstream, shared);
     // Both may have ended already.
     drop(client.shutdown(Shutdown::Both));
     if let Some(server) = upstream {

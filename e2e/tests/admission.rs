@@ -358,6 +358,10 @@ mod tests {
             world.refusal(&network(name, "theirs", &open), "tenant")
         });
         assert!(refusal.unwrap().contains("egress.allow"));
+        kept_closed(world, name, &open, &ours);
+    }
+
+    fn kept_closed(world: &World, name: &str, open: &Value, ours: &Value) {
         let implied = json!({"podSelector": {}, "egress": [{}]});
         assert!(
             world
@@ -385,16 +389,16 @@ mod tests {
         }
         assert!(
             world
-                .refusal(&network(name, "mesh-confine", &open), "tenant")
+                .refusal(&network(name, "mesh-confine", open), "tenant")
                 .is_some()
         );
         assert_eq!(
-            world.refusal(&network(name, "mesh-confine", &ours), OPERATOR),
+            world.refusal(&network(name, "mesh-confine", ours), OPERATOR),
             None
         );
         // Others are as free as before.
         assert_eq!(
-            world.refusal(&network(TEAM, "theirs", &open), "tenant"),
+            world.refusal(&network(TEAM, "theirs", open), "tenant"),
             None
         );
         assert_eq!(world.refusal(&pod(TEAM, true), "tenant"), None);

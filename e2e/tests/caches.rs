@@ -250,7 +250,7 @@ mod tests {
     fn idle(operator: &Operator) {
         let writes = |kind: &str| {
             let name = format!("api_writes_total{{kind=\"{kind}\"}}");
-            operator.metric(&name).expect("a number")
+            operator.metric(&name).expect("a number").round()
         };
         let all = || {
             [
@@ -265,7 +265,8 @@ mod tests {
         drop(passes());
         let before = all();
         std::thread::sleep(Duration::from_secs(2));
-        assert_eq!(before, all(), "an idle operator writes");
+        let written = all().iter().sum::<f64>() - before.iter().sum::<f64>();
+        assert!(written.abs() < 0.5, "an idle operator writes");
     }
 
     #[test]

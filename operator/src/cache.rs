@@ -108,7 +108,7 @@ pub(crate) fn look(read: &Read, world: &World, around: &Around, now: Timestamp) 
     let mut cache = (**cache).clone();
     cache.metadata.namespace = Some(read.namespace());
     cache.metadata.name = Some(read.name());
-    cache.metadata.uid = read.raw.metadata.uid.clone();
+    cache.metadata.uid.clone_from(&read.raw.metadata.uid);
     let status = read.raw.data.get("status").cloned().unwrap_or_default();
     let id = (read.namespace(), name::label(&read.name()));
     let none = Vec::new();
@@ -192,10 +192,10 @@ impl Caches<'_> {
         for job in self.around.jobs.get(&uid).into_iter().flatten() {
             let name = job.name_any();
             let wanted = state.doings().any(|doing| doing.work.name == name);
-            let stale = state
+            let changed = state
                 .doings()
                 .any(|doing| doing.work.name == name && outdated(doing, job, &builder));
-            let drop = !wanted || stale || again.contains(&name.as_str());
+            let drop = !wanted || changed || again.contains(&name.as_str());
             if drop && job.meta().deletion_timestamp.is_none() {
                 self.writer.delete(&**job).await?;
             }

@@ -296,12 +296,12 @@ async fn write(writer: &Writer, world: &World, plan: &Plan) -> Result<(), Error>
 }
 
 /// Condition `Enforced` of a policy, by its namespace and name.
-pub(crate) fn enforced(plan: &Plan, world: &World, id: (String, String)) -> Fact {
+pub(crate) fn enforced(plan: &Plan, world: &World, id: &(String, String)) -> Fact {
     let observed = Observed {
         networks: &world.networks.state(),
         host_pods: &world.host_pods.state(),
     };
-    plan.enforced(&id, &observed)
+    plan.enforced(id, &observed)
 }
 
 /// What is there beside what shall be.

@@ -263,7 +263,7 @@ impl Pass {
             verdict: &verdict,
             kept: &kept,
             floor_ready: &ready,
-            enforced: confine::enforced(confined, &self.world, (namespace, name)),
+            enforced: confine::enforced(confined, &self.world, &(namespace, name)),
         };
         let status = policy::status(read, found, seen.now);
         self.writer.status(&read.raw, &status).await

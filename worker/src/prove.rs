@@ -90,6 +90,10 @@ mod tests {
 
     use super::{Prove, run};
 
+    #[expect(
+        clippy::unwrap_in_result,
+        reason = "a folder that cannot be made ends the test"
+    )]
     fn proved(path: &str, written: &str, wanted: &str) -> Result<(), String> {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir_all(folder.path().join("deep")).expect("made");

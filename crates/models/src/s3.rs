@@ -146,7 +146,7 @@ mod tests {
             )),
         };
         let date = "2013-05-24T00:00:00Z".parse().unwrap();
-        let url = object.sign(&date, Duration::from_secs(86_400));
+        let url = object.sign(&date, Duration::from_hours(24));
         let signature = url
             .query_pairs()
             .find(|(name, _)| name == "X-Amz-Signature")

@@ -188,7 +188,7 @@ impl Watches {
             Some(namespace) => Api::namespaced_with(client, namespace, &resource),
             None => Api::all_with(client, &resource),
         };
-        self.start(api, config(selector), resource, Keep::whole())
+        self.start(api, config(selector), resource, &Keep::whole())
     }
 
     /// Objects of kind `K` that have this label (a selector; empty = all).
@@ -197,7 +197,7 @@ impl Watches {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
         K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        self.start(self.api(), config(selector), (), Keep::whole())
+        self.start(self.api(), config(selector), (), &Keep::whole())
     }
 
     /// The same, but only what `trim` leaves of each object is kept. It need not leave the resource
@@ -207,7 +207,7 @@ impl Watches {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + PartialEq,
         K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        self.start(self.api(), config(selector), (), Keep::part(trim))
+        self.start(self.api(), config(selector), (), &Keep::part(trim))
     }
 
     /// Objects of kind `K` whose fields are so (a field selector), trimmed.
@@ -217,7 +217,7 @@ impl Watches {
         K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let config = watcher::Config::default().fields(selector);
-        self.start(self.api(), config, (), Keep::part(trim))
+        self.start(self.api(), config, (), &Keep::part(trim))
     }
 
     /// Objects of kind `K` in one namespace.
@@ -227,7 +227,7 @@ impl Watches {
         K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let api = Api::namespaced(self.client.clone(), namespace);
-        self.start(api, config(""), (), Keep::whole())
+        self.start(api, config(""), (), &Keep::whole())
     }
 
     /// Objects of a kind that lives in no namespace. An installation of one namespace has no right to
@@ -250,7 +250,7 @@ impl Watches {
             return reflector::store::Writer::new(()).as_reader();
         }
         let api = Api::all(self.client.clone());
-        self.start(api, config(selector), (), Keep::part(trim))
+        self.start(api, config(selector), (), &Keep::part(trim))
     }
 
     fn api<K>(&self) -> Api<K>
@@ -269,13 +269,13 @@ impl Watches {
         api: Api<K>,
         config: watcher::Config,
         kind: K::DynamicType,
-        keep: Keep<K>,
+        keep: &Keep<K>,
     ) -> Store<K>
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Clone + Debug + Eq + Hash + Send + Sync,
     {
-        let Keep { trim, same } = keep;
+        let &Keep { trim, same } = keep;
         let mut writer = reflector::store::Writer::new(kind.clone());
         let store = writer.as_reader();
         let teller = Teller {

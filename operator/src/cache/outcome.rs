@@ -78,8 +78,8 @@ pub(crate) fn outcome(job: Option<&Job>, pods: &[Arc<Pod>], polled: &Polled) -> 
     let (phase, problem, failed_at) = phase(job);
     let mut seen = Outcome {
         phase,
-        problem,
         failed_at,
+        problem,
         ..Outcome::default()
     };
     let mut own: Vec<&Arc<Pod>> = pods.iter().filter(|pod| belongs(pod, job)).collect();

@@ -233,20 +233,18 @@ mod tests {
         }
     }
 
-    fn http(status: &str, body: &str) -> Option<Vec<u8>> {
-        Some(
-            format!(
-                "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                body.len()
-            )
-            .into_bytes(),
+    fn http(status: &str, body: &str) -> Vec<u8> {
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
         )
+        .into_bytes()
     }
 
     #[tokio::test]
     async fn a_fetch_tells_how_far_it_is() {
         let body = r#"{"artifact": "m", "source": "s", "bytesDone": 3, "bytesTotal": 9, "bytesPerSecond": 1}"#;
-        serving(http("200 OK", body), async |address| {
+        serving(Some(http("200 OK", body)), async |address| {
             let told = told(address, Told::default()).await;
             assert_eq!(told.progress.and_then(|one| one.bytes_total), Some(9));
         })
@@ -255,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_nothing_to_tell_yet_keeps_what_was_known() {
-        serving(http("404 Not Found", ""), async |address| {
+        serving(Some(http("404 Not Found", "")), async |address| {
             assert!(ask(address, "/result").await.expect("an answer").is_none());
         })
         .await;
@@ -264,7 +262,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_without_end_is_cut() {
         let body = "x".repeat(LONGEST + 1);
-        serving(http("200 OK", &body), async |address| {
+        serving(Some(http("200 OK", &body)), async |address| {
             assert!(ask(address, "/progress").await.is_err());
         })
         .await;

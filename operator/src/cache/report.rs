@@ -48,7 +48,7 @@ pub(crate) struct Made {
 /// A place where bytes were put says the same as `true`.
 fn truth<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(value.as_bool().unwrap_or(!value.is_null()))
+    Ok(value.as_bool().unwrap_or_else(|| !value.is_null()))
 }
 
 impl Report {

@@ -364,7 +364,7 @@ impl State {
             let wanted = artifact
                 .sha256
                 .as_ref()
-                .or(old.as_ref().map(|old| &old.sha256));
+                .or_else(|| old.as_ref().map(|old| &old.sha256));
             match wanted {
                 Some(wanted) if *wanted != found.sha256 => {
                     let failure = Failure {
@@ -423,10 +423,10 @@ impl State {
                         to,
                     };
                     let doing = Self::doing(input, name::child(self.name(), &ending), task);
-                    if doing.outcome.phase == Phase::Succeeded {
-                        deriving.made =
-                            old.or_else(|| doing.outcome.made.clone().filter(fits).map(status));
-                    }
+                    let done = doing.outcome.phase == Phase::Succeeded;
+                    let made = doing.outcome.made.as_ref().filter(|_| done);
+                    let made = made.cloned().filter(fits).map(status);
+                    deriving.made = old.filter(|_| done).or(made);
                     deriving.doing = Some(doing);
                 }
             } else {

@@ -51,13 +51,13 @@ fn egress(plan: &Plan) -> Value {
     serde_json::to_value(&plan.wanted[0]).expect("JSON")["spec"]["egress"].take()
 }
 
-fn red(egress: Value) -> Value {
+fn red(egress: &Value) -> Value {
     json!({"selector": {"namespaceSelector": {"matchLabels": {"team": "red"}}}, "egress": egress})
 }
 
 #[test]
 fn a_labeled_namespace_that_a_policy_selects_reaches_the_mesh_and_dns_only() {
-    let plan = planned(&[accepted(MESH, "p", red(json!({"confine": true})))]);
+    let plan = planned(&[accepted(MESH, "p", red(&json!({"confine": true})))]);
     assert_eq!(confined(&plan), ["a"]);
     let policy = serde_json::to_value(&plan.wanted[0]).expect("JSON");
     assert_eq!(policy["metadata"]["name"], NAME);
@@ -99,7 +99,7 @@ fn what_policies_of_the_mesh_namespace_allow_is_open_and_an_unreadable_entry_is_
         accepted(
             MESH,
             "p",
-            red(json!({"confine": true, "dns": {"nodeLocal": true, "ports": [5353]}})),
+            red(&json!({"confine": true, "dns": {"nodeLocal": true, "ports": [5353]}})),
         ),
         accepted(
             MESH,
@@ -144,7 +144,7 @@ fn network(name: &str, spec: &Value) -> Arc<NetworkPolicy> {
 
 fn enforced(networks: &[Arc<NetworkPolicy>], host_pods: &[Arc<Pod>]) -> Fact {
     let open = json!({"confine": true, "allow": [{"cidr": "198.51.100.0/24", "ports": [443]}]});
-    let plan = planned(&[accepted(MESH, "p", red(open))]);
+    let plan = planned(&[accepted(MESH, "p", red(&open))]);
     let observed = Observed {
         networks,
         host_pods,
@@ -243,7 +243,7 @@ fn what_cannot_be_confined_is_said() {
 
 #[test]
 fn a_namespace_that_is_confined_no_longer_is_opened_and_others_are_left_alone() {
-    let plan = planned(&[accepted(MESH, "p", red(json!({"confine": true})))]);
+    let plan = planned(&[accepted(MESH, "p", red(&json!({"confine": true})))]);
     let ours = |namespace: &str, name: &str| {
         let network = json!({"metadata": {"namespace": namespace, "name": name, "labels": {"app.kubernetes.io/managed-by": "mesh-operator"}}});
         Arc::new(serde_json::from_value::<NetworkPolicy>(network).expect("a NetworkPolicy"))

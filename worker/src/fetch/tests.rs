@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Fetch, run, run_until};
 
-fn options(folder: &Path, sources: &Value, sha256: Option<String>) -> Fetch {
+fn options(folder: &Path, sources: &Value, sha256: Option<&str>) -> Fetch {
     let spec = json!({"artifacts": [{"path": "deep/m.bin", "sha256": sha256}], "sources": sources});
     Fetch {
         spec: spec.to_string(),
@@ -84,7 +84,7 @@ async fn a_builtin_file_appears_under_its_path_and_only_if_it_is_the_right_one()
     builtin(folder.path(), "weights");
     let right = Digest::of(b"weights").to_string();
     let wanted = json!([{"builtin": {}}]);
-    let code = run(options(folder.path(), &wanted, Some(right.clone()))).await;
+    let code = run(options(folder.path(), &wanted, Some(&right))).await;
     assert!(same(code.expect("used right"), ExitCode::SUCCESS));
     let link = folder.path().join("models/deep/m.bin");
     assert_eq!(fs::read(&link).expect("there"), b"weights");
@@ -105,7 +105,7 @@ async fn a_builtin_file_appears_under_its_path_and_only_if_it_is_the_right_one()
 
     let other = tempfile::tempdir().expect("a folder");
     builtin(other.path(), "weights!");
-    let code = run(options(other.path(), &wanted, Some(right))).await;
+    let code = run(options(other.path(), &wanted, Some(&right))).await;
     assert!(same(code.expect("used right"), ExitCode::FAILURE));
     let told = result(other.path());
     assert_eq!(told["failures"][0]["reason"], "DigestMismatch");
@@ -152,7 +152,7 @@ async fn every_source_that_failed_is_told_with_its_reason_although_a_later_one_s
     sources.push(json!({"pvc": {"folder": folder.path().join("volume")}}));
     sources.push(json!({"http": {"url": format!("http://{good}/")}}));
     let digest = Digest::of(b"weights").to_string();
-    let code = run(options(folder.path(), &json!(sources), Some(digest))).await;
+    let code = run(options(folder.path(), &json!(sources), Some(&digest))).await;
     assert!(same(code.expect("used right"), ExitCode::SUCCESS));
     let told = result(folder.path());
     let reasons: Vec<&str> = told["failures"]
@@ -188,13 +188,7 @@ async fn a_damaged_file_is_set_aside_and_fetched_anew_when_everything_is_proven_
     let folder = tempfile::tempdir().expect("a folder");
     builtin(folder.path(), "weights");
     let digest = Digest::of(b"weights").to_string();
-    let options = || {
-        options(
-            folder.path(),
-            &json!([{"builtin": {}}]),
-            Some(digest.clone()),
-        )
-    };
+    let options = || options(folder.path(), &json!([{"builtin": {}}]), Some(&digest));
     run(options()).await.expect("used right");
     let stored = folder.path().join("models/.store/sha256").join(&digest);
     fs::remove_file(&stored).expect("gone");
@@ -228,7 +222,7 @@ async fn a_full_disk_is_the_reason_and_the_artifact_does_not_appear() {
     let code = run(options(
         folder.path(),
         &json!([{"builtin": {}}]),
-        Some(digest),
+        Some(&digest),
     ))
     .await;
     assert!(same(code.expect("used right"), ExitCode::FAILURE));

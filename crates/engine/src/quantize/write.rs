@@ -181,8 +181,9 @@ fn head(parent: &mut Parent, header: &Header, plan: &Plan) -> Result<Vec<u8>, Er
         text(&mut head, &step.tensor.name);
         let dims = &step.tensor.dims;
         head.extend(u32::try_from(dims.len()).unwrap_or_default().to_le_bytes());
-        dims.iter()
-            .for_each(|extent| head.extend(extent.to_le_bytes()));
+        for extent in dims {
+            head.extend(extent.to_le_bytes());
+        }
         head.extend(step.to.code().to_le_bytes());
         head.extend(offset.to_le_bytes());
         offset += step.length().next_multiple_of(header.alignment());
@@ -274,8 +275,8 @@ fn encode(step: &Step, values: &[f32], columns: usize) -> Result<Vec<Vec<u8>>, E
     values
         .par_chunks(share)
         .map(|values| {
-            let shape = (values.len() / columns, columns);
-            Tensor::from_slice(values, shape, &Device::Cpu)
+            let rows = values.len() / columns;
+            Tensor::from_slice(values, (rows, columns), &Device::Cpu)
                 .and_then(|tensor| QTensor::quantize(&tensor, kind))
                 .and_then(|tensor| tensor.data().map(std::borrow::Cow::into_owned))
                 .map_err(|source| Error::Quantize {

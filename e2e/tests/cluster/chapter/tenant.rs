@@ -30,12 +30,13 @@ fn server(world: &World, name: &str) -> (u64, String) {
     (said.status(), said.header("mesh-backend").to_owned())
 }
 
-pub(crate) fn addresses(world: &World) {
+/// Names of backends of the tenant, and where they point.
+fn places(world: &World) -> Vec<(&'static str, String)> {
     let service = world.get(&["service", "-n", HOME, "mesh-gateway"]);
     let api_server = world.get(&["service", "-n", "default", "kubernetes"]);
     // The tenant's own name for a worker of the mesh.
     world.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": TEAM, "name": "rebound"}, "spec": {"type": "ExternalName", "externalName": "floor-worker.mesh-system.svc.cluster.local"}}));
-    let places = [
+    vec![
         (
             "to-worker",
             format!("http://{}:8000/v1", pod_ip(world, "worker")),
@@ -64,7 +65,11 @@ pub(crate) fn addresses(world: &World) {
             "to-rebound",
             String::from("http://rebound.team.svc:8000/v1"),
         ),
-    ];
+    ]
+}
+
+pub(crate) fn addresses(world: &World) {
+    let places = places(world);
     world.apply(&external("to-cloud", "http://cloud.clouds.svc:8000/v1"));
     for (name, url) in &places {
         world.apply(&external(name, url));
