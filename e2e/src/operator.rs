@@ -99,7 +99,7 @@ impl Settings {
     /// An operator of this name with the rights of the chart.
     pub fn new(cluster: &Cluster, identity: &str) -> Result<Self> {
         Ok(Self {
-            kubeconfig: cluster.user_kubeconfig(USER, None)?,
+            kubeconfig: cluster.user_kubeconfig(USER, Some("system:serviceaccounts"))?,
             identity: identity.to_owned(),
             env: Vec::new(),
         })
@@ -141,6 +141,7 @@ impl Operator {
             .env("KUBECONFIG", &settings.kubeconfig)
             .env("MESH_NAMESPACE", HOME)
             .env("MESH_ADMIN_LISTEN", "127.0.0.1:0")
+            .env("MESH_SIGN_LISTEN", "127.0.0.1:0")
             .env("MESH_POD_NAME", &settings.identity)
             .env("MESH_WORKER_IMAGE", "inferencemesh.local/worker:test")
             .env(

@@ -110,7 +110,7 @@ mod tests {
         fn kubeconfig(&self, namespace: &str, account: &str) -> PathBuf {
             let user = format!("system:serviceaccount:{namespace}:{account}");
             self.cluster
-                .user_kubeconfig(&user, None)
+                .user_kubeconfig(&user, Some("system:serviceaccounts"))
                 .expect("a kubeconfig")
         }
 

@@ -16,6 +16,8 @@ pub(crate) struct Args {
     /// Address of metrics and health.
     #[arg(long, env = "MESH_ADMIN_LISTEN", default_value = "0.0.0.0:8081")]
     pub(crate) admin_listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) identity: crate::member::Identity,
     /// Namespace of the mesh itself: its backends serve everybody, its policies may select everybody.
     #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
     pub(crate) mesh_namespace: String,

@@ -15,8 +15,7 @@ use mesh_core::Caller;
 use mesh_dataplane::{ApiKeys, Callers, Unrecognized};
 use mesh_identity::{AUDIENCE, TokenVerifier};
 use mesh_runtime::Shutdown;
-use mesh_watch::Scope;
-use serde::Deserialize;
+use mesh_watch::{Scope, issuer};
 
 use crate::secrets::{Away, secret};
 use crate::watch::Cluster;
@@ -181,30 +180,15 @@ async fn refresh(callers: &ClusterCallers, client: &Client) {
 /// Why tokens cannot be verified.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("could not ask the API server")]
-    Ask(#[from] kube::Error),
-    #[error("could not make the request")]
-    Request(#[from] http::Error),
-    #[error("the API server does not say who issues its tokens")]
-    Issuer(#[from] serde_json::Error),
+    #[error(transparent)]
+    Issuer(#[from] issuer::Error),
     #[error(transparent)]
     Keys(#[from] mesh_identity::Error),
 }
 
-/// OpenID Connect Discovery 1.0, section 3: what we need of it.
-#[derive(Deserialize)]
-struct Discovery {
-    issuer: String,
-}
-
 async fn verifier(client: &Client) -> Result<TokenVerifier, Error> {
-    let get = |path: &str| http::Request::get(path).body(Vec::new());
-    let discovery = client
-        .request_text(get("/.well-known/openid-configuration")?)
-        .await?;
-    let Discovery { issuer } = serde_json::from_str(&discovery)?;
-    let keys = client.request_text(get("/openid/v1/jwks")?).await?;
-    Ok(TokenVerifier::new(&keys, &issuer, AUDIENCE)?)
+    let issuer = issuer::read(client).await?;
+    Ok(TokenVerifier::new(&issuer.keys, &issuer.name, AUDIENCE)?)
 }
 
 /// Entries of the Secret are `<name>: <SHA-256 of the key in hex>`; one that is not understood lets nobody

@@ -6,6 +6,7 @@
 mod args;
 mod callers;
 mod loads;
+mod member;
 mod pods;
 mod secrets;
 mod translate;
@@ -26,6 +27,7 @@ use prometheus_client::registry::Registry;
 
 use crate::args::Args;
 use crate::callers::ClusterCallers;
+use crate::member::Membership;
 use crate::secrets::Secrets;
 use crate::translate::Maker;
 use crate::watch::Cluster;
@@ -59,13 +61,16 @@ fn start(args: Args) -> anyhow::Result<()> {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let listener = listen::bind(args.listen, "--listen").await?;
+    let tls_listener = listen::bind(args.identity.tls_listen, "--tls-listen").await?;
     let admin_listener = listen::bind(args.admin_listen, "--admin-listen").await?;
     let client = kube::Client::try_default()
         .await
         .context("no cluster was found: run this in a pod, or set KUBECONFIG")?;
     let shutdown = Shutdown::new();
+    let membership = Membership::start(&args.identity, &args.mesh_namespace, &shutdown);
     let backends = Arc::new(Backends::new(ClientOptions {
         shared: true,
+        pods: Some(Arc::new(membership.clone())),
         ..ClientOptions::default()
     })?);
     let scope = (args.scope, args.mesh_namespace.as_str());
@@ -73,12 +78,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let callers = Arc::new(ClusterCallers::new(scope, callers::watched(&cluster)));
     let snapshots = SnapshotStore::new(Snapshot::empty(&args.mesh_namespace, Timestamp::now()));
     let dataplane = Dataplane::new(Parts {
-        config: Config {
-            mesh_namespace: args.mesh_namespace.clone(),
-            callers: Some(callers.clone()),
-            loopback: false,
-            ..Config::default()
-        },
+        config: config(&args, &callers),
         snapshots: snapshots.clone(),
         backends: Arc::clone(&backends),
         metrics: Metrics::new(),
@@ -96,17 +96,22 @@ async fn run(args: Args) -> anyhow::Result<()> {
         own: args.own_addresses(),
     };
     maker.keep(snapshots, &shutdown);
-    serve_admin(&dataplane, admin_listener, &cluster, &callers, &shutdown);
+    let tls = membership.server()?;
+    serve_admin(
+        &dataplane,
+        admin_listener,
+        (&cluster, &callers, membership),
+        &shutdown,
+    );
 
     let signals = shutdown.clone();
     let delay = args.drain_delay;
     shutdown.spawn(async move { signals.on_signal_drain(delay).await });
     tracing::info!(address = %listener.local_addr()?, "serving");
-    let limits = serve::Limits {
-        grace: args.drain_timeout,
-        ..serve::Limits::default()
-    };
-    if !serve::serve(listener, dataplane.router(), limits, &shutdown).await {
+    let limits = limits(&args);
+    let plain = serve::serve(listener, dataplane.router(), limits, &shutdown);
+    let secured = serve::serve_tls(tls_listener, tls, dataplane.router(), limits, &shutdown);
+    if tokio::join!(plain, secured) != (true, true) {
         tracing::warn!("answers still running were cut");
     }
     if !shutdown.finish(GRACE).await {
@@ -115,23 +120,40 @@ async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ready means: everything declared is known, callers can be told apart, and nobody asked it to end. It
+fn limits(args: &Args) -> serve::Limits {
+    serve::Limits {
+        grace: args.drain_timeout,
+        ..serve::Limits::default()
+    }
+}
+
+fn config(args: &Args, callers: &Arc<ClusterCallers>) -> Config {
+    Config {
+        mesh_namespace: args.mesh_namespace.clone(),
+        callers: Some(callers.clone()),
+        loopback: false,
+        ..Config::default()
+    }
+}
+
+/// Ready means: everything declared is known, callers can be told apart, pods can be reached, and nobody asked it to end. It
 /// does not need a backend, else an installation that waits for the gateway would never end.
 fn serve_admin(
     dataplane: &Dataplane,
     listener: tokio::net::TcpListener,
-    cluster: &Cluster,
-    callers: &Arc<ClusterCallers>,
+    (cluster, callers, membership): (&Cluster, &Arc<ClusterCallers>, Membership),
     shutdown: &Shutdown,
 ) {
     let mut registry = Registry::with_prefix("mesh_gateway");
     dataplane.register(&mut registry);
+    membership.register(&mut registry);
     let (cluster, callers, ending) = (cluster.clone(), Arc::clone(callers), shutdown.clone());
     let missing = move || {
         let mut missing = cluster.missing();
         if !callers.ready() {
             missing.push(String::from("the keys of the API server are not known yet"));
         }
+        missing.extend(membership.missing());
         if ending.draining() {
             missing.push(String::from("it was asked to end"));
         }

@@ -13,8 +13,8 @@ use kube::ResourceExt;
 use mesh_core::own_machine;
 use mesh_crds::{PodMap, child_name, label, node_evidence};
 
-/// Port of a worker's API.
-const API: u16 = 8000;
+/// Port of the API of a pod: TLS, by which it proves whose it is.
+const API: u16 = 8444;
 /// Port of a worker's metrics and health.
 pub(crate) const ADMIN: u16 = 8081;
 /// Label of every pod of the mesh.

@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 use crate::args::Args;
 
+/// The Secret of the mesh's certificate authority.
+const AUTHORITY: &str = "mesh-ca";
 /// How often every key is read again, whatever else happens.
 const RENEW: Duration = Duration::from_secs(30);
 /// Longest time for one of them.
@@ -69,6 +71,8 @@ impl Secrets {
             .iter()
             .filter_map(|backend| reference(backend))
             .filter(|id| self.namespaces.contains(&id.namespace))
+            // The mesh's own authority is nobody's key.
+            .filter(|id| id.name != AUTHORITY)
             .collect();
         let this = &*self;
         let renewals = wanted.into_iter().map(|id| this.renewed(id, again));

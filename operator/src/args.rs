@@ -42,6 +42,8 @@ pub(crate) struct Run {
     /// Address of metrics and health.
     #[arg(long, env = "MESH_ADMIN_LISTEN", default_value = "0.0.0.0:8081")]
     pub(crate) admin_listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) authority: crate::endpoint::Authority,
     /// Name of this replica; in a pod, the pod's.
     #[arg(long, env = "MESH_POD_NAME", default_value = "mesh-operator")]
     pub(crate) identity: String,

@@ -11,12 +11,15 @@
 
 mod apply;
 mod args;
+mod authority;
 mod backend;
 mod bootstrap;
 mod cache;
 mod client;
 mod confine;
+mod endpoint;
 mod events;
+mod keeper;
 mod lease;
 mod metrics;
 mod pass;
@@ -24,7 +27,9 @@ mod policy;
 mod quantity;
 #[cfg(test)]
 mod samples;
+mod sign;
 mod status;
+mod trust;
 mod uninstall;
 mod world;
 
@@ -41,9 +46,11 @@ use crate::apply::Writer;
 use crate::args::{Args, Command, Run};
 use crate::cache::Poll;
 use crate::events::Events;
+use crate::keeper::Keeper;
 use crate::lease::{Fence, Lease};
 use crate::metrics::Metrics;
 use crate::pass::Pass;
+use crate::trust::Publisher;
 use crate::world::World;
 
 /// How long background work may take to end.
@@ -98,13 +105,14 @@ async fn run(
     let world = World::watch(&client, &shutdown, (options.scope, &options.mesh_namespace));
     let lease = Arc::new(Lease::new(client.clone(), &options, metrics.clone(), fence));
 
-    let mut registry = Registry::with_prefix("mesh_operator");
-    metrics.register(&mut registry);
-    let seen = world.clone();
-    let (counted, standing) = (world.clone(), metrics.clone());
-    let refresh = Arc::new(move || standing.stand(counted.standing()));
-    let admin = Admin::new(registry, Arc::new(move || seen.missing()), refresh);
-    admin.start(admin_listener, &shutdown);
+    let keeper = endpoint::keeper(
+        &client,
+        &options.mesh_namespace,
+        &options.authority,
+        &metrics,
+    );
+    endpoint::start(&keeper, &options.authority, &shutdown).await?;
+    serve_admin(admin_listener, &metrics, (&world, &keeper), &shutdown);
     let signals = shutdown.clone();
     shutdown.spawn(async move { signals.on_signal().await });
 
@@ -118,22 +126,21 @@ async fn run(
     let fetchers = world.fetchers.clone();
     let events = Events::new(client.clone(), &options.identity);
     let writer = Writer::new(client, metrics);
+    let publisher = Publisher {
+        writer: writer.clone(),
+        world: world.clone(),
+        mesh_namespace: options.mesh_namespace.clone(),
+        proof: keeper.proof(),
+    };
     let pass = Pass::new(writer, options, world, bootstrap, events, poll.clone());
-    // Apart from the passes, whose work must not keep it from being renewed.
-    let (tell, lost) = tokio::sync::oneshot::channel();
-    let (kept, stop) = (Arc::clone(&lease), shutdown.token.clone());
-    shutdown.spawn(async move {
-        if stop.run_until_cancelled(kept.keep()).await.is_some() {
-            // Nobody listens any more: it ends anyway.
-            let _ = tell.send(());
-        }
-    });
+    let lost = keep(&lease, &shutdown);
     let lost = tokio::select! {
         biased;
         () = shutdown.token.cancelled() => false,
         lost = lost => lost.is_ok(),
         () = pass.run() => false,
         () = poll.run(&fetchers) => false,
+        () = endpoint::lead(&keeper, publisher) => false,
     };
     if !lost {
         lease.release().await;
@@ -144,4 +151,37 @@ async fn run(
         "another operator leads now; starting again as its standby"
     );
     Ok(())
+}
+
+/// Renews the lease apart from the passes, whose work must not keep it from being renewed; tells when it is
+/// lost.
+fn keep(lease: &Arc<Lease>, shutdown: &Shutdown) -> tokio::sync::oneshot::Receiver<()> {
+    let (tell, lost) = tokio::sync::oneshot::channel();
+    let (kept, stop) = (Arc::clone(lease), shutdown.token.clone());
+    shutdown.spawn(async move {
+        if stop.run_until_cancelled(kept.keep()).await.is_some() {
+            // Nobody listens any more: it ends anyway.
+            let _ = tell.send(());
+        }
+    });
+    lost
+}
+
+fn serve_admin(
+    listener: tokio::net::TcpListener,
+    metrics: &Metrics,
+    (world, keeper): (&World, &Arc<Keeper>),
+    shutdown: &Shutdown,
+) {
+    let mut registry = Registry::with_prefix("mesh_operator");
+    metrics.register(&mut registry);
+    endpoint::register(keeper, &mut registry);
+    let (seen, kept) = (world.clone(), Arc::clone(keeper));
+    let missing = move || {
+        let all = seen.missing().into_iter().chain(kept.missing());
+        all.collect::<Vec<String>>()
+    };
+    let (counted, standing) = (world.clone(), metrics.clone());
+    let refresh = Arc::new(move || standing.stand(counted.standing()));
+    Admin::new(registry, Arc::new(missing), refresh).start(listener, shutdown);
 }

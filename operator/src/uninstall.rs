@@ -81,6 +81,7 @@ pub(crate) async fn run(client: &Client, options: &Uninstall) -> anyhow::Result<
     if options.delete_volumes {
         reach.remove(VOLUMES).await?;
     }
+    crate::trust::forget(client, &options.mesh_namespace).await?;
     tracing::info!(
         scope = %options.scope,
         "everything that was made for the objects is removed; the objects stay"

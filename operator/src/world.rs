@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    Container, Namespace, Node, NodeSpec, NodeStatus, PersistentVolumeClaim, Pod, PodSpec, Service,
-    ServiceAccount,
+    ConfigMap, Container, Namespace, Node, NodeSpec, NodeStatus, PersistentVolumeClaim, Pod,
+    PodSpec, Service, ServiceAccount,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) volumes: Store<PersistentVolumeClaim>,
     /// Pods of the Jobs of caches.
     pub(crate) fetchers: Store<Pod>,
+    /// What members are told to trust.
+    pub(crate) trusts: Store<ConfigMap>,
     progress: Progress,
     collector: Collector,
     /// What the objects said when they were last read.
@@ -104,6 +106,7 @@ impl World {
                 &format!("{},!{}", label::MODEL_CACHE, label::BACKEND),
                 trim_pod,
             ),
+            trusts: watches.fields(&format!("metadata.name={}", crate::trust::NAME), |_| ()),
             progress: watches.progress(),
             collector,
             said: Arc::default(),

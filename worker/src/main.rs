@@ -1,13 +1,16 @@
 //! `mesh-worker`: one model behind the OpenAI API, for a mesh to use as an `external` backend.
 //!
-//! It decides nothing about requests: no policy, no routing, no privacy level. Whoever reaches its
-//! port may use it, so it listens on loopback unless told otherwise.
+//! It decides nothing about requests: no policy, no routing, no privacy level. Whoever reaches its plain
+//! port may use it, so that one listens on loopback unless told otherwise; over TLS gateways are served, and
+//! who shows a token of a ServiceAccount.
 
 mod api;
 mod fetch;
+mod guard;
 mod metrics;
 mod prove;
 mod quantize;
+mod transport;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -21,6 +24,8 @@ use clap::{Parser, Subcommand};
 use mesh_engine::{Engine, EngineOptions, Place};
 use mesh_runtime::{Admin, Shutdown, listen, logs, serve};
 use prometheus_client::registry::Registry;
+
+use crate::transport::{Front, Transport};
 
 /// How long the engine and background work may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
@@ -46,6 +51,8 @@ enum Command {
     Prove(prove::Prove),
     /// Make a smaller model file of a model file.
     Quantize(quantize::Quantize),
+    /// Stand before a model server that is not ours: TLS, and only who is admitted.
+    Guard(guard::Guard),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,6 +66,8 @@ struct Serve {
     /// Address of the API.
     #[arg(long, env = "MESH_LISTEN", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
+    #[command(flatten)]
+    transport: Transport,
     /// Address of metrics and health.
     #[arg(long, env = "MESH_ADMIN_LISTEN", default_value = "127.0.0.1:8001")]
     admin_listen: SocketAddr,
@@ -105,6 +114,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Fetch(options) => fetch::run(options).await,
             Command::Prove(options) => prove::run(&options).map(|()| ExitCode::SUCCESS),
             Command::Quantize(options) => quantize::run(options).await,
+            Command::Guard(options) => guard::run(options).await.map(|()| ExitCode::SUCCESS),
         }
     });
     runtime.shutdown_background();
@@ -114,6 +124,9 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
 async fn run(options: Serve) -> anyhow::Result<()> {
     let listener = listen::bind(options.listen, "--listen").await?;
     let admin_listener = listen::bind(options.admin_listen, "--admin-listen").await?;
+    let shutdown = Shutdown::new();
+    // Its certificate comes while the model is loaded.
+    let front = Front::start(&options.transport, &shutdown).await?;
     let engine = load(&options).await?;
     let stem = options
         .model
@@ -125,12 +138,15 @@ async fn run(options: Serve) -> anyhow::Result<()> {
     }
     let name = names.first().cloned().unwrap_or_default();
 
-    let shutdown = Shutdown::new();
     let mut registry = Registry::default();
     metrics::register(&mut registry, &engine, &name);
     let (watched, ending) = (engine.clone(), shutdown.clone());
+    let member = front.as_ref().map(|(front, _)| front.clone());
+    if let Some(member) = &member {
+        member.register(registry.sub_registry_with_prefix("mesh_worker"));
+    }
     let missing = move || {
-        let mut missing = Vec::new();
+        let mut missing: Vec<String> = member.iter().filter_map(Front::missing).collect();
         if !watched.alive() {
             missing.push(String::from("the engine has stopped"));
         }
@@ -151,7 +167,15 @@ async fn run(options: Serve) -> anyhow::Result<()> {
         grace: Duration::from_secs(options.drain_timeout),
         ..serve::Limits::default()
     };
-    if !serve::serve(listener, router, limits, &shutdown).await {
+    let plain = serve::serve(listener, router.clone(), limits, &shutdown);
+    let guarded = async {
+        match front {
+            Some((front, listener)) => front.serve(listener, router, limits, &shutdown).await,
+            None => Ok(true),
+        }
+    };
+    let (plain, guarded) = tokio::join!(plain, guarded);
+    if !(plain && guarded?) {
         tracing::warn!("answers still running were cut");
     }
     engine.shutdown(GRACE);

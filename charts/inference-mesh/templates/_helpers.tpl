@@ -120,3 +120,22 @@ metadata:
 {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ .name }}-objects}
 {{- end -}}
 {{- end }}
+
+{{/* What a member of the mesh proves itself with: a token, whom to trust, a folder for its key. */}}
+{{- define "mesh.identityVolumes" -}}
+- name: mesh-token
+  projected:
+    sources:
+      - serviceAccountToken: {audience: inferencemesh.dev, expirationSeconds: 3600, path: token}
+# Made by the operator; the pod waits for it.
+- name: mesh-trust
+  configMap: {name: mesh-trust}
+- name: mesh-identity
+  emptyDir: {medium: Memory, sizeLimit: 1Mi}
+{{- end }}
+
+{{- define "mesh.identityMounts" -}}
+- {name: mesh-token, mountPath: /var/run/inferencemesh.dev/token, readOnly: true}
+- {name: mesh-trust, mountPath: /var/run/inferencemesh.dev/trust, readOnly: true}
+- {name: mesh-identity, mountPath: /var/run/inferencemesh.dev/identity}
+{{- end }}

@@ -14,6 +14,7 @@ use rustls::ClientConfig;
 
 use crate::address::{Closed, Guard, Reach};
 use crate::credential::Keys;
+use crate::pod_tls::PodClients;
 use crate::{ClientOptions, Error, tls};
 
 /// Clients kept before the oldest configurations are thrown away with all others.
@@ -38,6 +39,7 @@ pub(crate) struct Clients {
     pub(crate) own: Client,
     /// Addresses that no tenant's backend may be.
     pub(crate) closed: Closed,
+    pods: PodClients,
 }
 
 impl Clients {
@@ -52,11 +54,18 @@ impl Clients {
             keys: ArcSwap::default(),
             own,
             closed: Closed::default(),
+            pods: PodClients::default(),
         })
     }
 
     pub(crate) const fn options(&self) -> &ClientOptions {
         &self.options
+    }
+
+    /// The client for pods of a backend, where pods prove themselves.
+    pub(crate) fn pods(&self, backend: &BackendId) -> Option<Result<Client, Error>> {
+        let tls = self.options.pods.as_ref()?;
+        Some(self.pods.get(tls, backend, &self.options))
     }
 
     /// What is connected to on whose word, limited to `networks` if there are any.
@@ -106,7 +115,7 @@ impl Clients {
 }
 
 /// What all clients have in common.
-fn build(options: &ClientOptions, tls: &ClientConfig) -> Result<ClientBuilder, Error> {
+pub(crate) fn build(options: &ClientOptions, tls: &ClientConfig) -> Result<ClientBuilder, Error> {
     if options.user_agent.parse::<http::HeaderValue>().is_err() {
         return Err(Error::UserAgent);
     }

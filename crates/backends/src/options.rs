@@ -1,6 +1,9 @@
 //! Settings of the clients, the same for all backends.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::PodTls;
 
 /// Settings of the clients. Time limits of an answer are not here: they belong to the policy, and
 /// the data plane keeps them.
@@ -26,6 +29,9 @@ pub struct ClientOptions {
     pub shared: bool,
     /// Further certificate authorities (DER), besides those of the platform.
     pub extra_roots: Vec<Vec<u8>>,
+    /// How pods of the cluster prove themselves. In a cluster always there; without it they are spoken to in
+    /// plain text.
+    pub pods: Option<Arc<dyn PodTls>>,
 }
 
 impl Default for ClientOptions {
@@ -40,6 +46,7 @@ impl Default for ClientOptions {
             event_limit: 4 << 20,
             shared: false,
             extra_roots: Vec::new(),
+            pods: None,
         }
     }
 }

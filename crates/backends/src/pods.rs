@@ -135,7 +135,8 @@ impl Pods {
                 .header(LATENCY, latency(outbound.latency));
             match dispatch.send().await {
                 Ok(started) => return Ok(held(started, running)),
-                Err(error @ AttemptError::Connect(_)) => {
+                // Nothing was sent: nobody was there, or somebody who is not who they should be.
+                Err(error @ (AttemptError::Connect(_) | AttemptError::Tls)) => {
                     self.rest(address);
                     last = error;
                 }
@@ -234,7 +235,9 @@ pub(crate) fn target(
     id: &BackendId,
     address: SocketAddr,
 ) -> Result<Target, AttemptError> {
-    let url = Url::parse(&format!("http://{address}/v1"))
+    let client = clients.pods(id);
+    let scheme = if client.is_some() { "https" } else { "http" };
+    let url = Url::parse(&format!("{scheme}://{address}/v1"))
         .map_err(|_| AttemptError::Unusable("its pod has no usable address"))?;
     let endpoint = Endpoint {
         url,
@@ -243,10 +246,14 @@ pub(crate) fn target(
         auth_header: None,
         headers: Vec::new(),
         organization: None,
-        insecure_plaintext: true,
+        insecure_plaintext: client.is_none(),
         resolved: vec![address.ip()],
     };
-    Target::new(clients, id, &endpoint, Reach::Own, None)
+    match client {
+        Some(Ok(client)) => Ok(Target::with(client, endpoint)),
+        Some(Err(_)) => Err(AttemptError::Unusable("its client could not be built")),
+        None => Target::new(clients, id, &endpoint, Reach::Own, None),
+    }
 }
 
 /// The answer counts at its pod until its last event, or until nobody listens.

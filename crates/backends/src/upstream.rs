@@ -60,6 +60,15 @@ impl Target {
         })
     }
 
+    /// A server that proves itself by its certificate and needs no key.
+    pub(crate) const fn with(client: Client, endpoint: Endpoint) -> Self {
+        Self {
+            client,
+            endpoint,
+            key: None,
+        }
+    }
+
     /// The address of a path below the base; the base's own query stays.
     pub(crate) fn url(&self, path: &str) -> Url {
         let mut url = self.endpoint.url.clone();

@@ -26,6 +26,13 @@ pub struct ServiceAccount {
     pub pod: Option<String>,
 }
 
+impl ServiceAccount {
+    /// The account, whatever pod it was.
+    pub fn account(&self) -> crate::Account {
+        crate::Account::new(&self.namespace, &self.name)
+    }
+}
+
 /// Why a token is not accepted. Never holds the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

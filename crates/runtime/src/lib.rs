@@ -4,6 +4,7 @@
 //! Knows no other crate of the mesh and nothing of requests.
 
 pub mod admin;
+pub mod expiry;
 pub mod listen;
 pub mod logs;
 pub mod serve;

@@ -1,17 +1,23 @@
-//! Serving HTTP/1.1 with limits that hold before any handler runs: a head must come within a time, and
-//! a peer that stops reading loses its connection. At the end running answers get some grace.
+//! Serving HTTP/1.1, plain or over TLS, with limits that hold before any handler runs: a handshake and a
+//! head must come within a time, and a peer that stops reading loses its connection. At the end running
+//! answers get some grace.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::Shutdown;
@@ -37,6 +43,11 @@ impl Default for Limits {
     }
 }
 
+/// The certificate that the peer of a connection has shown and the handshake has verified; beside every
+/// request of that connection.
+#[derive(Debug, Clone)]
+pub struct PeerCertificate(pub CertificateDer<'static>);
+
 /// Serves `router` until the shutdown begins, then waits for running answers. True if all of them
 /// ended by themselves.
 pub async fn serve(
@@ -45,10 +56,47 @@ pub async fn serve(
     limits: Limits,
     shutdown: &Shutdown,
 ) -> bool {
+    let door = Door {
+        tls: None,
+        router,
+        limits,
+    };
+    run(listener, door, shutdown).await
+}
+
+/// The same over TLS; requests carry a [`PeerCertificate`] if the peer has shown one.
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: ServerConfig,
+    router: Router,
+    limits: Limits,
+    shutdown: &Shutdown,
+) -> bool {
+    let door = Door {
+        tls: Some(TlsAcceptor::from(Arc::new(tls))),
+        router,
+        limits,
+    };
+    run(listener, door, shutdown).await
+}
+
+#[derive(Clone)]
+struct Door {
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    limits: Limits,
+}
+
+async fn run(listener: TcpListener, door: Door, shutdown: &Shutdown) -> bool {
     let graceful = GracefulShutdown::new();
     while let Some(accepted) = shutdown.token.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, _)) => connection(stream, &router, limits, &graceful, shutdown),
+            Ok((stream, _)) => {
+                prepare(&stream, door.limits);
+                let (door, watcher) = (door.clone(), graceful.watcher());
+                let ended = shutdown.token.clone();
+                shutdown.spawn(async move { door.open(stream, watcher, &ended).await });
+            }
             Err(error) => {
                 // Out of file descriptors, mostly: others must end first.
                 tracing::warn!(%error, "could not accept a connection");
@@ -57,34 +105,57 @@ pub async fn serve(
         }
     }
     drop(listener);
-    tokio::time::timeout(limits.grace, graceful.shutdown())
+    tokio::time::timeout(door.limits.grace, graceful.shutdown())
         .await
         .is_ok()
 }
 
-fn connection(
-    stream: TcpStream,
-    router: &Router,
-    limits: Limits,
-    graceful: &GracefulShutdown,
-    shutdown: &Shutdown,
-) {
-    prepare(&stream, limits);
-    let router = router.clone();
-    let service = tower::service_fn(move |request: hyper::Request<Incoming>| {
-        let answered = router.clone().oneshot(request.map(Body::new));
-        async move { answered.await.map_err(|never: Infallible| never) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    let watched = graceful.watch(connection);
-    shutdown.spawn(async move {
-        if let Err(error) = watched.await {
+impl Door {
+    /// One connection, from its first byte to its last.
+    async fn open(
+        self,
+        stream: TcpStream,
+        watcher: Watcher,
+        ended: &tokio_util::sync::CancellationToken,
+    ) {
+        let Some(acceptor) = &self.tls else {
+            return self.speak(TokioIo::new(stream), None, watcher).await;
+        };
+        let shaking = tokio::time::timeout(self.limits.head, acceptor.accept(stream));
+        match ended.run_until_cancelled(shaking).await {
+            Some(Ok(Ok(stream))) => {
+                let shown = stream.get_ref().1.peer_certificates();
+                let shown = shown.and_then(|all| all.first().cloned());
+                let peer = shown.map(PeerCertificate);
+                self.speak(TokioIo::new(stream), peer, watcher).await;
+            }
+            Some(Ok(Err(error))) => tracing::debug!(%error, "a handshake failed"),
+            Some(Err(_)) => tracing::debug!("a handshake took too long"),
+            None => {}
+        }
+    }
+
+    async fn speak<S>(&self, stream: S, peer: Option<PeerCertificate>, watcher: Watcher)
+    where
+        S: Read + Write + Unpin + Send + 'static,
+    {
+        let router = self.router.clone();
+        let service = tower::service_fn(move |request: hyper::Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            if let Some(peer) = &peer {
+                request.extensions_mut().insert(peer.clone());
+            }
+            let answered = router.clone().oneshot(request);
+            async move { answered.await.map_err(|never: Infallible| never) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.head)
+            .serve_connection(stream, TowerToHyperService::new(service));
+        if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, "a connection ended");
         }
-    });
+    }
 }
 
 /// No waiting for more to send (a token must not wait for the next), and an end to unread data.

@@ -4,6 +4,7 @@
 //! Refuses: writing anything, knowing what objects mean, and in an installation of one namespace to look
 //! at anything else.
 
+pub mod issuer;
 mod rest;
 mod scope;
 pub mod strip;

@@ -9,3 +9,4 @@ pub(crate) mod namespaced;
 pub(crate) mod rights;
 pub(crate) mod serve;
 pub(crate) mod tenant;
+pub(crate) mod transport;

@@ -82,6 +82,26 @@ const CHAPTERS: &[Chapter] = &[
         "a_pod_may_go_out_until_its_files_are_there",
         chapter::caches::confined,
     ),
+    (
+        "a_worker_does_not_speak_plain_text_to_anybody",
+        chapter::transport::plain_text,
+    ),
+    (
+        "a_worker_serves_who_proves_an_account_and_proves_its_own",
+        chapter::transport::identities,
+    ),
+    (
+        "the_gateway_is_reached_over_tls_by_its_name",
+        chapter::transport::gateway,
+    ),
+    (
+        "whom_to_trust_is_told_where_models_are_served_and_nowhere_else",
+        chapter::transport::trusted_where_served,
+    ),
+    (
+        "traffic_and_a_killed_worker_need_no_operator",
+        chapter::transport::without_operator,
+    ),
     ("scaling_under_load_fails_no_request", chapter::serve::scale),
     (
         "a_killed_worker_is_not_noticed_by_the_next_request",
@@ -126,6 +146,10 @@ const CHAPTERS: &[Chapter] = &[
     (
         "helm_uninstall_keeps_the_kinds_and_removes_the_rest",
         chapter::install::uninstall,
+    ),
+    (
+        "helm_uninstall_removes_the_authority_and_the_trust_in_it",
+        chapter::transport::uninstalled,
     ),
 ];
 

@@ -19,12 +19,14 @@ mod accelerator;
 mod engine;
 mod placement;
 mod plan;
+mod transport;
 mod weights;
 
 pub(crate) use accelerator::Accelerator;
 pub(crate) use plan::{Input, Plan, Refusal, plan};
+use transport::Transport;
 
-/// Port of an engine's API.
+/// Port of an engine's API inside of its pod; from outside it is the TLS port.
 const API: u16 = 8000;
 /// Port of our worker's metrics and health.
 const ADMIN: u16 = 8081;
@@ -128,8 +130,7 @@ impl Frame<'_> {
     fn service(&self) -> Value {
         json!({
             "apiVersion": "v1", "kind": "Service", "metadata": self.metadata(),
-            "spec": {"type": "ClusterIP", "clusterIP": "None", "selector": self.selector(), "ports": [
-                {"name": "api", "port": API, "targetPort": "api", "protocol": "TCP"}]},
+            "spec": {"type": "ClusterIP", "clusterIP": "None", "selector": self.selector(), "ports": [Transport::service_port()]},
         })
     }
 
@@ -140,23 +141,17 @@ impl Frame<'_> {
         })
     }
 
-    /// Prompts come from gateways only, and nothing goes out. Pods that fetch are let out by the policy of
-    /// their ModelCache, until their files are there.
+    /// Prompts come from gateways and sidecars only, and nothing goes out but to the operator. Pods that fetch
+    /// are let out by the policy of their ModelCache, until their files are there.
     fn network(&self) -> Value {
-        let gateway = json!({
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.plan.mesh_namespace}},
-            "podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway", "app.kubernetes.io/part-of": "inference-mesh"}},
-        });
+        let transport = self.plan.transport();
         json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": self.metadata(),
             "spec": {
                 "podSelector": {"matchLabels": self.selector()},
                 "policyTypes": ["Ingress", "Egress"],
-                "ingress": [
-                    {"from": [gateway], "ports": [{"port": API, "protocol": "TCP"}]},
-                    {"ports": [{"port": ADMIN, "protocol": "TCP"}]},
-                ],
-                "egress": [],
+                "ingress": transport.ingress(),
+                "egress": transport.egress(),
             },
         })
     }
@@ -236,7 +231,9 @@ impl Frame<'_> {
         let own = spec.image_pull_secrets.iter().map(|secret| &secret.name.0);
         let pull = own.chain(&images.pull_secrets);
         let pull: Vec<Value> = pull.map(|name| json!({"name": name})).collect();
-        let init: Vec<&Value> = self.all_weights().flat_map(|one| &one.init).collect();
+        let guard = self.guard();
+        let init = self.all_weights().flat_map(|one| &one.init);
+        let init: Vec<&Value> = init.chain(&guard).collect();
         let accelerator = self.plan.accelerator.as_ref();
         let claims = accelerator.and_then(|one| one.pod_claims(&self.claims_name()));
         json!({
@@ -265,6 +262,7 @@ impl Frame<'_> {
             .flat_map(|one| one.volumes.iter().cloned())
             .collect();
         volumes.push(json!({"name": "tmp", "emptyDir": {}}));
+        volumes.extend(Transport::volumes());
         if self.plan.foreign_engine() {
             volumes.push(json!({"name": "cache", "emptyDir": {}}));
         }
@@ -283,6 +281,8 @@ impl Frame<'_> {
         mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));
         if self.plan.foreign_engine() {
             mounts.push(json!({"name": "cache", "mountPath": CACHE}));
+        } else {
+            mounts.extend(Transport::mounts());
         }
         if self.plan.shared_memory().is_some() {
             mounts.push(json!({"name": "shm", "mountPath": "/dev/shm"}));
@@ -290,26 +290,36 @@ impl Frame<'_> {
         Value::Array(mounts)
     }
 
-    /// The container that computes.
+    /// What stands before an engine that is not ours.
+    fn guard(&self) -> Option<Value> {
+        let images = self.plan.images;
+        let guard = |transport: Transport<'_>| {
+            transport.guard(&images.worker, &images.pull_policy, engine::HEALTH)
+        };
+        self.plan
+            .foreign_engine()
+            .then(|| guard(self.plan.transport()))
+    }
+
+    /// The container that computes. It listens on loopback: what comes from outside comes through TLS.
     fn worker(&self) -> Value {
         let (ready, alive) = self.plan.probes();
-        let (port, mut ports) = if self.plan.foreign_engine() {
-            ("api", json!([]))
+        let (ports, lifecycle) = if self.plan.foreign_engine() {
+            (json!([]), Transport::lifecycle())
         } else {
-            ("admin", json!([{"name": "admin", "containerPort": ADMIN}]))
+            let admin = json!({"name": "admin", "containerPort": ADMIN});
+            (json!([Transport::port(), admin]), Value::Null)
         };
-        if let Some(ports) = ports.as_array_mut() {
-            ports.insert(0, json!({"name": "api", "containerPort": API}));
-        }
-        let probe = |path: &str, period: u64, failures: u64| json!({"httpGet": {"path": path, "port": port}, "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": 5});
+        let probe = |path: &str, period: u64, failures: u64| json!({"httpGet": {"path": path, "port": ADMIN}, "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": 5});
         json!({
             "name": "worker",
             "image": self.plan.image,
             "imagePullPolicy": self.plan.images.pull_policy,
             "command": self.plan.command(),
-            "args": self.plan.args("0.0.0.0"),
+            "args": self.plan.args("127.0.0.1"),
             "env": self.plan.env(),
             "ports": ports,
+            "lifecycle": lifecycle,
             "resources": self.resources(),
             "startupProbe": probe(ready, 1, self.startup_seconds()),
             "readinessProbe": probe(ready, 2, 2),

@@ -9,6 +9,7 @@ mod body;
 mod egress;
 mod failures;
 mod local;
+mod pods;
 mod probe;
 mod streams;
 mod vectors;

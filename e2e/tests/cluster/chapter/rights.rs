@@ -8,12 +8,14 @@ use crate::chapter::install::text;
 use crate::world::{HOME, World};
 
 /// Rights that are granted for what this story does not come to.
-const RARE: [&str; 18] = [
+const RARE: [&str; 19] = [
     // A cache that no longer keeps its files in a volume, or in a larger one.
     "delete persistentvolumeclaims",
     "patch persistentvolumeclaims",
     // A Job that failed and rested, or is for a spec that was changed.
     "delete jobs",
+    // An authority lives for years.
+    "update secrets",
     // Nobody changed a policy six times.
     "delete controllerrevisions",
     // With an admission plugin that this cluster has not.

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 
 use super::accelerator::Accelerator;
 use super::plan::{Plan, Refusal};
+use super::transport::Transport;
 use super::{ADMIN, API, CACHE};
+
+/// Where engines that are not ours say that they are well.
+pub(super) const HEALTH: &str = "/health";
 
 /// What an engine is told to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +173,7 @@ impl Plan<'_> {
     /// Ours first, so that what the author adds cannot come before them.
     pub(super) fn args(&self, host: &str) -> Vec<String> {
         let mut args = match self.spec.engine {
-            Engine::Candle => self.candle(),
+            Engine::Candle => self.candle(host),
             Engine::Vllm => self.vllm(host),
             Engine::LlamaCpp => self.llama(host),
         };
@@ -181,14 +185,15 @@ impl Plan<'_> {
         self.spec.kv_memory.as_ref()?.read().ok()
     }
 
-    fn candle(&self) -> Vec<String> {
+    fn candle(&self, host: &str) -> Vec<String> {
         let mut args = vec![
             String::from("serve"),
             format!("--model={}", self.model.file()),
             format!("--served-name={}", self.names().join(",")),
-            format!("--listen=0.0.0.0:{API}"),
+            format!("--listen={host}:{API}"),
             format!("--admin-listen=0.0.0.0:{ADMIN}"),
         ];
+        args.extend(self.transport().args());
         if self.accelerator.is_some() {
             args.push(String::from("--device=cuda"));
         }
@@ -327,6 +332,19 @@ impl Plan<'_> {
         }
     }
 
+    /// How the pods are reached.
+    pub(super) fn transport(&self) -> Transport<'_> {
+        Transport {
+            mesh_namespace: self.mesh_namespace,
+            namespace: self
+                .backend
+                .metadata
+                .namespace
+                .as_deref()
+                .unwrap_or_default(),
+        }
+    }
+
     /// True for an engine that is not ours.
     pub(super) fn foreign_engine(&self) -> bool {
         self.spec.engine != Engine::Candle
@@ -344,7 +362,8 @@ impl Plan<'_> {
     pub(super) fn probes(&self) -> (&'static str, &'static str) {
         match self.spec.engine {
             Engine::Candle => ("/readyz", "/healthz"),
-            Engine::Vllm | Engine::LlamaCpp => ("/health", "/health"),
+            // The guard tells of them: they themselves listen on loopback only.
+            Engine::Vllm | Engine::LlamaCpp => ("/engine", "/engine"),
         }
     }
 }

@@ -22,7 +22,7 @@ fn vllm_on_nvidia_is_told_everything_and_asks_nobody() {
         ["vllm", "serve"]
     );
     let args = args(engine);
-    assert!(args.starts_with("/models/big --host=0.0.0.0 --port=8000 --served-model-name a c --max-model-len=32768 --tensor-parallel-size=4 --max-num-seqs=8 --kv-cache-memory-bytes=21474836480"), "{args}");
+    assert!(args.starts_with("/models/big --host=127.0.0.1 --port=8000 --served-model-name a c --max-model-len=32768 --tensor-parallel-size=4 --max-num-seqs=8 --kv-cache-memory-bytes=21474836480"), "{args}");
     assert_eq!(
         amounts(engine),
         json!({"limits": {"memory": "64Gi", "cpu": "8", "nvidia.com/gpu": "4"}, "requests": {"nvidia.com/gpu": "4"}})
@@ -55,7 +55,7 @@ fn vllm_on_nvidia_is_told_everything_and_asks_nobody() {
     let probe = json!(engine.startup_probe);
     assert_eq!(
         (&probe["httpGet"]["path"], &probe["failureThreshold"]),
-        (&json!("/health"), &json!(1800))
+        (&json!("/engine"), &json!(1800))
     );
     let required = json!(pod.affinity).pointer("/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions/0").cloned();
     assert_eq!(
@@ -69,13 +69,40 @@ fn vllm_on_nvidia_is_told_everything_and_asks_nobody() {
 }
 
 #[test]
+fn what_listens_beyond_loopback_speaks_tls_or_tells_of_health_only() {
+    for spec in [json!({"engine": "LlamaCpp"}), json!({})] {
+        let pod = Case::new(&spec).pod();
+        let foreign = spec["engine"] == "LlamaCpp";
+        let containers = pod.containers.iter();
+        let containers = containers.chain(pod.init_containers.iter().flatten());
+        let mut tls = 0;
+        for container in containers {
+            let told = args(container);
+            tls += usize::from(told.contains("--tls-listen=0.0.0.0:8444"));
+            for port in container.ports.iter().flatten() {
+                assert!([8444, 8081].contains(&port.container_port), "{port:?}");
+            }
+        }
+        assert_eq!(tls, 1, "one speaks for the pod");
+        let told = args(&pod.containers[0]);
+        assert_eq!(told.contains("--tls-listen"), !foreign, "{told}");
+        let mounts = json!(pod.containers[0].volume_mounts).to_string();
+        assert_eq!(
+            mounts.contains("mesh-identity"),
+            !foreign,
+            "no engine but ours sees the key"
+        );
+    }
+}
+
+#[test]
 fn llama_cpp_on_a_processor_gets_the_context_of_all_its_slots() {
     let engine =
         Case::new(&json!({"engine": "LlamaCpp", "contextTokens": 4096, "replicas": 2})).engine();
     assert_eq!(engine.image.as_deref(), Some("r/llamacpp-cpu:1"));
     assert_eq!(
         args(&engine),
-        "--model /models/dir/m.gguf --alias a --host 0.0.0.0 --port 8000 --parallel 4 --metrics --jinja --offline --ctx-size 16384"
+        "--model /models/dir/m.gguf --alias a --host 127.0.0.1 --port 8000 --parallel 4 --metrics --jinja --offline --ctx-size 16384"
     );
     assert_eq!(
         amounts(&engine),
@@ -182,7 +209,12 @@ fn adapters_are_mounted_beside_their_model_and_named_to_the_engine() {
         .flatten()
         .map(|one| one.name.as_str())
         .collect();
-    assert_eq!(names.len(), 2, "{names:?}");
+    // The guard begins when all files are there.
+    assert_eq!(
+        (names.len(), names.last()),
+        (3, Some(&"guard")),
+        "{names:?}"
+    );
     let llama = Case::new(&json!({"engine": "LlamaCpp", "adapters": [{"name": "legal"}]})).adapter(
         "legal",
         "lora.gguf",

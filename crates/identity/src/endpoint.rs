@@ -1,0 +1,115 @@
+//! Client of the operator's signing endpoint: one request, one certificate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::{Trust, client_config};
+
+/// Path of the endpoint.
+pub const SIGN_PATH: &str = "/v1/certificates";
+/// Longest time for all of it.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Largest answer in bytes.
+const LARGEST: usize = 64 << 10;
+
+/// Why there is no certificate. Never holds the token.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// The address is not an https URL.
+    #[error("the address of the signing endpoint is not usable: expected https://host:port")]
+    Address,
+    /// Nobody answers there.
+    #[error("the operator cannot be reached: {0}")]
+    Unreachable(std::io::ErrorKind),
+    /// Who answers is not the operator of this mesh.
+    #[error("who answers is not the operator of this mesh, or TLS failed: {0}")]
+    Tls(String),
+    /// The answer did not come whole or not in time.
+    #[error("the operator did not answer in time or in full")]
+    Answer,
+    /// The operator refused.
+    #[error("the operator refused ({status}): {message}")]
+    Refused {
+        /// HTTP status.
+        status: StatusCode,
+        /// Its words.
+        message: String,
+    },
+}
+
+/// Has a request (PEM) signed; gives the certificate as PEM.
+///
+/// # Errors
+/// If the endpoint cannot be reached, cannot prove that it is the operator, or refuses.
+pub async fn sign(
+    url: &str,
+    trust: &Arc<Trust>,
+    token: &str,
+    csr: String,
+) -> Result<String, EndpointError> {
+    tokio::time::timeout(LIMIT, ask(url, trust, token, csr))
+        .await
+        .unwrap_or(Err(EndpointError::Answer))
+}
+
+async fn ask(
+    url: &str,
+    trust: &Arc<Trust>,
+    token: &str,
+    csr: String,
+) -> Result<String, EndpointError> {
+    let uri: Uri = url.parse().map_err(|_| EndpointError::Address)?;
+    let (Some("https"), Some(host)) = (uri.scheme_str(), uri.host()) else {
+        return Err(EndpointError::Address);
+    };
+    let port = uri.port_u16().unwrap_or(443);
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| EndpointError::Address)?;
+    let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let request = http::Request::post(SIGN_PATH)
+        .header(header::HOST, authority)
+        .header(header::CONTENT_TYPE, "application/pkcs10")
+        .header(header::AUTHORIZATION, format!("Bearer {}", token.trim()))
+        .body(Full::new(Bytes::from(csr)))
+        .map_err(|_| EndpointError::Address)?;
+    let config =
+        client_config(None, trust, None).map_err(|error| EndpointError::Tls(error.to_string()))?;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|error| EndpointError::Unreachable(error.kind()))?;
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .map_err(|error| EndpointError::Tls(error.to_string()))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|_| EndpointError::Answer)?;
+    let asking = async move {
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(|_| EndpointError::Answer)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), LARGEST).collect().await;
+        let body = body.map_err(|_| EndpointError::Answer)?.to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    };
+    // The connection does its part while the question is asked, and ends when nothing is left to ask.
+    let (answered, _) = tokio::join!(asking, connection);
+    let (status, text) = answered?;
+    if status.is_success() {
+        return Ok(text);
+    }
+    Err(EndpointError::Refused {
+        status,
+        message: text.trim().chars().take(200).collect(),
+    })
+}

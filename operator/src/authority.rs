@@ -1,0 +1,195 @@
+//! The mesh's certificate authority in its Secret: made by the leader, followed by every replica, replaced
+//! with an overlap in which both are trusted. Rotation itself is pure.
+//!
+//! ```text
+//!   next made ──(an hour: everybody has heard)──► next signs ──(a leaf's life)──► previous forgotten
+//!   both trusted ─────────────────────────────────────────────────────────────►
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use mesh_identity::{Authority, AuthorityError};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// Name of the Secret.
+pub(crate) const SECRET: &str = "mesh-ca";
+/// A new authority is trusted for this long before it signs: longer than kubelets take to tell their pods.
+const OVERLAP: Duration = Duration::from_hours(1);
+/// Clocks, and replicas that have not heard yet.
+const MARGIN: Duration = Duration::from_hours(1);
+
+const CERTIFICATE: &str = "ca.crt";
+const KEY: &str = "ca.key";
+const NEXT_CERTIFICATE: &str = "next.crt";
+const NEXT_KEY: &str = "next.key";
+const PREVIOUS: &str = "previous.crt";
+/// When the previous one is forgotten, in seconds since 1970.
+const UNTIL: &str = "previous.until";
+
+/// How long things live.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lifetimes {
+    pub(crate) authority: Duration,
+    pub(crate) certificate: Duration,
+}
+
+impl Lifetimes {
+    fn overlap(self) -> Duration {
+        OVERLAP.min(self.authority / 10)
+    }
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone, PartialEq, Eq)]
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+/// What the Secret holds.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    current: Pair,
+    next: Option<Pair>,
+    previous: Option<(String, SystemTime)>,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept")
+            .field("next", &self.next.is_some())
+            .field("previous", &self.previous.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pair {
+    fn new(now: SystemTime, lifetime: Duration) -> Result<Self, AuthorityError> {
+        let made = Authority::generate(now, lifetime)?;
+        Ok(Self {
+            certificate: made.certificate().to_owned(),
+            key: made.key(),
+        })
+    }
+
+    fn validity(&self) -> Result<(SystemTime, SystemTime), AuthorityError> {
+        let unusable = AuthorityError::Unusable("its certificate cannot be read");
+        let der = CertificateDer::from_pem_slice(self.certificate.as_bytes())
+            .map_err(|_| unusable.clone())?;
+        mesh_identity::validity(&der).map_err(|_| unusable)
+    }
+}
+
+impl Kept {
+    /// From a Secret.
+    ///
+    /// # Errors
+    /// If it does not hold an authority. It is then not replaced by itself: whoever has trusted the old one
+    /// would be cut off without anybody having wanted it.
+    pub(crate) fn read(secret: &Secret) -> Result<Self, AuthorityError> {
+        let text = |key: &str| -> Option<String> {
+            let value = secret.data.as_ref()?.get(key)?;
+            String::from_utf8(value.0.clone()).ok()
+        };
+        let pair = |certificate: &str, key: &str| {
+            Some(Pair {
+                certificate: text(certificate)?,
+                key: text(key)?,
+            })
+        };
+        let current = pair(CERTIFICATE, KEY).ok_or(AuthorityError::Unusable(
+            "its Secret has no ca.crt or ca.key",
+        ))?;
+        let until = text(UNTIL)
+            .and_then(|text| text.parse::<u64>().ok())
+            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+        let kept = Self {
+            current,
+            next: pair(NEXT_CERTIFICATE, NEXT_KEY),
+            previous: text(PREVIOUS).zip(until),
+        };
+        kept.signer()?;
+        Ok(kept)
+    }
+
+    /// For a Secret.
+    pub(crate) fn data(&self) -> BTreeMap<String, ByteString> {
+        let mut data = BTreeMap::new();
+        let mut put = |key: &str, value: &str| {
+            data.insert(key.to_owned(), ByteString(value.as_bytes().to_vec()));
+        };
+        put(CERTIFICATE, &self.current.certificate);
+        put(KEY, &self.current.key);
+        if let Some(next) = &self.next {
+            put(NEXT_CERTIFICATE, &next.certificate);
+            put(NEXT_KEY, &next.key);
+        }
+        if let Some((previous, until)) = &self.previous {
+            let seconds = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+            put(PREVIOUS, previous);
+            put(UNTIL, &seconds.as_secs().to_string());
+        }
+        data
+    }
+
+    /// Who signs now.
+    pub(crate) fn signer(&self) -> Result<Authority, AuthorityError> {
+        Authority::load(&self.current.certificate, &self.current.key)
+    }
+
+    /// Everybody who is trusted now, PEM.
+    pub(crate) fn trusted(&self) -> String {
+        let next = self.next.as_ref().map(|next| next.certificate.as_str());
+        let previous = self
+            .previous
+            .as_ref()
+            .map(|(previous, _)| previous.as_str());
+        let all = [Some(self.current.certificate.as_str()), next, previous];
+        let all: Vec<&str> = all.into_iter().flatten().map(str::trim).collect();
+        all.join("\n") + "\n"
+    }
+}
+
+/// What must be kept next; none if that is what is there.
+pub(crate) fn advance(
+    kept: Option<&Kept>,
+    now: SystemTime,
+    lives: Lifetimes,
+) -> Result<Option<Kept>, AuthorityError> {
+    let Some(kept) = kept else {
+        return Ok(Some(Kept {
+            current: Pair::new(now, lives.authority)?,
+            next: None,
+            previous: None,
+        }));
+    };
+    let mut wanted = kept.clone();
+    let old = |(_, until): &(String, SystemTime)| *until <= now;
+    if wanted.previous.as_ref().is_some_and(old) {
+        wanted.previous = None;
+    }
+    if let Some(next) = &kept.next {
+        let (from, _) = next.validity()?;
+        if now.duration_since(from).unwrap_or_default() >= lives.overlap() {
+            // What it has signed lives on for a certificate's life.
+            let until = now + lives.certificate + MARGIN;
+            wanted.previous = Some((kept.current.certificate.clone(), until));
+            wanted.current = next.clone();
+            wanted.next = None;
+        }
+    } else {
+        let (from, until) = kept.current.validity()?;
+        let life = until.duration_since(from).unwrap_or_default();
+        if now >= from + life * 2 / 3 {
+            wanted.next = Some(Pair::new(now, lives.authority)?);
+        }
+    }
+    Ok((&wanted != kept).then_some(wanted))
+}
+
+#[cfg(test)]
+mod tests;

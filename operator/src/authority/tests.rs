@@ -1,0 +1,134 @@
+//! A life of an authority, by a clock of our own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::core::v1::Secret;
+use mesh_identity::{Account, Member, Signer, Trust};
+use rustls::pki_types::UnixTime;
+
+use super::{Kept, Lifetimes, advance};
+
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const LIVES: Lifetimes = Lifetimes {
+    authority: Duration::from_hours(24 * 30),
+    certificate: DAY,
+};
+/// Keys of an API server; nobody asks for tokens here.
+const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"one","alg":"ES256","x":"axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY","y":"T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"}]}"#;
+
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+fn unix(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(
+        time.duration_since(SystemTime::UNIX_EPOCH)
+            .expect("after 1970"),
+    )
+}
+
+/// The certificate of a pod, signed by whoever signs at that time.
+fn pod(kept: &Kept, at: SystemTime) -> Arc<Member> {
+    let signer = Signer::new(Trust::new(), HashMap::new(), LIVES.certificate);
+    signer
+        .authority
+        .store(Some(Arc::new(kept.signer().expect("usable"))));
+    let account = Account::new("team", "app");
+    let (chain, key) = signer.own(&account, &[], at).expect("signed");
+    let member = Member::new();
+    member.install(&chain, &key).expect("installed");
+    member
+}
+
+fn trusts(kept: &Kept, member: &Member, at: SystemTime) -> bool {
+    let trust = Trust::new();
+    trust.set(&kept.trusted(), KEYS, "issuer").expect("trust");
+    trust.vouches_for(&member.chain(), unix(at))
+}
+
+fn moved(kept: &Kept, at: SystemTime) -> Kept {
+    advance(Some(kept), at, LIVES)
+        .expect("usable")
+        .expect("something to do")
+}
+
+fn still(kept: &Kept, at: SystemTime) {
+    assert_eq!(advance(Some(kept), at, LIVES).expect("usable"), None);
+}
+
+#[test]
+fn an_authority_is_replaced_so_that_no_certificate_is_ever_without_trust() {
+    let begun = now();
+    let first = advance(None, begun, LIVES).expect("made").expect("made");
+    still(&first, begun);
+    still(&first, begun + DAY * 19);
+
+    let due = begun + DAY * 20;
+    let both = moved(&first, due);
+    assert!(
+        trusts(&both, &pod(&first, due), due),
+        "who signs is still the first"
+    );
+    let before = pod(&both, due);
+    still(&both, due + HOUR / 2);
+
+    // An hour later everybody trusts the second, so it may sign.
+    let switched = due + HOUR;
+    let second = moved(&both, switched);
+    let after = pod(&second, switched);
+    assert!(
+        trusts(&both, &after, switched),
+        "who has heard only of the first news"
+    );
+    assert!(!trusts(&first, &after, switched));
+    assert!(
+        trusts(&second, &before, switched),
+        "what the first signed lives on"
+    );
+    still(&second, switched + DAY);
+
+    let over = switched + DAY + HOUR;
+    let alone = moved(&second, over);
+    assert!(!trusts(&alone, &before, over));
+    assert!(trusts(&alone, &pod(&alone, over), over));
+    still(&alone, over);
+}
+
+#[test]
+fn what_is_kept_comes_back_from_its_secret_and_half_of_it_is_refused() {
+    let begun = now();
+    let first = advance(None, begun, LIVES).expect("made").expect("made");
+    let both = moved(&first, begun + DAY * 20);
+    let second = moved(&both, begun + DAY * 21);
+    for kept in [&first, &both, &second] {
+        let secret = Secret {
+            data: Some(kept.data()),
+            ..Secret::default()
+        };
+        let again = Kept::read(&secret).expect("read");
+        assert_eq!(again.trusted(), kept.trusted());
+        for missing in ["ca.crt", "ca.key"] {
+            let mut broken = secret.clone();
+            broken.data.as_mut().expect("data").remove(missing);
+            assert!(Kept::read(&broken).is_err(), "{missing}");
+        }
+        let mut mixed = secret.clone();
+        let other = advance(None, begun, LIVES).expect("made").expect("made");
+        let key = other.data().remove("ca.key").expect("a key");
+        mixed
+            .data
+            .as_mut()
+            .expect("data")
+            .insert(String::from("ca.key"), key);
+        assert!(Kept::read(&mixed).is_err());
+    }
+    assert!(Kept::read(&Secret::default()).is_err());
+    let shown = format!("{first:?}");
+    assert!(
+        !shown.contains("PRIVATE") && !shown.contains("BEGIN"),
+        "{shown}"
+    );
+}

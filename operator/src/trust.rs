@@ -1,0 +1,200 @@
+//! ConfigMap `mesh-trust`: what members take as proof, in the mesh namespace and wherever there are model
+//! servers; gone where there are none any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta};
+use kube::{Client, ResourceExt};
+use mesh_crds::child_name;
+use mesh_identity::TrustFiles;
+use tokio::sync::watch;
+
+use crate::apply::Writer;
+use crate::authority::SECRET;
+use crate::keeper::Proof;
+use crate::world::{MANAGED, World};
+
+/// Its name everywhere.
+pub(crate) const NAME: &str = "mesh-trust";
+/// Port of the floor.
+const TLS: u16 = 8444;
+/// Changes that come in a burst are looked at once.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Everything is looked at at least this often.
+const RESYNC: Duration = Duration::from_mins(1);
+/// After something could not be written.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Publishes what is trusted. Only the leader does.
+pub(crate) struct Publisher {
+    pub(crate) writer: Writer,
+    pub(crate) world: World,
+    pub(crate) mesh_namespace: String,
+    pub(crate) proof: watch::Receiver<Option<Proof>>,
+}
+
+impl Publisher {
+    /// Until dropped.
+    pub(crate) async fn run(mut self) {
+        let mut changed = self.world.changed();
+        loop {
+            changed.borrow_and_update();
+            let proof = self.proof.borrow_and_update().clone();
+            let good = match proof {
+                Some(proof) if self.world.missing().is_empty() => self.once(&proof).await,
+                _ => true,
+            };
+            tokio::time::sleep(DEBOUNCE).await;
+            let wait = if good { RESYNC } else { RETRY };
+            tokio::select! {
+                news = changed.changed() => if news.is_err() { return },
+                news = self.proof.changed() => if news.is_err() { return },
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// True if everything is as it should be.
+    async fn once(&self, proof: &Proof) -> bool {
+        // A namespace with a mesh of its own is told by that one.
+        let others = self.world.own_meshes();
+        let mut wanted = namespaces(&self.world.backends.state());
+        wanted.retain(|namespace| !others.contains(namespace));
+        wanted.insert(self.mesh_namespace.clone());
+        let floors = floors(&self.world.policies.state(), &self.mesh_namespace);
+        let mut good = true;
+        for namespace in &wanted {
+            let object = object(namespace, proof, &floors);
+            if let Err(error) = self.writer.apply(object, &self.world.trusts).await {
+                // A namespace that is going away takes no new objects.
+                tracing::warn!(namespace, reason = error.reason(), %error, "members there are not told whom to trust");
+                good = false;
+            }
+        }
+        for old in self.world.trusts.state() {
+            let ours = old.labels().get(MANAGED.0).map(String::as_str) == Some(MANAGED.1);
+            let namespace = old.namespace().unwrap_or_default();
+            if ours && !wanted.contains(&namespace) && !others.contains(&namespace) {
+                good &= self.writer.delete(&*old).await.is_ok();
+            }
+        }
+        good
+    }
+}
+
+/// Removes the authority itself when the release goes; what tells whom to trust goes as a child like others.
+pub(crate) async fn forget(client: &Client, mesh_namespace: &str) -> kube::Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), mesh_namespace);
+    match secrets.delete(SECRET, &DeleteParams::default()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where model servers of this cluster are declared.
+fn namespaces(backends: &[Arc<DynamicObject>]) -> BTreeSet<String> {
+    let served = |backend: &&Arc<DynamicObject>| {
+        backend.metadata.deletion_timestamp.is_none()
+            && backend
+                .data
+                .pointer("/spec/inCluster")
+                .is_some_and(serde_json::Value::is_object)
+    };
+    let found = backends.iter().filter(served);
+    found.filter_map(|backend| backend.namespace()).collect()
+}
+
+/// Addresses of the floors that policies of the mesh namespace name, one a line.
+fn floors(policies: &[Arc<DynamicObject>], home: &str) -> String {
+    let mut floors: BTreeSet<String> = BTreeSet::new();
+    for policy in policies {
+        let named = policy.data.pointer("/spec/floor/backendRef/name");
+        if let Some(name) = named.and_then(serde_json::Value::as_str)
+            && policy.namespace().as_deref() == Some(home)
+        {
+            floors.insert(format!("https://{}.{home}.svc:{TLS}\n", child_name(name)));
+        }
+    }
+    floors.into_iter().collect()
+}
+
+fn object(namespace: &str, proof: &Proof, floors: &str) -> ConfigMap {
+    let labels = [
+        MANAGED,
+        ("app.kubernetes.io/part-of", "inference-mesh"),
+        ("app.kubernetes.io/name", NAME),
+    ];
+    let data = [
+        (TrustFiles::AUTHORITIES, proof.authorities.as_str()),
+        (TrustFiles::KEYS, &proof.keys),
+        (TrustFiles::ISSUER, &proof.issuer),
+        (TrustFiles::FLOOR, floors),
+    ];
+    let owned = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(NAME.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(owned(&labels)),
+            ..ObjectMeta::default()
+        },
+        data: Some(owned(&data)),
+        ..ConfigMap::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use kube::api::DynamicObject;
+    use serde_json::{Value, json};
+
+    use super::{floors, namespaces};
+
+    fn object(namespace: &str, spec: &Value, deleted: bool) -> Arc<DynamicObject> {
+        let mut metadata = json!({"namespace": namespace, "name": "x"});
+        if deleted {
+            metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        let object = json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "X", "metadata": metadata, "spec": spec});
+        Arc::new(serde_json::from_value(object).expect("an object"))
+    }
+
+    #[test]
+    fn namespaces_with_model_servers_are_told_and_others_are_not() {
+        let (pods, cloud) = (json!({"inCluster": {}}), json!({"cloud": {}}));
+        let found = namespaces(&[
+            object("team", &pods, false),
+            object("team", &pods, false),
+            object("clouds", &cloud, false),
+            object("going", &pods, true),
+        ]);
+        assert_eq!(found, BTreeSet::from([String::from("team")]));
+    }
+
+    #[test]
+    fn floors_are_those_of_the_mesh_namespace_by_the_name_of_their_service() {
+        let floor = |name: &str| json!({"floor": {"backendRef": {"name": name}}});
+        let found = floors(
+            &[
+                object("mesh-system", &floor("floor"), false),
+                object("mesh-system", &floor("floor"), false),
+                object("mesh-system", &json!({}), false),
+                object("team", &floor("own"), false),
+            ],
+            "mesh-system",
+        );
+        assert_eq!(found, "https://floor-worker.mesh-system.svc:8444\n");
+    }
+}
