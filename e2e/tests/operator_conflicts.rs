@@ -190,9 +190,10 @@ fn by_hand(stage: &Stage) {
     stage
         .until("nothing goes out again", SOON, || {
             let policy = stage.get(&["-n", "hand", "networkpolicy", "a-worker"])?;
-            let closed = policy["spec"]["egress"]
-                .as_array()
-                .is_none_or(Vec::is_empty);
+            // To the operator and to DNS, each by name of a place.
+            let named = |rule: &Value| rule["to"].as_array().is_some_and(|to| !to.is_empty());
+            let egress = policy["spec"]["egress"].as_array();
+            let closed = egress.is_some_and(|rules| rules.len() == 2 && rules.iter().all(named));
             let ways = policy["spec"]["ingress"].as_array().map(Vec::len);
             Ok((closed && ways == Some(2)).then_some(()))
         })
