@@ -158,7 +158,13 @@ fn second_manager(stage: &Stage) {
     );
     // No fight: another pass over the same backend does not write what both can live with again.
     stage
-        .kubectl(&["annotate", "-n", "second", "inferencebackend/a", "look=again"])
+        .kubectl(&[
+            "annotate",
+            "-n",
+            "second",
+            "inferencebackend/a",
+            "look=again",
+        ])
         .unwrap();
     stage.settled(&operator, SOON).unwrap();
     assert_eq!(

@@ -160,24 +160,24 @@ impl Health {
 
     /// What keeps the floor from answering; `None` if it is ready.
     pub(crate) fn floor_missing(&self, snapshot: &Snapshot) -> Option<String> {
-        let floors: Vec<&Arc<Backend>> = snapshot
-            .policies
-            .iter()
-            .filter_map(|policy| policy.floor.as_ref())
-            .filter_map(|floor| {
-                let (namespace, name) = &floor.backend;
-                let named = |backend: &&Arc<Backend>| {
-                    backend.id.namespace == *namespace && backend.id.name == *name
-                };
-                snapshot.backends.iter().find(named)
-            })
-            .collect();
+        let floors = floors(snapshot);
         if floors.is_empty() {
             return Some(String::from("no policy names a floor that is declared"));
         }
         floors
             .into_iter()
             .find_map(|floor| Some(format!("floor {}: {}", floor.id, self.not_ready(floor)?)))
+    }
+
+    /// How many places can answer as a floor now: pods, models of this process, servers outside.
+    pub(crate) fn floor_endpoints(&self, snapshot: &Snapshot) -> usize {
+        let places = |floor: &Arc<Backend>| match &floor.place {
+            Place::Pods(pods) => pods.pods.len(),
+            Place::InProcess { .. } | Place::External(_) | Place::Cloud(_) => {
+                usize::from(self.up(floor))
+            }
+        };
+        floors(snapshot).into_iter().map(places).sum()
     }
 
     /// Forgets what `snapshot` no longer declares.
@@ -187,6 +187,23 @@ impl Health {
         let mut probes = self.probes.write().unwrap_or_else(PoisonError::into_inner);
         probes.retain(|id, _| snapshot.backend(id).is_some());
     }
+}
+
+/// Backends that a policy names as its floor, each once.
+fn floors(snapshot: &Snapshot) -> Vec<&Arc<Backend>> {
+    let names = |backend: &Backend| {
+        let mut named = snapshot.policies.iter().filter_map(|policy| {
+            let (namespace, name) = &policy.floor.as_ref()?.backend;
+            Some((namespace, name))
+        });
+        named
+            .any(|(namespace, name)| backend.id.namespace == *namespace && backend.id.name == *name)
+    };
+    snapshot
+        .backends
+        .iter()
+        .filter(|backend| names(backend))
+        .collect()
 }
 
 /// How an attempt asks for leave.

@@ -7,7 +7,9 @@ mod label;
 
 use std::time::Duration;
 
-use mesh_core::{BackendId, Constraint, Degradation, PrivacyLevel, SovereigntyClass, TaskType};
+use mesh_core::{
+    BackendId, Constraint, Degradation, PrivacyLevel, Reason, SovereigntyClass, TaskType,
+};
 use mesh_protocol::{Surface, Usage};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -18,7 +20,7 @@ pub(crate) use gauge::Gauges;
 pub(crate) use label::Phase;
 use label::{
     AttemptLabels, ClassLabels, ConstraintLabels, CostLabels, DecisionLabels, DegradedLabels,
-    PhaseLabels, RequestLabels, TokenLabels, class_word,
+    PhaseLabels, RequestLabels, TokenLabels, UnservedLabels, class_word,
 };
 
 type FloatCounter = Counter<f64, std::sync::atomic::AtomicU64>;
@@ -34,6 +36,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Histogram>,
     first_token: Family<ClassLabels, Histogram>,
     degraded: Family<DegradedLabels, Counter>,
+    unserved: Family<UnservedLabels, Counter>,
     classify: Histogram,
     cost: Family<CostLabels, FloatCounter>,
 }
@@ -48,6 +51,23 @@ fn first_token_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.005, 2.0, 14))
 }
 
+/// What leaves a request without an answer though its caller did nothing wrong.
+const UNSERVED: [Reason; 3] = [Reason::PolicyDenied, Reason::NoBackend, Reason::FloorBusy];
+
+/// All of them at zero: a rise from nothing to one could not be told from no rise.
+fn unserved() -> Family<UnservedLabels, Counter> {
+    let family = Family::default();
+    for level in PrivacyLevel::ALL {
+        for reason in UNSERVED {
+            drop(family.get_or_create(&UnservedLabels {
+                privacy_level: level.as_str(),
+                reason: reason.as_str(),
+            }));
+        }
+    }
+    family
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self {
@@ -59,6 +79,7 @@ impl Default for Metrics {
             requests: Family::new_with_constructor(request_buckets),
             first_token: Family::new_with_constructor(first_token_buckets),
             degraded: Family::default(),
+            unserved: unserved(),
             // 10 µs to about 0.3 s.
             classify: Histogram::new(exponential_buckets(0.000_01, 2.0, 16)),
             cost: Family::default(),
@@ -113,6 +134,11 @@ impl Metrics {
             "Answers that were less than what was asked for",
             self.degraded.clone(),
         );
+        registry.register(
+            "unserved",
+            "Requests that no backend answered though they were in order",
+            self.unserved.clone(),
+        );
         registry.register_with_unit(
             "classify_duration",
             "Classification of one request",
@@ -135,6 +161,17 @@ impl Metrics {
         self.refusals
             .get_or_create(&ConstraintLabels { constraint })
             .inc();
+    }
+
+    /// A request was not answered. Faults of the caller are not counted.
+    pub(crate) fn unserved(&self, privacy: PrivacyLevel, reason: Reason) {
+        if UNSERVED.contains(&reason) {
+            let labels = UnservedLabels {
+                privacy_level: privacy.as_str(),
+                reason: reason.as_str(),
+            };
+            self.unserved.get_or_create(&labels).inc();
+        }
     }
 
     /// An attempt ended. `outcome` is `ok` or a word of a closed set.

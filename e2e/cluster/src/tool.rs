@@ -105,6 +105,9 @@ const PACKAGES: [(&str, &str); 7] = [
     ("/sbin/ip", "iproute2"),
 ];
 
+/// What rules and dashboards are tested with.
+const PROMETHEUS: (&str, &str) = ("/usr/bin/promtool", "prometheus");
+
 /// Where everything built is kept: `$HOME/.cache/inference-mesh`.
 ///
 /// # Errors
@@ -173,7 +176,8 @@ pub(crate) fn needed(tier: Tier) -> Result<()> {
 pub fn build_all() -> Result<()> {
     let names: Vec<&str> = MODULES.iter().map(|module| module.name).collect();
     build(&names)?;
-    packages()
+    packages()?;
+    prometheus()
 }
 
 /// kubectl for a cluster that is not ours: one that is here already, or else a built one.
@@ -393,32 +397,59 @@ pub fn packages_for_images() -> Result<()> {
     packages()
 }
 
+/// Prometheus and its `promtool` of the system, installed where that is ours to do.
+///
+/// # Errors
+/// If they are missing and cannot be installed, with what to install.
+pub fn prometheus() -> Result<()> {
+    if Path::new(PROMETHEUS.0).exists() {
+        return Ok(());
+    }
+    if !root() {
+        bail!(
+            "Prometheus is not installed: install the package {}",
+            PROMETHEUS.1
+        );
+    }
+    let _turn = crate::state::lock("tools.lock")?;
+    install(&missing(&[PROMETHEUS]))
+}
+
 /// Installs the packages that nodes need, where that is ours to do.
 fn packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(file, _)| !Path::new(file).exists())
-        .map(|(_, package)| *package)
-        .collect();
     if !root() {
         bail!("nodes need root: namespaces, cgroups and mounts are made for them");
     }
+    install(&missing(&PACKAGES))
+}
+
+fn missing(packages: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let absent = packages
+        .iter()
+        .filter(|(file, _)| !Path::new(file).exists());
+    absent.map(|(_, package)| *package).collect()
+}
+
+fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
     tell(&format!("installing {}", missing.join(" ")));
-    let install = |args: &[&str]| {
+    let apt = |args: &[&str]| {
         let mut apt = Command::new("apt-get");
-        apt.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+        apt.args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            // Only the programs are wanted, not the services that they bring.
+            .env("RUNLEVEL", "1");
         crate::process::run(&mut apt)
     };
     let wanted = [
         &["install", "-y", "-q", "--no-install-recommends"][..],
-        &missing,
+        missing,
     ]
     .concat();
-    install(&["update", "-q"])
-        .and_then(|_| install(&wanted))
+    apt(&["update", "-q"])
+        .and_then(|_| apt(&wanted))
         .with_context(|| format!("install these by hand: {}", missing.join(" ")))?;
     Ok(())
 }

@@ -15,6 +15,14 @@ const WIDE: [&str; 5] = [
     "ValidatingAdmissionPolicyBinding",
 ];
 
+/// What a Prometheus operator brings, for Helm, which does not ask a server when it only renders.
+const FOREIGN: [&str; 4] = [
+    "--api-versions",
+    "monitoring.coreos.com/v1/PodMonitor",
+    "--api-versions",
+    "monitoring.coreos.com/v1/PrometheusRule",
+];
+
 fn everything() -> String {
     let component = format!(
         "repository: registry.example/own
@@ -46,6 +54,9 @@ engines: {{vllm: {{nvidia: \"\", amd: registry.example/vllm:rocm}}, llamaCpp: {{
 floor: {{enabled: true, replicas: 2, kvMemory: 128Mi, resources: {{requests: {{cpu: 1, memory: 1Gi}}}}}}
 networkPolicy: {{enabled: true, gateway: {{egress: {{cidrs: [10.0.0.1/32, 2001:db8::/32]}}}}}}
 uninstall: {{deleteVolumes: true}}
+monitoring:
+  podMonitor: {{enabled: true, labels: {{release: prometheus}}, interval: 10s}}
+  prometheusRule: {{enabled: true, labels: {{release: prometheus}}, runbookUrl: \"https://wiki.example/mesh/\", maxProviderShare: 0.5}}
 "
     )
 }
@@ -74,7 +85,7 @@ fn sets() -> [(&'static str, String); 5] {
 /// Renders a set twice, has the API server look at every object, and gives them.
 fn rendered(world: &World, name: &str, values: &str) -> Vec<Value> {
     let values = world.file(&format!("{name}.values.yaml"), values);
-    let args = ["-n", HOME, "-f", &values];
+    let args = [&["-n", HOME, "-f", &values], FOREIGN.as_slice()].concat();
     world
         .lint(&values)
         .unwrap_or_else(|said| panic!("{name}: {said}"));
@@ -208,6 +219,7 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
     };
     world.namespace(HOME);
     world.namespace("lab");
+    foreign_kinds(&world);
     refused(&world);
     for (set, values) in sets() {
         let objects = rendered(&world, set, &values);
@@ -242,11 +254,51 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
                 assert_eq!(pod["tolerations"][0]["key"], "dedicated", "{name}");
             }
             assert!(of(&objects, "Role", "mesh-gateway-secrets").is_some());
+            monitored(&objects);
         }
+        let kinds = ["PodMonitor", "PrometheusRule"];
+        let made = objects
+            .iter()
+            .filter(|one| kinds.contains(&text(&one["kind"])));
+        assert_eq!(made.count() > 0, set == "everything", "{set}");
         if set == "bare" {
             assert!(of(&objects, "ConfigMap", "mesh-bootstrap").is_none());
         }
     }
+}
+
+/// Kinds of others that the chart makes objects of.
+fn foreign_kinds(world: &World) {
+    let file = world.file("foreign.yaml", include_str!("foreign.yaml"));
+    world.kubectl(&["apply", "--server-side", "-f", &file]);
+    for kind in ["podmonitors", "prometheusrules"] {
+        let crd = format!("crd/{kind}.monitoring.coreos.com");
+        world.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=60s"]);
+    }
+}
+
+/// A Prometheus operator finds what it selects, with what the values say.
+fn monitored(objects: &[Value]) {
+    for name in ["mesh-operator", "mesh-gateway", "mesh-worker"] {
+        let monitor = of(objects, "PodMonitor", name).unwrap();
+        assert_eq!(
+            monitor["metadata"]["labels"]["release"], "prometheus",
+            "{name}"
+        );
+        let everywhere = monitor["spec"]["namespaceSelector"]["any"] == true;
+        assert_eq!(everywhere, name == "mesh-worker");
+        let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+        assert_eq!(endpoint["interval"], "10s", "{name}");
+    }
+    let rules = of(objects, "PrometheusRule", "mesh").unwrap().to_string();
+    assert!(
+        rules.contains("vector(0.5)") && !rules.contains("vector(0.8)"),
+        "{rules}"
+    );
+    assert!(
+        rules.contains("https://wiki.example/mesh/MeshFloorNotReady"),
+        "{rules}"
+    );
 }
 
 /// Values that mean nothing are refused with words.
@@ -266,6 +318,11 @@ fn refused(world: &World) {
             "cidrs",
         ),
         ("floor: {kvMemory: much}\n", "kvMemory"),
+        (
+            "monitoring: {prometheusRule: {maxProviderShare: 80}}\n",
+            "maxProviderShare",
+        ),
+        ("monitoring: {podMonitor: {interval: often}}\n", "interval"),
         (
             "scope: namespaced\ngateway: {credentialNamespaces: [lab]}\n",
             "credentialNamespaces",

@@ -127,3 +127,26 @@ async fn tokens_cost_and_degradation_are_counted_once() {
     );
     assert!((value("floor_ready") - 1.0).abs() < 1e-9);
 }
+
+#[tokio::test]
+async fn a_request_that_no_backend_may_serve_is_counted_and_a_fault_of_its_caller_is_not() {
+    let cloud = ScriptedUpstream::start().await.expect("a cloud");
+    let world = world().cloud("only", &cloud, 0.9).start();
+    let unserved = |level: &str, reason: &str| {
+        let line =
+            format!("{PREFIX}unserved_total{{privacy_level=\"{level}\",reason=\"{reason}\"}}");
+        world.metric(&line)
+    };
+    assert_eq!(unserved("restricted", "policy_denied"), Some(0.0));
+    assert_eq!(
+        world.chat(ask("card 4111 1111 1111 1111")).await.status,
+        403
+    );
+    let mut unknown = ask("hello");
+    unknown["model"] = serde_json::json!("nobody-serves-this");
+    assert_eq!(world.chat(unknown).await.status, 404);
+    assert_eq!(unserved("restricted", "policy_denied"), Some(1.0));
+    assert_eq!(unserved("public", "policy_denied"), Some(0.0));
+    assert_eq!(unserved("public", "no_backend"), Some(0.0));
+    assert_eq!(cloud.requests().len(), 0, "nothing was sent");
+}

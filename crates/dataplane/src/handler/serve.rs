@@ -55,14 +55,16 @@ async fn serve(
         Err(error) => return error.into_response(),
     };
     count(plane, &job);
-    let id = &job.decided.decision.decision;
-    if let Some(denial) = job.denial() {
-        return denial.respond(Some(id));
-    }
-    match attempt::run(plane, &job).await {
-        Ok(served) => answer(plane, &job, served).await,
-        Err(error) => error.respond(Some(id)),
-    }
+    let failed = match job.denial() {
+        Some(denial) => denial,
+        None => match attempt::run(plane, &job).await {
+            Ok(served) => return answer(plane, &job, served).await,
+            Err(error) => error,
+        },
+    };
+    let decision = &job.decided.decision;
+    plane.metrics().unserved(decision.privacy, failed.reason());
+    failed.respond(Some(&decision.decision))
 }
 
 fn count(plane: &Dataplane, job: &Job) {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use mesh_core::{Backend, Jurisdiction, Place};
+use mesh_core::{Backend, Jurisdiction, Place, Snapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -69,16 +69,7 @@ impl Collector for Gauges {
             left,
         )?;
 
-        let floor = i64::from(self.health.floor_missing(&snapshot).is_none());
-        single(
-            &mut encoder,
-            (
-                "floor_ready",
-                "Whether a floor is declared and can answer",
-                None,
-            ),
-            floor,
-        )?;
+        self.floor(&mut encoder, &snapshot)?;
         let age = now.duration_since(snapshot.created).as_secs_f64();
         single(
             &mut encoder,
@@ -90,6 +81,31 @@ impl Collector for Gauges {
         let metric =
             encoder.encode_descriptor("snapshots_rejected", help, None, counter.metric_type())?;
         counter.encode(metric)
+    }
+}
+
+impl Gauges {
+    fn floor(&self, encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+        let floor = i64::from(self.health.floor_missing(snapshot).is_none());
+        single(
+            encoder,
+            (
+                "floor_ready",
+                "Whether a floor is declared and can answer",
+                None,
+            ),
+            floor,
+        )?;
+        let places = self.health.floor_endpoints(snapshot);
+        single(
+            encoder,
+            (
+                "floor_endpoints",
+                "Places that can answer as a floor now",
+                None,
+            ),
+            i64::try_from(places).unwrap_or(i64::MAX),
+        )
     }
 }
 

@@ -43,6 +43,12 @@ pub(super) struct DecisionLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct UnservedLabels {
+    pub(super) privacy_level: &'static str,
+    pub(super) reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ConstraintLabels {
     pub(super) constraint: &'static str,
 }
