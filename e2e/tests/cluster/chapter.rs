@@ -2,6 +2,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod caches;
+pub(crate) mod egress;
 pub(crate) mod floor;
 pub(crate) mod install;
 pub(crate) mod memory;

@@ -52,6 +52,7 @@ impl World {
             tier: Tier::Nodes,
             nodes: 1,
             name: std::env::var("MESH_CLUSTER_NAME").unwrap_or_else(|_| String::from("e2e")),
+            network_policies: true,
             ..Options::default()
         })?;
         if let Err(reason) = cluster.started_here() {

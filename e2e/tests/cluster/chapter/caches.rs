@@ -5,6 +5,7 @@ use std::time::Duration;
 use mesh_cluster::Cluster;
 use serde_json::{Value, json};
 
+use crate::chapter::egress;
 use crate::chapter::install::text;
 use crate::world::{World, until};
 
@@ -222,7 +223,9 @@ pub(crate) fn volume(world: &World) {
 }
 
 /// A pod whose first source is outside may go out, and no longer once its files are there.
+/// That it was answered by the server tells that it could.
 pub(crate) fn confined(world: &World) {
+    let outside = egress::outside(world);
     let spec = json!({"artifacts": [{"path": SMALL, "sha256": SMALL_DIGEST}], "sources": [source("errors"), {"builtin": {}}]});
     world.apply(&cache("roaming", &spec));
     world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend", "metadata": {"namespace": PLACE, "name": "roaming"},
@@ -243,11 +246,15 @@ pub(crate) fn confined(world: &World) {
         "inferencemesh.dev/backend=roaming",
     ]);
     for pod in pods["items"].as_array().unwrap() {
+        let name = text(&pod["metadata"]["name"]);
         assert!(
             pod["metadata"]["labels"][mark].is_null(),
-            "{} may still go out",
-            pod["metadata"]["name"]
+            "{name} may still go out"
         );
+        egress::beside(world, PLACE, name);
+        until("the network holds it too", LIMIT, || {
+            (!egress::answered(world, PLACE, name, &outside)).then_some(())
+        });
     }
     let object = get(world, "modelcache", "roaming");
     let said = message(&object, "SourceResolved");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::chapter::egress;
 use crate::chapter::install::text;
 use crate::world::{HOME, TEAM, World, until};
 
@@ -41,8 +42,15 @@ fn authorities(world: &World) -> String {
     text(&trust["data"]["ca.crt"]).to_owned()
 }
 
+/// Where no network policy helps, the worker itself must.
 pub(crate) fn plain_text(world: &World) {
     let address = address(world);
+    world.cluster.enforce_network_policies(false).unwrap();
+    speaks_tls_only(world, &address);
+    world.cluster.enforce_network_policies(true).unwrap();
+}
+
+fn speaks_tls_only(world: &World, address: &str) {
     let said = peer(
         world,
         &json!({"url": format!("http://{address}:8000/v1/models"), "token": true}),
@@ -58,7 +66,12 @@ pub(crate) fn plain_text(world: &World) {
     );
 }
 
+/// The network lets pods with a sidecar through to the worker, which looks at who they are.
 pub(crate) fn identities(world: &World) {
+    egress::labeled(world, || prove(world));
+}
+
+fn prove(world: &World) {
     let (address, ca) = (address(world), authorities(world));
     let models = format!("https://{address}:8444/v1/models");
     let ask = |token: &Value| {
