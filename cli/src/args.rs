@@ -120,6 +120,23 @@ pub(crate) struct Remote {
     /// Environment variable that holds the API key, if the mesh asks for one.
     #[arg(long, default_value = "MESH_API_KEY")]
     pub(crate) key_env: String,
+    /// The mesh of a cluster, reached with the kubeconfig, in place of an address.
+    #[arg(long)]
+    pub(crate) cluster: bool,
+    /// Context of the kubeconfig; default: its current one.
+    #[arg(long, requires = "cluster")]
+    pub(crate) context: Option<String>,
+    /// Namespace of the mesh in that cluster.
+    #[arg(
+        long,
+        env = "MESH_NAMESPACE",
+        default_value = "mesh-system",
+        requires = "cluster"
+    )]
+    pub(crate) mesh_namespace: String,
+    /// `NAMESPACE/SERVICEACCOUNT` of the application to ask as; default: `default` of the context's namespace.
+    #[arg(long, requires = "cluster")]
+    pub(crate) caller: Option<String>,
 }
 
 /// `mesh why`.
@@ -144,7 +161,7 @@ pub(crate) struct Why {
     #[arg(long)]
     pub(crate) latency: Option<String>,
     /// Decide from the files of this directory instead of asking a running mesh; health is then assumed.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "cluster")]
     pub(crate) dir: Option<PathBuf>,
     /// The mesh to ask.
     #[command(flatten)]

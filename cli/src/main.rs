@@ -7,6 +7,7 @@
 mod args;
 mod catalog;
 mod classify;
+mod cluster;
 mod models;
 mod output;
 mod policy;

@@ -1,15 +1,44 @@
-//! Reaching a running mesh.
+//! Reaching a running mesh: at an address, or in a cluster.
 
 use mesh_backends::control::Control;
 use mesh_core::Sensitive;
 
 use crate::args::Remote;
+use crate::cluster::{Cluster, Gateway};
 
-/// A client of the mesh that the options name, with the key of the environment if there is one.
-pub(crate) fn connect(remote: &Remote) -> anyhow::Result<Control> {
-    let key = std::env::var(&remote.key_env)
-        .ok()
-        .filter(|key| !key.is_empty())
-        .map(Sensitive::new);
-    Ok(Control::new(&remote.url, key)?)
+/// A running mesh that can be asked.
+pub(crate) enum Reached {
+    /// At an address.
+    Address(Control),
+    /// In a cluster.
+    Cluster(Gateway),
+}
+
+impl Reached {
+    /// What to ask.
+    pub(crate) fn control(&self) -> &Control {
+        match self {
+            Self::Address(control) => control,
+            Self::Cluster(gateway) => &gateway.control,
+        }
+    }
+}
+
+impl Remote {
+    /// The API key of the environment, if there is one.
+    pub(crate) fn key(&self) -> Option<Sensitive<String>> {
+        std::env::var(&self.key_env)
+            .ok()
+            .filter(|key| !key.is_empty())
+            .map(Sensitive::new)
+    }
+}
+
+/// The mesh that the options name, with the key of the environment if there is one.
+pub(crate) async fn connect(remote: &Remote) -> anyhow::Result<Reached> {
+    if remote.cluster {
+        let gateway = Cluster::connect(remote).await?.gateway(remote).await?;
+        return Ok(Reached::Cluster(gateway));
+    }
+    Ok(Reached::Address(Control::new(&remote.url, remote.key())?))
 }

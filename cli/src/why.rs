@@ -21,8 +21,9 @@ pub(crate) async fn run(options: Why, format: Output) -> anyhow::Result<Answer> 
     let decision = if let Some(dir) = &options.dir {
         from_files(dir, &body, &headers(&options)?)?
     } else {
-        let control = remote::connect(&options.remote)?;
-        control
+        let reached = remote::connect(&options.remote).await?;
+        reached
+            .control()
             .post("/mesh/v1/explain", &body, &hints(&options))
             .await?
     };

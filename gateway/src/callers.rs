@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, ResourceExt};
@@ -28,6 +30,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest time to ask for the API server's keys.
 const LIMIT: Duration = Duration::from_secs(10);
+/// If it did not answer for so long, what is known is no longer called the present.
+const SILENCE: SignedDuration = SignedDuration::from_secs(75);
 
 type Labels = BTreeMap<String, String>;
 
@@ -43,6 +47,8 @@ pub(crate) struct ClusterCallers {
     namespaces: Namespaces,
     /// Labels of the own namespace, where no other can be seen.
     own: ArcSwapOption<Labels>,
+    /// When the API server answered last, in seconds since 1970; 0 = never.
+    heard: AtomicI64,
 }
 
 impl fmt::Debug for ClusterCallers {
@@ -71,6 +77,18 @@ impl ClusterCallers {
             keys: ArcSwapOption::empty(),
             namespaces,
             own: ArcSwapOption::empty(),
+            heard: AtomicI64::new(0),
+        }
+    }
+
+    /// Of when that is what is known at `now`: a watch that hears nothing cannot tell whether there is nothing
+    /// to hear, but the API server is asked for its keys all the time.
+    pub(crate) fn as_of(&self, now: Timestamp) -> Timestamp {
+        let heard = Timestamp::from_second(self.heard.load(Ordering::Relaxed)).unwrap_or_default();
+        if now.duration_since(heard) > SILENCE {
+            heard
+        } else {
+            now
         }
     }
 
@@ -164,7 +182,11 @@ async fn refresh(callers: &ClusterCallers, client: &Client) {
         own_labels(callers, client).await;
     }
     match tokio::time::timeout(LIMIT, verifier(client)).await {
-        Ok(Ok(verifier)) => callers.verifier.store(Some(Arc::new(verifier))),
+        Ok(Ok(verifier)) => {
+            callers.verifier.store(Some(Arc::new(verifier)));
+            let now = Timestamp::now().as_second();
+            callers.heard.store(now, Ordering::Relaxed);
+        }
         Ok(Err(error)) => tracing::warn!(%error, "could not read the keys of the API server"),
         Err(_) => tracing::warn!("reading the keys of the API server took too long"),
     }

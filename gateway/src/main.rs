@@ -92,6 +92,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         cluster: cluster.clone(),
         secrets: Secrets::new(client, &args, Arc::clone(&backends)),
         backends,
+        callers: Arc::clone(&callers),
         mesh_namespace: args.mesh_namespace.clone(),
         own: args.own_addresses(),
     };

@@ -20,6 +20,7 @@ use mesh_runtime::Shutdown;
 use mesh_watch::Scope;
 use serde_json::Value;
 
+use crate::callers::ClusterCallers;
 use crate::pods;
 use crate::secrets::Secrets;
 use crate::watch::Cluster;
@@ -36,6 +37,7 @@ pub(crate) struct Maker {
     pub(crate) cluster: Cluster,
     pub(crate) secrets: Secrets,
     pub(crate) backends: Arc<Backends>,
+    pub(crate) callers: Arc<ClusterCallers>,
     pub(crate) mesh_namespace: String,
     /// Addresses of this pod and of the API server.
     pub(crate) own: Vec<IpAddr>,
@@ -71,9 +73,10 @@ impl Maker {
         self.backends.set_closed(mesh.into_iter().chain(own));
         let seen = Seen::new(&self.cluster, &self.mesh_namespace);
         // Names are resolved meanwhile, which may take seconds.
-        let made = tokio::task::spawn_blocking(move || seen.snapshot(&resolve))
+        let mut made = tokio::task::spawn_blocking(move || seen.snapshot(&resolve))
             .await
             .ok()?;
+        made.created = self.callers.as_of(made.created);
         self.secrets.refresh(&made).await;
         Some(made)
     }

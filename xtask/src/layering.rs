@@ -148,6 +148,7 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         matches: |name| name == "kube",
         only: &[
+            "mesh",
             "mesh-crds",
             "mesh-e2e",
             "mesh-gateway",
@@ -158,7 +159,7 @@ const RESERVED: &[Reserved] = &[
 ];
 
 /// Who may talk to an API server.
-const KUBE_CLIENTS: &[&str] = &["mesh-gateway", "mesh-operator", "mesh-watch"];
+const KUBE_CLIENTS: &[&str] = &["mesh", "mesh-gateway", "mesh-operator", "mesh-watch"];
 
 /// Levels 0 and 1: no runtime, no clock, no randomness of their own.
 const PURE: &[&str] = &[

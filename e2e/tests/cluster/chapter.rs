@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod caches;
 pub(crate) mod egress;
+pub(crate) mod command_line;
 pub(crate) mod floor;
 pub(crate) mod install;
 pub(crate) mod memory;

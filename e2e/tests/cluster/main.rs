@@ -60,6 +60,14 @@ const CHAPTERS: &[Chapter] = &[
         chapter::ask::card,
     ),
     (
+        "mesh_status_shows_a_cluster_with_nothing_but_a_kubeconfig",
+        chapter::command_line::status,
+    ),
+    (
+        "mesh_why_explains_a_request_of_an_application_of_the_cluster",
+        chapter::command_line::why,
+    ),
+    (
         "the_key_goes_to_the_cloud_and_a_tenants_backend_cannot_have_it",
         chapter::ask::secrets,
     ),

@@ -1,6 +1,8 @@
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
+use jiff::Timestamp;
 use kube::Client;
 use kube::client::Body;
 use mesh_dataplane::{ApiKeys, Callers, Unrecognized};
@@ -95,4 +97,16 @@ fn a_mesh_of_one_namespace_serves_its_own_and_one_of_the_cluster_everybody() {
     assert_eq!(narrow.labels("team"), Ok(Labels::new()));
     let wide = of(Scope::Cluster, "mesh-system");
     assert!(wide.serves("team") && wide.serves("mesh-system"));
+}
+
+#[test]
+fn what_is_known_grows_old_while_the_api_server_is_silent() {
+    let callers = callers(true);
+    let now = Timestamp::from_second(2_000_000_000).unwrap();
+    assert_eq!(callers.as_of(now), Timestamp::UNIX_EPOCH, "never heard");
+    callers.heard.store(now.as_second() - 60, Ordering::Relaxed);
+    assert_eq!(callers.as_of(now), now);
+    let heard = now.as_second() - 600;
+    callers.heard.store(heard, Ordering::Relaxed);
+    assert_eq!(callers.as_of(now).as_second(), heard);
 }
