@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod monitoring {
+    mod dashboards;
     mod promql;
     mod rules;
     mod served;

@@ -54,6 +54,8 @@ mod with_product {
     const MANIFESTS: &str = "crds/manifests";
     /// The same for the chart, which Helm must not take away with a release.
     const CHART: &str = "charts/inference-mesh/files/crds";
+    /// What Grafana shows.
+    const DASHBOARDS: &str = "charts/inference-mesh/files/dashboards";
     const REFERENCE: &str = "docs/reference";
 
     /// A file that is not as it should be.
@@ -106,7 +108,14 @@ mod with_product {
             .into_iter()
             .map(|(name, text)| (name, kept(&text)))
             .map(into(CHART));
-        Ok(manifests.chain(chart).chain(pages).collect())
+        let dashboards = crate::dashboards::files()?
+            .into_iter()
+            .map(into(DASHBOARDS));
+        Ok(manifests
+            .chain(chart)
+            .chain(pages)
+            .chain(dashboards)
+            .collect())
     }
 
     /// A definition that stays when its release goes, and with it everybody's objects.
@@ -127,13 +136,15 @@ mod with_product {
             .filter(differs)
             .map(|(path, text)| Change::Differs { path, text })
             .collect();
-        let Ok(entries) = fs::read_dir(root.join(MANIFESTS)) else {
-            return Ok(changes);
-        };
-        for entry in entries {
-            let path = Path::new(MANIFESTS).join(entry?.file_name());
-            if !wanted.iter().any(|(known, _)| *known == path) {
-                changes.push(Change::Leftover { path });
+        for folder in [MANIFESTS, CHART, DASHBOARDS] {
+            let Ok(entries) = fs::read_dir(root.join(folder)) else {
+                continue;
+            };
+            for entry in entries {
+                let path = Path::new(folder).join(entry?.file_name());
+                if !wanted.iter().any(|(known, _)| *known == path) {
+                    changes.push(Change::Leftover { path });
+                }
             }
         }
         Ok(changes)

@@ -11,6 +11,8 @@ mod chart;
 mod check;
 mod cluster;
 mod context;
+#[cfg(feature = "gen")]
+mod dashboards;
 #[cfg(test)]
 mod dockerfile;
 mod generate;

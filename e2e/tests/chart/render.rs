@@ -15,12 +15,14 @@ const WIDE: [&str; 5] = [
     "ValidatingAdmissionPolicyBinding",
 ];
 
-/// What a Prometheus operator brings, for Helm, which does not ask a server when it only renders.
-const FOREIGN: [&str; 4] = [
+/// What operators of Prometheus and Grafana bring, for Helm, which does not ask a server when it only renders.
+const FOREIGN: [&str; 6] = [
     "--api-versions",
     "monitoring.coreos.com/v1/PodMonitor",
     "--api-versions",
     "monitoring.coreos.com/v1/PrometheusRule",
+    "--api-versions",
+    "grafana.integreatly.org/v1beta1/GrafanaDashboard",
 ];
 
 fn everything() -> String {
@@ -57,6 +59,7 @@ uninstall: {{deleteVolumes: true}}
 monitoring:
   podMonitor: {{enabled: true, labels: {{release: prometheus}}, interval: 10s}}
   prometheusRule: {{enabled: true, labels: {{release: prometheus}}, runbookUrl: \"https://wiki.example/mesh/\", maxProviderShare: 0.5}}
+  dashboards: {{enabled: true, labels: {{find: me}}, folder: Ours, grafanaOperator: {{enabled: true, matchLabels: {{grafana: ours}}}}}}
 "
     )
 }
@@ -255,8 +258,9 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
             }
             assert!(of(&objects, "Role", "mesh-gateway-secrets").is_some());
             monitored(&objects);
+            shown(&objects);
         }
-        let kinds = ["PodMonitor", "PrometheusRule"];
+        let kinds = ["PodMonitor", "PrometheusRule", "GrafanaDashboard"];
         let made = objects
             .iter()
             .filter(|one| kinds.contains(&text(&one["kind"])));
@@ -271,8 +275,12 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
 fn foreign_kinds(world: &World) {
     let file = world.file("foreign.yaml", include_str!("foreign.yaml"));
     world.kubectl(&["apply", "--server-side", "-f", &file]);
-    for kind in ["podmonitors", "prometheusrules"] {
-        let crd = format!("crd/{kind}.monitoring.coreos.com");
+    for kind in [
+        "podmonitors.monitoring.coreos.com",
+        "prometheusrules.monitoring.coreos.com",
+        "grafanadashboards.grafana.integreatly.org",
+    ] {
+        let crd = format!("crd/{kind}");
         world.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=60s"]);
     }
 }
@@ -299,6 +307,27 @@ fn monitored(objects: &[Value]) {
         rules.contains("https://wiki.example/mesh/MeshFloorNotReady"),
         "{rules}"
     );
+}
+
+/// A Grafana finds every dashboard by label and by object, in its folder, as it was committed.
+fn shown(objects: &[Value]) {
+    for uid in [
+        "mesh-sovereignty",
+        "mesh-traffic",
+        "mesh-backends",
+        "mesh-operator",
+    ] {
+        let name = format!("{uid}-dashboard");
+        let map = of(objects, "ConfigMap", &name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(map["metadata"]["labels"]["find"], "me", "{name}");
+        assert_eq!(map["metadata"]["annotations"]["grafana_folder"], "Ours");
+        let page: Value = serde_json::from_str(text(&map["data"][format!("{uid}.json")])).unwrap();
+        assert_eq!(page["uid"], uid);
+        let object = of(objects, "GrafanaDashboard", uid).unwrap();
+        assert_eq!(object["spec"]["configMapRef"]["name"], name.as_str());
+        let selector = &object["spec"]["instanceSelector"]["matchLabels"];
+        assert_eq!(selector["grafana"], "ours");
+    }
 }
 
 /// Values that mean nothing are refused with words.

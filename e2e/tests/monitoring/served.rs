@@ -8,7 +8,7 @@ use super::rules;
 /// Metric and its labels.
 pub(super) type Served = BTreeMap<String, BTreeSet<String>>;
 
-const PAGES: [(&str, &str); 2] = [
+const PAGES: [(&str, &str); 3] = [
     (
         "mesh_gateway_",
         include_str!("../../../docs/reference/metrics.md"),
@@ -16,6 +16,11 @@ const PAGES: [(&str, &str); 2] = [
     (
         "mesh_operator_",
         include_str!("../../../docs/reference/metrics-operator.md"),
+    ),
+    // Under the names of vLLM, which are no prefix of ours.
+    (
+        "",
+        include_str!("../../../docs/reference/metrics-worker.md"),
     ),
 ];
 /// Every component serves this one; the page says so in a sentence.

@@ -81,14 +81,20 @@ async fn a_worker_answers_whole_and_streamed_with_the_same_text_and_counts_it() 
 
     let mut metrics = String::new();
     prometheus_client::encoding::text::encode(&mut metrics, &registry).expect("metrics");
-    assert!(
-        metrics.contains("vllm:num_requests_running{model_name=\"smollm2\"} "),
-        "{metrics}"
-    );
-    assert!(
-        metrics.contains("vllm:generation_tokens_total{model_name=\"smollm2\"} "),
-        "{metrics}"
-    );
+    promised(&metrics);
+}
+
+/// What is rendered is what the page promises, no more and no less.
+fn promised(metrics: &str) {
+    let page = include_str!("../../../docs/reference/metrics-worker.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    for name in &names {
+        let sample = format!("{name}{{model_name=\"smollm2\"}} ");
+        assert!(metrics.contains(&sample), "{sample} in\n{metrics}");
+    }
+    let types = metrics.lines().filter(|line| line.starts_with("# TYPE "));
+    assert_eq!(types.count(), names.len(), "{metrics}");
 }
 
 #[tokio::test]

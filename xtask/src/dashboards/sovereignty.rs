@@ -1,0 +1,281 @@
+//! Where tokens went, on whom that depends, what was refused, and whether the floor holds.
+
+use super::{Dashboard, Good, Panel, Row, Shape, panel};
+
+pub(super) fn dashboard() -> Dashboard {
+    Dashboard {
+        uid: "mesh-sovereignty",
+        title: "Inference Mesh / Sovereignty",
+        description: "Where every token went, on whom that depends, what was refused, and whether the floor holds.",
+        rows: vec![where_tokens_go(), dependence(), refusals(), floor()],
+    }
+}
+
+fn where_tokens_go() -> Row {
+    let mut panels = numbers();
+    panels.extend(pictures());
+    Row {
+        title: "Where tokens go",
+        panels,
+    }
+}
+
+fn numbers() -> Vec<Panel> {
+    vec![
+        panel(
+            ("Tokens on own hardware", "percentunit"),
+            Shape::Number(Good::Any),
+            "Share of all tokens in the chosen time that own hardware read or wrote.",
+            &[(
+                "sum(increase(mesh_gateway_tokens_total{$ns, sovereignty_class=\"own_hardware\"}[$__range])) / (sum(increase(mesh_gateway_tokens_total{$ns}[$__range])) > 0)",
+                "",
+            )],
+        ),
+        panel(
+            ("Restricted tokens elsewhere", "short"),
+            Shape::Number(Good::Zero),
+            "Tokens of Restricted requests that anything but own hardware saw. Zero, unless a policy lowers minimumClass.restricted.",
+            &[(
+                "sum(increase(mesh_gateway_tokens_total{$ns, privacy_level=\"restricted\", sovereignty_class!=\"own_hardware\"}[$__range])) or vector(0)",
+                "",
+            )],
+        ),
+        panel(
+            ("Restricted requests unserved", "short"),
+            Shape::Number(Good::Zero),
+            "Restricted requests in the chosen time that nobody might or could answer.",
+            &[(
+                "sum(increase(mesh_gateway_unserved_total{$ns, privacy_level=\"restricted\"}[$__range]))",
+                "",
+            )],
+        ),
+        panel(
+            ("First claims end in", "s"),
+            Shape::Number(Good::From(1_209_600_000)),
+            "Time until the first claims about a cloud end, after which nothing is known of it.",
+            &[("min(mesh_gateway_claim_expiry_seconds{$ns})", "")],
+        ),
+    ]
+}
+
+fn pictures() -> Vec<Panel> {
+    let tokens = |title, description, label: &'static str, legend| {
+        let query =
+            format!("sum by ({label}) (rate(mesh_gateway_tokens_total{{$ns}}[$__rate_interval]))");
+        panel(
+            (title, "suffix: tokens/s"),
+            Shape::Stack,
+            description,
+            &[(&query, legend)],
+        )
+    };
+    vec![
+        tokens(
+            "Tokens by class",
+            "Tokens read and written, by the sovereignty class of the place.",
+            "sovereignty_class",
+            "{{sovereignty_class}}",
+        ),
+        tokens(
+            "Tokens by privacy level",
+            "Tokens read and written, by the privacy level of the request.",
+            "privacy_level",
+            "{{privacy_level}}",
+        ),
+        panel(
+            ("Tokens by provider", "suffix: tokens/s"),
+            Shape::Stack,
+            "Tokens read and written, by the company behind the backend; unknown is hardware without one.",
+            &[(&by("provider"), "{{provider}}")],
+        ),
+        panel(
+            (
+                "Restricted and Confidential tokens by class",
+                "suffix: tokens/s",
+            ),
+            Shape::Stack,
+            "Where the tokens of sensitive requests went.",
+            &[(
+                "sum by (privacy_level, sovereignty_class) (rate(mesh_gateway_tokens_total{$ns, privacy_level=~\"restricted|confidential\"}[$__rate_interval]))",
+                "{{privacy_level}} on {{sovereignty_class}}",
+            )],
+        ),
+    ]
+}
+
+/// Tokens by something that is declared of a backend.
+fn by(label: &str) -> String {
+    format!(
+        "sum by ({label}) (rate(mesh_gateway_tokens_total{{$ns}}[$__rate_interval]) * on (namespace, backend) group_left ({label}) max by (namespace, backend, {label}) (mesh_gateway_backend_info{{$ns}}))"
+    )
+}
+
+/// The same as shares of all.
+fn shares(label: &str) -> String {
+    format!(
+        "{} / on () group_left () (sum({}) > 0)",
+        by(label),
+        by(label)
+    )
+}
+
+/// Sum of the squares of all shares: one where a single one has everything.
+fn index(label: &str) -> String {
+    format!("sum(({}) ^ 2)", shares(label))
+}
+
+fn dependence() -> Row {
+    let share = |title, label: &'static str, legend, description| -> Panel {
+        panel(
+            (title, "percentunit"),
+            Shape::Lines,
+            description,
+            &[(&shares(label), legend)],
+        )
+    };
+    let indices = [
+        (index("provider"), "provider"),
+        (index("jurisdiction"), "jurisdiction"),
+        (index("hardware_vendor"), "hardware vendor"),
+        (index("family"), "model family"),
+    ];
+    let indices: Vec<(&str, &'static str)> = indices
+        .iter()
+        .map(|(query, name)| (query.as_str(), *name))
+        .collect();
+    Row {
+        title: "On whom that depends",
+        panels: vec![
+            share(
+                "Share by provider",
+                "provider",
+                "{{provider}}",
+                "Share of all tokens by company. MeshProviderConcentration fires above the limit of the installation.",
+            ),
+            share(
+                "Share by jurisdiction",
+                "jurisdiction",
+                "{{jurisdiction}}",
+                "Share of all tokens by the seats of the companies behind the backends.",
+            ),
+            share(
+                "Share by hardware vendor",
+                "hardware_vendor",
+                "{{hardware_vendor}}",
+                "Share of all tokens by the maker of the accelerator. Unknown where nothing is declared or seen of it.",
+            ),
+            share(
+                "Share by model family",
+                "family",
+                "{{family}}",
+                "Share of all tokens by model family. Unknown where nothing is declared of it.",
+            ),
+            panel(
+                ("Concentration index", "none"),
+                Shape::Lines,
+                "Sum of the squares of all shares (Herfindahl and Hirschman): 1 where one has everything, 0.25 where four share evenly.",
+                &indices,
+            ),
+        ],
+    }
+}
+
+fn refusals() -> Row {
+    Row {
+        title: "Refused and degraded",
+        panels: vec![
+            panel(
+                ("Backends ruled out by constraint", "suffix: /s"),
+                Shape::Lines,
+                "Backends that a hard constraint ruled out, once per decision.",
+                &[(
+                    "sum by (constraint) (rate(mesh_gateway_refusals_total{$ns}[$__rate_interval]))",
+                    "{{constraint}}",
+                )],
+            ),
+            panel(
+                ("Requests that nobody answered", "reqps"),
+                Shape::Lines,
+                "Requests in order that no backend might (policy_denied) or could (no_backend, floor_busy) answer.",
+                &[(
+                    "sum by (privacy_level, reason) (rate(mesh_gateway_unserved_total{$ns}[$__rate_interval]))",
+                    "{{privacy_level}}: {{reason}}",
+                )],
+            ),
+            panel(
+                ("Degraded answers", "reqps"),
+                Shape::Lines,
+                "Answers that were less than what was asked for, by the words of header mesh-degraded.",
+                &[(
+                    "sum by (reason) (rate(mesh_gateway_degraded_requests_total{$ns}[$__rate_interval]))",
+                    "{{reason}}",
+                )],
+            ),
+            panel(
+                ("Decisions by privacy level", "reqps"),
+                Shape::Stack,
+                "Requests decided, by the level that classification and policy gave them.",
+                &[(
+                    "sum by (privacy_level) (rate(mesh_gateway_decisions_total{$ns}[$__rate_interval]))",
+                    "{{privacy_level}}",
+                )],
+            ),
+        ],
+    }
+}
+
+fn floor() -> Row {
+    Row {
+        title: "The floor",
+        panels: vec![
+            panel(
+                ("Floor ready", "none"),
+                Shape::Number(Good::From(1000)),
+                "1 if every gateway finds a floor that can answer.",
+                &[("min(mesh_gateway_floor_ready{$ns})", "")],
+            ),
+            panel(
+                ("Places of the floor", "none"),
+                Shape::Number(Good::From(1000)),
+                "Pods and servers that can answer as the floor, as the gateway that sees fewest says.",
+                &[("min(mesh_gateway_floor_endpoints{$ns})", "")],
+            ),
+            panel(
+                ("Floor ready over time", "percentunit"),
+                Shape::Number(Good::From(999)),
+                "Share of the chosen time in which every gateway found a floor that could answer. The goal is 99.9 %.",
+                &[(
+                    "avg_over_time(min(mesh_gateway_floor_ready{$ns})[$__range:1m])",
+                    "",
+                )],
+            ),
+            panel(
+                ("Requests answered", "percentunit"),
+                Shape::Number(Good::From(999)),
+                "Share of the requests in order that got an answer in the chosen time. The goal is 99.9 %.",
+                &[(
+                    "1 - sum(increase(mesh_gateway_unserved_total{$ns}[$__range])) / (sum(increase(mesh_gateway_decisions_total{$ns}[$__range])) > 0)",
+                    "",
+                )],
+            ),
+            panel(
+                ("Tokens of the floor and of others", "suffix: tokens/s"),
+                Shape::Stack,
+                "Tokens written, by backend. The floor has those of requests that may go nowhere else, and all where nobody else is left.",
+                &[(
+                    "sum by (backend) (rate(mesh_gateway_tokens_total{$ns, direction=\"output\"}[$__rate_interval]))",
+                    "{{backend}}",
+                )],
+            ),
+            panel(
+                ("Places of the floor over time", "none"),
+                Shape::Lines,
+                "Pods and servers that can answer as the floor, by gateway.",
+                &[(
+                    "min by (namespace, pod) (mesh_gateway_floor_endpoints{$ns})",
+                    "{{namespace}} {{pod}}",
+                )],
+            ),
+        ],
+    }
+}
