@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mesh_cluster::Tier;
-use mesh_e2e::stage::{Stage, backend, cache, children, cloud, namespace};
+use mesh_e2e::stage::{Stage, backend, cache, children, cloud, namespace, policy};
 use mesh_e2e::{operator, story};
 use serde_json::{Value, json};
 
@@ -31,12 +31,20 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
     ),
     ("what_somebody_edits_or_deletes_by_hand_comes_back", by_hand),
     (
+        "what_is_no_longer_wanted_goes_also_from_what_was_only_created",
+        unwanted,
+    ),
+    (
         "a_name_that_somebody_has_is_not_taken_over_and_the_backend_says_so",
         taken,
     ),
     (
         "what_a_backend_no_longer_is_goes_and_what_is_not_ours_stays",
         becomes_a_cloud,
+    ),
+    (
+        "what_happens_to_an_object_is_told_of_it_once_and_a_pass_that_finds_nothing_new_is_silent",
+        told,
     ),
     ("no_right_was_missing_for_any_of_this", |stage| {
         assert_eq!(stage.refused().unwrap(), Vec::<String>::new());
@@ -224,6 +232,48 @@ fn by_hand(stage: &Stage) {
     assert!(operator.terminate().unwrap().success());
 }
 
+fn unwanted(stage: &Stage) {
+    let operator = stage.lead("unwanted").unwrap();
+    room(stage, "unwanted");
+    let plain = backend("unwanted", "a", "model", 1);
+    let mut placed = plain.clone();
+    placed["spec"]["inCluster"]["nodeSelector"] = json!({"disk": "fast"});
+    stage.apply(&placed).unwrap();
+    complete(stage, "unwanted", "a");
+    let selector = || {
+        let found = stage.get(&["-n", "unwanted", "deployment", "a-worker"])?;
+        Ok::<Value, anyhow::Error>(found["spec"]["template"]["spec"]["nodeSelector"].clone())
+    };
+    assert_eq!(selector().unwrap(), json!({"disk": "fast"}));
+    stage.settled(&operator, SOON).unwrap();
+    let wrote = stage.wrote().unwrap();
+    let again = |line: &&String| line.starts_with("patch deployments unwanted/");
+    assert_eq!(wrote.iter().find(again), None, "it is as it was created");
+    let before = stage.asked().unwrap().len();
+    stage.apply(&plain).unwrap();
+    stage
+        .until("no node is selected", SOON, || {
+            Ok(selector()?.is_null().then_some(()))
+        })
+        .unwrap();
+    stage.settled(&operator, SOON).unwrap();
+    let asked = stage.asked().unwrap();
+    let lists = asked[before..].iter().filter(|one| one["verb"] == "list");
+    assert_eq!(lists.count(), 1, "its books are read once");
+    // From now on it is applied like anything else.
+    stage.apply(&placed).unwrap();
+    stage
+        .until("a node is selected again", SOON, || {
+            Ok((selector()? == json!({"disk": "fast"})).then_some(()))
+        })
+        .unwrap();
+    stage.settled(&operator, SOON).unwrap();
+    let asked = stage.asked().unwrap();
+    let lists = asked[before..].iter().filter(|one| one["verb"] == "list");
+    assert_eq!(lists.count(), 1, "and never again");
+    assert!(operator.terminate().unwrap().success());
+}
+
 fn taken(stage: &Stage) {
     let operator = stage.lead("taken").unwrap();
     room(stage, "taken");
@@ -288,5 +338,58 @@ fn becomes_a_cloud(stage: &Stage) {
         .unwrap();
     stage.settled(&operator, SOON).unwrap();
     assert_eq!(stage.made("becomes").unwrap(), left);
+    assert!(operator.terminate().unwrap().success());
+}
+
+/// Type, reason and note of the events of an object, oldest first.
+fn events(stage: &Stage, namespace: &str, kind: &str) -> Vec<[String; 3]> {
+    let all = stage
+        .get(&["-n", namespace, "events.events.k8s.io"])
+        .unwrap();
+    let mut all: Vec<&Value> = all["items"].as_array().unwrap().iter().collect();
+    all.retain(|one| one["regarding"]["kind"] == kind);
+    all.sort_by_key(|one| one["eventTime"].as_str().unwrap().to_owned());
+    let word = |one: &Value, key: &str| one[key].as_str().unwrap().to_owned();
+    all.into_iter()
+        .map(|one| ["type", "reason", "note"].map(|key| word(one, key)))
+        .collect()
+}
+
+fn told(stage: &Stage) {
+    let operator = stage.lead("told").unwrap();
+    stage.floor().unwrap();
+    stage.apply(&namespace("told")).unwrap();
+    stage.apply(&cloud("told", "a")).unwrap();
+    let backend = ["told", "inferencebackend", "a"];
+    stage.condition(backend, "Ready", "True", SOON).unwrap();
+    let mut failing = policy("told", "p");
+    failing["spec"]["tests"] = json!([{"name": "greetings stay home", "request": {"text": "Hello", "privacy": "Public"},
+        "expect": {"privacy": "Restricted"}}]);
+    stage.apply(&failing).unwrap();
+    let judged = ["told", "sovereigntypolicy", "p"];
+    stage.condition(judged, "Accepted", "False", SOON).unwrap();
+    stage.settled(&operator, SOON).unwrap();
+    stage.apply(&policy("told", "p")).unwrap();
+    stage.condition(judged, "Accepted", "True", SOON).unwrap();
+    stage.settled(&operator, SOON).unwrap();
+
+    let of_backend = events(stage, "told", "InferenceBackend");
+    let reasons: Vec<&str> = of_backend.iter().map(|one| one[1].as_str()).collect();
+    assert_eq!(reasons, ["Ready"], "{of_backend:?}");
+    let of_policy = events(stage, "told", "SovereigntyPolicy");
+    assert_eq!(of_policy.len(), 2, "{of_policy:?}");
+    let (refused, accepted) = (&of_policy[0], &of_policy[1]);
+    assert_eq!([&refused[0], &refused[1]], ["Warning", "TestsFailed"]);
+    assert!(refused[2].contains("greetings stay home"), "{refused:?}");
+    assert_eq!([&accepted[0], &accepted[1]], ["Normal", "Accepted"]);
+
+    for object in ["inferencebackend/a", "sovereigntypolicy/p"] {
+        stage
+            .kubectl(&["annotate", "-n", "told", object, "look=again"])
+            .unwrap();
+    }
+    stage.settled(&operator, SOON).unwrap();
+    assert_eq!(events(stage, "told", "InferenceBackend"), of_backend);
+    assert_eq!(events(stage, "told", "SovereigntyPolicy"), of_policy);
     assert!(operator.terminate().unwrap().success());
 }

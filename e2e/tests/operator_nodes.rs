@@ -25,13 +25,21 @@ const PODS: u32 = 5;
 const ROOMS: usize = 10;
 const READY: &str = "conditions{kind=\"InferenceBackend\",condition=\"Ready\",status=\"True\"}";
 
+#[path = "operator_nodes/lost.rs"]
+mod lost;
+
 const CHAPTERS: &[story::Chapter<Stage>] = &[
+    ("a_node_falls_silent", lost::falls_silent),
     ("a_backend_is_ready_soon_after_it_is_applied", ready),
     (
         "what_is_deleted_while_the_operator_is_down_leaves_nothing",
         deleted,
     ),
     ("a_namespace_ends_with_the_operator_down", namespace_ends),
+    (
+        "what_ran_on_a_lost_node_says_so_or_goes_elsewhere_and_nothing_is_there_twice",
+        lost::converges,
+    ),
     (
         "hundreds_of_backends_cost_nothing_at_rest_and_little_for_a_change",
         scale,

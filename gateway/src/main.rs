@@ -7,6 +7,7 @@ mod args;
 mod callers;
 mod loads;
 mod member;
+mod overseer;
 mod pods;
 mod secrets;
 mod translate;
@@ -111,7 +112,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "serving");
     let limits = limits(&args);
     let plain = serve::serve(listener, dataplane.router(), limits, &shutdown);
-    let secured = serve::serve_tls(tls_listener, tls, dataplane.router(), limits, &shutdown);
+    let proven = overseer::router(&dataplane, &args.mesh_namespace);
+    let secured = serve::serve_tls(tls_listener, tls, proven, limits, &shutdown);
     if tokio::join!(plain, secured) != (true, true) {
         tracing::warn!("answers still running were cut");
     }

@@ -86,9 +86,10 @@ impl Membership {
         nobody.then(|| String::from("the operator has not signed its certificate yet"))
     }
 
-    /// TLS for its own listener; callers show a token.
+    /// TLS for its own listener. Callers show a token; only the operator is known by a certificate, and one
+    /// that is not of this mesh ends the handshake.
     pub(crate) fn server(&self) -> anyhow::Result<ServerConfig> {
-        server_config(&self.member, None).context("could not prepare TLS")
+        server_config(&self.member, Some(&self.trust)).context("could not prepare TLS")
     }
 
     /// Enters how long its certificate lives.

@@ -1,6 +1,8 @@
 //! Writing: server-side apply, one field manager, and only what differs from what is there. An object that
-//! is not ours is never taken over, whatever its name.
+//! is not ours is never taken over, whatever its name: what is not known to be there is created, which the
+//! API server refuses if somebody has the name.
 
+mod create;
 mod same;
 
 use std::collections::HashMap;
@@ -8,7 +10,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::{GroupVersionKind, NamespaceResourceScope};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
@@ -22,12 +24,14 @@ use sha2::{Digest, Sha256};
 use crate::metrics::Metrics;
 use crate::status;
 use crate::world::MANAGED;
-use same::holds;
+use same::differs;
 
 /// Field manager of everything the operator writes.
 pub(crate) const MANAGER: &str = "mesh-operator";
 /// Digest of what was applied: tells that something is no longer wanted, which its absence cannot.
 const APPLIED: &str = "inferencemesh.dev/applied";
+/// Before that digest: it was created, and not applied since.
+const CREATED: &str = "created-";
 
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +113,12 @@ struct Goal {
     digest: String,
 }
 
+/// The digest that was written last.
+fn applied(meta: &ObjectMeta) -> Option<&str> {
+    let said = meta.annotations.as_ref()?.get(APPLIED)?;
+    Some(said.strip_prefix(CREATED).unwrap_or(said))
+}
+
 impl Goal {
     fn new<K>(wanted: &K) -> Result<Self, Error>
     where
@@ -120,12 +130,11 @@ impl Goal {
             wanted.name_any(),
         );
         let what = format!("{kind} {namespace}/{name}");
-        let mut value = match serde_json::to_value(wanted) {
+        let value = match serde_json::to_value(wanted) {
             Ok(value) => value,
             Err(source) => return Err(Error::Json { what, source }),
         };
         let digest = digest(&value);
-        value["metadata"]["annotations"][APPLIED] = json!(digest);
         Ok(Self {
             what,
             key: (kind, namespace, name),
@@ -177,18 +186,6 @@ impl Writer {
         }
     }
 
-    /// Whether an object that is not among the watched ones is there, and whose it is.
-    async fn found<K>(&self, api: &Api<K>, wanted: &K) -> kube::Result<Option<ObjectMeta>>
-    where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-    {
-        let name = format!("metadata.name={}", wanted.name_any());
-        let found = api
-            .list_metadata(&ListParams::default().fields(&name))
-            .await?;
-        Ok(found.items.into_iter().next().map(|one| one.metadata))
-    }
-
     /// Makes `wanted` so, unless it is.
     pub(crate) async fn apply<K>(&self, wanted: K, store: &Store<K>) -> Result<(), Error>
     where
@@ -206,31 +203,39 @@ impl Writer {
             return Ok(());
         }
         let api: Api<K> = Api::namespaced(self.client.clone(), &goal.key.1);
-        let known = match &there {
-            Some(there) => Some(there.meta().clone()),
-            None => self
-                .found(&api, &wanted)
-                .await
-                .map_err(|source| goal.failed(source))?,
+        let Some(there) = there else {
+            return self.create(&api, wanted, &goal).await;
         };
-        if known.as_ref().is_some_and(|known| !ours(known, &goal.meta)) {
-            return Err(Error::Taken { what: goal.what });
-        }
-        // What is made anew meets nobody's fields, unless somebody is faster: then it is looked at again.
-        let params = PatchParams {
-            force: known.is_some(),
-            ..PatchParams::apply(MANAGER)
-        };
-        self.metrics.wrote(&goal.key.0);
-        let done = api
-            .patch(&goal.key.2, &params, &Patch::Apply(&goal.value))
-            .await
-            .map_err(|source| goal.failed(source))?;
-        let version = there.and_then(|there| there.resource_version());
-        if done.resource_version() == version {
+        let version = there.resource_version();
+        if self.patch(&api, there.meta(), &goal).await? == version {
             self.settle(goal.key, version, goal.digest);
         }
         Ok(())
+    }
+
+    /// Applies to what is there, if it is ours; gives the version that it has now.
+    async fn patch<K>(
+        &self,
+        api: &Api<K>,
+        there: &ObjectMeta,
+        goal: &Goal,
+    ) -> Result<Option<String>, Error>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    {
+        if !ours(there, &goal.meta) {
+            return Err(Error::Taken {
+                what: goal.what.clone(),
+            });
+        }
+        self.own(api, there, goal).await?;
+        let mut body = goal.value.clone();
+        body["metadata"]["annotations"][APPLIED] = json!(goal.digest);
+        self.metrics.wrote(&goal.key.0);
+        let params = PatchParams::apply(MANAGER).force();
+        let done = api.patch(&goal.key.2, &params, &Patch::Apply(&body)).await;
+        let done = done.map_err(|source| goal.failed(source))?;
+        Ok(done.resource_version())
     }
 
     /// True if what is there needs no write now.
@@ -249,7 +254,13 @@ impl Writer {
             what: goal.what.clone(),
             source,
         })?;
-        let good = ours(there.meta(), &goal.meta) && holds(&live, &goal.value);
+        let differs = differs(&live, &goal.value);
+        if let Some(field) = &differs {
+            tracing::debug!(what = goal.what, field, "is not as wanted");
+        }
+        let good = ours(there.meta(), &goal.meta)
+            && applied(there.meta()) == Some(&goal.digest)
+            && differs.is_none();
         if good {
             self.settle(goal.key.clone(), version, goal.digest.clone());
         }

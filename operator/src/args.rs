@@ -50,6 +50,9 @@ pub(crate) struct Run {
     /// Unrenewed for this many seconds, the lease of the leading replica may be taken by another.
     #[arg(long, env = "MESH_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
     pub(crate) lease_seconds: u16,
+    /// The gateways are asked this often (seconds) how backends do.
+    #[arg(long, env = "MESH_HEALTH_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub(crate) health_seconds: u16,
     /// Objects that are made if they are not there: the floor of an installation.
     #[arg(long, env = "MESH_BOOTSTRAP")]
     pub(crate) bootstrap: Option<PathBuf>,

@@ -13,7 +13,7 @@ mod work;
 pub(crate) use claims::Claims;
 pub(crate) use fleet::Fleet;
 pub(crate) use images::Images;
-pub(crate) use pods::{PodView, view};
+pub(crate) use pods::{PodView, lost, view, view_among};
 
 /// True if the network may read along, as its author declared.
 pub(crate) fn plaintext(backend: &InferenceBackend) -> bool {

@@ -41,7 +41,7 @@ use serde_json::{Value, json};
 pub(crate) use build::{FETCHING, derived, format, quantize};
 pub(crate) use name::label as label_value;
 pub(crate) use pods::open;
-pub(crate) use poll::{Poll, either};
+pub(crate) use poll::Poll;
 pub(crate) use source::{BUILTIN, Fetching, builtin, fetching, outside};
 pub(crate) use state::{Keep, Obstacle, State};
 
@@ -367,7 +367,7 @@ fn vain(old: &Value, state: &State) -> Vec<Story> {
         } else {
             "SourceFailed"
         };
-        story(true, reason, "Fetch", failure.to_string())
+        Story::warning(reason, "Fetch", failure.to_string())
     });
     told.collect()
 }
@@ -388,12 +388,12 @@ fn found(old: &Value, state: &State) -> Vec<Story> {
         let reason = if declared { "Fetched" } else { "Pinned" };
         let (path, source, digest) = (&artifact.path, &artifact.source, &artifact.sha256.0);
         let note = format!("{path} from {source}: sha256 {digest}");
-        stories.push(story(false, reason, "Fetch", note));
+        stories.push(Story::normal(reason, "Fetch", note));
     }
     for made in state.derived.iter().filter_map(|one| one.made.as_ref()) {
         if !has("derived", "sha256", &made.sha256.0) {
             let note = format!("{}: sha256 {}", format(made.quantization), made.sha256.0);
-            stories.push(story(false, "Quantized", "Quantize", note));
+            stories.push(Story::normal("Quantized", "Quantize", note));
         }
     }
     stories
@@ -411,16 +411,7 @@ fn failed(state: &State) -> Vec<Story> {
         };
         let (reason, message) = doing.outcome.obstacle().unwrap_or_default();
         let note = format!("Job {}: {reason}: {message}", doing.work.name);
-        story(true, what, action, note)
+        Story::warning(what, action, note)
     });
     told.collect()
-}
-
-fn story(warning: bool, reason: &str, action: &'static str, note: String) -> Story {
-    Story {
-        warning,
-        reason: reason.to_owned(),
-        action,
-        note,
-    }
 }

@@ -19,6 +19,7 @@ mod client;
 mod confine;
 mod endpoint;
 mod events;
+mod health;
 mod keeper;
 mod lease;
 mod metrics;
@@ -29,6 +30,7 @@ mod quantity;
 mod samples;
 mod sign;
 mod status;
+mod transition;
 mod trust;
 mod uninstall;
 mod world;
@@ -46,6 +48,7 @@ use crate::apply::Writer;
 use crate::args::{Args, Command, Run};
 use crate::cache::Poll;
 use crate::events::Events;
+use crate::health::{Asker, Health};
 use crate::keeper::Keeper;
 use crate::lease::{Fence, Lease};
 use crate::metrics::Metrics;
@@ -123,7 +126,9 @@ async fn run(
     };
     tracing::info!("leading");
     let poll = Poll::default();
-    let fetchers = world.fetchers.clone();
+    let health = Health::default();
+    let (fetchers, gateways) = (world.fetchers.clone(), world.gateways.clone());
+    let asker = Asker::new(&keeper, &options);
     let events = Events::new(client.clone(), &options.identity);
     let writer = Writer::new(client, metrics);
     let publisher = Publisher {
@@ -132,7 +137,8 @@ async fn run(
         mesh_namespace: options.mesh_namespace.clone(),
         proof: keeper.proof(),
     };
-    let pass = Pass::new(writer, options, world, bootstrap, events, poll.clone());
+    let heard = (poll.clone(), health.clone());
+    let pass = Pass::new(writer, options, world, bootstrap, events, heard);
     let lost = keep(&lease, &shutdown);
     let lost = tokio::select! {
         biased;
@@ -140,6 +146,7 @@ async fn run(
         lost = lost => lost.is_ok(),
         () = pass.run() => false,
         () = poll.run(&fetchers) => false,
+        () = health.run(&asker, &gateways) => false,
         () = endpoint::lead(&keeper, publisher) => false,
     };
     if !lost {

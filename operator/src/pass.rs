@@ -21,10 +21,11 @@ use crate::apply::{Error, Writer};
 use crate::args::Run;
 use crate::backend::Images;
 use crate::cache::{Caches, Poll};
-use crate::events::Events;
+use crate::events::{Events, Story};
+use crate::health::{Health, Word};
 use crate::metrics::Metrics;
 use crate::world::{Changes, Id, Read, World};
-use crate::{bootstrap, cache, confine, policy, status};
+use crate::{bootstrap, confine, policy, status, transition};
 
 pub(crate) use seen::Seen;
 
@@ -46,8 +47,9 @@ pub(crate) struct Pass {
     pub(crate) writer: Writer,
     metrics: Metrics,
     bootstrap: Vec<Value>,
-    events: Events,
+    pub(crate) events: Events,
     pub(crate) poll: Poll,
+    pub(crate) health: Health,
     memory: Mutex<Memory>,
 }
 
@@ -62,8 +64,8 @@ struct Memory {
     failed: BTreeSet<Id>,
 }
 
-/// Fault and class.
-type Found = (Option<(String, String)>, Option<Class>);
+/// Fault, class, and what the gateways say.
+type Found = (Option<(String, String)>, Option<Class>, Option<Word>);
 pub(crate) type Class = (mesh_core::SovereigntyClass, Vec<String>);
 
 impl Pass {
@@ -73,7 +75,7 @@ impl Pass {
         world: World,
         bootstrap: Vec<Value>,
         events: Events,
-        poll: Poll,
+        (poll, health): (Poll, Health),
     ) -> Self {
         Self {
             images: Images::from(&options),
@@ -85,6 +87,7 @@ impl Pass {
             bootstrap,
             events,
             poll,
+            health,
             memory: Mutex::default(),
         }
     }
@@ -96,6 +99,7 @@ impl Pass {
     /// Until dropped.
     pub(crate) async fn run(&self) {
         let (mut changed, mut told) = (self.world.changed(), self.poll.changed());
+        let mut heard = self.health.changed();
         let mut failures = 0;
         loop {
             changed.borrow_and_update();
@@ -107,7 +111,13 @@ impl Pass {
             tokio::time::sleep(DEBOUNCE).await;
             failures = if good { 0 } else { failures + 1 };
             let wait = if good { RESYNC } else { rest(failures) };
-            let news = cache::either(&mut changed, &mut told);
+            let news = async {
+                tokio::select! {
+                    news = changed.changed() => news,
+                    news = told.changed() => news,
+                    news = heard.changed() => news,
+                }
+            };
             if let Ok(Err(_)) = tokio::time::timeout(wait, news).await {
                 return;
             }
@@ -170,7 +180,8 @@ impl Pass {
             let memory = self.memory();
             for read in seen.backends.iter().filter(|read| !read.deleted()) {
                 let id = (read.namespace(), read.name());
-                let now = (seen.fault(read), self.class(seen, &id));
+                let heard = self.health.of(&id);
+                let now = (seen.fault(read), self.class(seen, &id), heard);
                 if scope.includes(&id)
                     || memory.failed.contains(&id)
                     || memory.found.get(&id) != Some(&now)
@@ -266,7 +277,22 @@ impl Pass {
             enforced: confine::enforced(confined, &self.world, &(namespace, name)),
         };
         let status = policy::status(read, found, seen.now);
-        self.writer.status(&read.raw, &status).await
+        self.say(read, &status, transition::of_policy).await
+    }
+
+    /// Writes a status and tells what is new in it.
+    pub(crate) async fn say(
+        &self,
+        read: &Read,
+        status: &Value,
+        stories: fn(&Value, &Value) -> Vec<Story>,
+    ) -> Result<(), Error> {
+        self.writer.status(&read.raw, status).await?;
+        let old = read.raw.data.get("status").unwrap_or(&Value::Null);
+        for story in stories(old, status) {
+            self.events.tell(&read.raw, &story).await;
+        }
+        Ok(())
     }
 
     /// Accepted versions of a policy, oldest first.

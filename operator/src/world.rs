@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, Namespace, Node, NodeSpec, NodeStatus, PersistentVolumeClaim, Pod,
-    PodSpec, Service, ServiceAccount,
+    ConfigMap, Container, Namespace, Node, NodeCondition, NodeSpec, NodeStatus,
+    PersistentVolumeClaim, Pod, PodSpec, Service, ServiceAccount,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -31,6 +31,10 @@ use crate::metrics::Standing;
 
 /// Label and value of everything that the operator makes.
 pub(crate) const MANAGED: (&str, &str) = ("app.kubernetes.io/managed-by", "mesh-operator");
+
+/// What selects the pods of gateways.
+const GATEWAYS: &str =
+    "app.kubernetes.io/part-of=inference-mesh,app.kubernetes.io/component=gateway";
 
 /// Everything that is watched. Cheap to clone.
 #[derive(Clone)]
@@ -60,6 +64,8 @@ pub(crate) struct World {
     pub(crate) fetchers: Store<Pod>,
     /// What members are told to trust.
     pub(crate) trusts: Store<ConfigMap>,
+    /// Pods of gateways, which know how backends do.
+    pub(crate) gateways: Store<Pod>,
     progress: Progress,
     collector: Collector,
     /// What the objects said when they were last read.
@@ -106,6 +112,7 @@ impl World {
                 &format!("{},!{}", label::MODEL_CACHE, label::BACKEND),
                 trim_pod,
             ),
+            gateways: watches.trimmed(GATEWAYS, strip::pod),
             trusts: watches.fields(&format!("metadata.name={}", crate::trust::NAME), |_| ()),
             progress: watches.progress(),
             collector,
@@ -209,11 +216,19 @@ fn trim_namespace(namespace: &mut Namespace) {
     namespace.metadata.resource_version = None;
 }
 
-/// Whose a node is and what it has for pods; the rest of it changes every few seconds.
+/// Whose a node is, what it has for pods, and whether it is there; the rest of it changes every few seconds.
 fn trim_node(node: &mut Node) {
-    let has = node.status.take().and_then(|status| status.allocatable);
+    let status = node.status.take().unwrap_or_default();
+    let conditions = status.conditions.into_iter().flatten();
+    let ready = conditions.filter(|one| one.type_ == "Ready");
+    let bare = ready.map(|one| NodeCondition {
+        last_heartbeat_time: None,
+        last_transition_time: None,
+        ..one
+    });
     node.status = Some(NodeStatus {
-        allocatable: has,
+        allocatable: status.allocatable,
+        conditions: Some(bare.collect()),
         ..NodeStatus::default()
     });
     node.metadata.annotations = None;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Callers;
 use crate::clock::Clock;
 use crate::decide::{Decider, Job, Question};
+use crate::handler::backend;
 use crate::health::Health;
 use crate::layer::shed::{Memory, Places};
 use crate::limit::Limits;
@@ -216,6 +217,11 @@ impl Dataplane {
             Some(missing) if !someone => vec![missing],
             _ => Vec::new(),
         }
+    }
+
+    /// How every backend does, as far as this process has seen. For the operator, which may know all of them.
+    pub fn standings(&self) -> mesh_crds::Standings {
+        backend::standings(self)
     }
 
     /// Decides one request: the same code path for serving and explaining.

@@ -1,5 +1,6 @@
-//! Client of the operator's signing endpoint: one request, one certificate.
+//! Clients of members: of the operator's signing endpoint, and of any member that is known by its account.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use http::{StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::{Trust, client_config};
+use crate::{Account, Member, Trust, client_config};
 
 /// Path of the endpoint.
 pub const SIGN_PATH: &str = "/v1/certificates";
@@ -28,16 +30,16 @@ pub enum EndpointError {
     #[error("the address of the signing endpoint is not usable: expected https://host:port")]
     Address,
     /// Nobody answers there.
-    #[error("the operator cannot be reached: {0}")]
+    #[error("it cannot be reached: {0}")]
     Unreachable(std::io::ErrorKind),
-    /// Who answers is not the operator of this mesh.
-    #[error("who answers is not the operator of this mesh, or TLS failed: {0}")]
+    /// Who answers is not the member of this mesh that was asked.
+    #[error("who answers is not who was asked, or TLS failed: {0}")]
     Tls(String),
     /// The answer did not come whole or not in time.
-    #[error("the operator did not answer in time or in full")]
+    #[error("it did not answer in time or in full")]
     Answer,
-    /// The operator refused.
-    #[error("the operator refused ({status}): {message}")]
+    /// It refused.
+    #[error("it refused ({status}): {message}")]
     Refused {
         /// HTTP status.
         status: StatusCode,
@@ -85,6 +87,73 @@ async fn ask(
     let stream = TcpStream::connect((host, port))
         .await
         .map_err(|error| EndpointError::Unreachable(error.kind()))?;
+    let (status, body) = exchange(stream, (config, name), request, LARGEST).await?;
+    let text = String::from_utf8_lossy(&body).into_owned();
+    if status.is_success() {
+        return Ok(text);
+    }
+    Err(EndpointError::Refused {
+        status,
+        message: words(&text),
+    })
+}
+
+/// A member at an address, known by its account and not by a name of a host.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Who it must prove to be.
+    pub account: Account,
+    /// Longest time for all of it.
+    pub limit: Duration,
+    /// Largest answer in bytes.
+    pub largest: usize,
+}
+
+impl Peer {
+    /// What it answers at `path`, asked by `member`.
+    ///
+    /// # Errors
+    /// If it cannot be reached, cannot prove who it is, or refuses.
+    pub async fn get(
+        &self,
+        path: &str,
+        member: &Arc<Member>,
+        trust: &Arc<Trust>,
+    ) -> Result<Bytes, EndpointError> {
+        let request = http::Request::get(path)
+            .header(header::HOST, self.address.to_string())
+            .body(Full::default())
+            .map_err(|_| EndpointError::Address)?;
+        let config = client_config(Some(member), trust, Some(self.account.clone()))
+            .map_err(|error| EndpointError::Tls(error.to_string()))?;
+        let name = ServerName::IpAddress(self.address.ip().into());
+        let asking = async {
+            let stream = TcpStream::connect(self.address)
+                .await
+                .map_err(|error| EndpointError::Unreachable(error.kind()))?;
+            exchange(stream, (config, name), request, self.largest).await
+        };
+        let answered = tokio::time::timeout(self.limit, asking).await;
+        let (status, body) = answered.unwrap_or(Err(EndpointError::Answer))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(EndpointError::Refused {
+            status,
+            message: words(&String::from_utf8_lossy(&body)),
+        })
+    }
+}
+
+/// One request on one connection.
+async fn exchange(
+    stream: TcpStream,
+    (config, name): (ClientConfig, ServerName<'static>),
+    request: http::Request<Full<Bytes>>,
+    largest: usize,
+) -> Result<(StatusCode, Bytes), EndpointError> {
     let stream = TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
@@ -98,18 +167,16 @@ async fn ask(
             .await
             .map_err(|_| EndpointError::Answer)?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), LARGEST).collect().await;
+        let body = Limited::new(answer.into_body(), largest).collect().await;
         let body = body.map_err(|_| EndpointError::Answer)?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        Ok((status, body))
     };
     // The connection does its part while the question is asked, and ends when nothing is left to ask.
     let (answered, _) = tokio::join!(asking, connection);
-    let (status, text) = answered?;
-    if status.is_success() {
-        return Ok(text);
-    }
-    Err(EndpointError::Refused {
-        status,
-        message: text.trim().chars().take(200).collect(),
-    })
+    answered
+}
+
+/// As much of somebody's words as a log line may hold.
+fn words(text: &str) -> String {
+    text.trim().chars().take(200).collect()
 }

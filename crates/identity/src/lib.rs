@@ -25,7 +25,7 @@ pub use account::{Account, TRUST_DOMAIN};
 pub use admit::{Admission, Refusal};
 pub use authority::{Authority, AuthorityError, Grant, LARGEST_REQUEST};
 pub use certificate::{CertificateError, Request, account_of, validity};
-pub use endpoint::{EndpointError, SIGN_PATH, sign};
+pub use endpoint::{EndpointError, Peer, SIGN_PATH, sign};
 pub use member::Member;
 pub use renew::{Enrollment, RenewError};
 pub use signer::{SignError, Signer};

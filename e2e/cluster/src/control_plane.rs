@@ -13,7 +13,7 @@ use crate::certificate::Authority;
 use crate::namespace::{Namespace, enter_network};
 use crate::process::{self, Daemon};
 use crate::state::State;
-use crate::{Options, Tier, tool};
+use crate::{Options, Tier, fake, tool};
 
 /// Address of the API server inside a cluster with nodes.
 pub(crate) const ADDRESS: &str = "10.77.0.254";
@@ -210,14 +210,15 @@ impl ControlPlane {
         let args = words(&[
             &format!("--kubeconfig={}", self.kubeconfig.display()),
             &format!("--config={}", stages.display()),
-            "--manage-all-nodes=true",
+            // A node without it falls silent.
+            &format!("--manage-nodes-with-label-selector={}", fake::PLAYED),
             "--node-lease-duration-seconds=40",
         ]);
         let kwok = Daemon::new("kwok", &kwok, args).logged(state);
         kwok.start(state)?;
         self.daemons.push(kwok);
-        self.apply(&crate::fake::nodes())?;
-        self.apply(&crate::fake::claims())
+        self.apply(&fake::nodes())?;
+        self.apply(&fake::claims())
     }
 
     /// Cuts or heals the link of a node.

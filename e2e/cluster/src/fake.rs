@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::vendor::Vendor;
 
+/// The label of nodes that are played: one from which it is taken is lost.
+pub(crate) const PLAYED: &str = "type=kwok";
 /// Nodes of each sort.
 const EACH: usize = 50;
 /// Of each vendor's, those that offer GPUs to ResourceClaims.

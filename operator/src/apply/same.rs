@@ -2,24 +2,28 @@
 
 use serde_json::Value;
 
-/// True if everything in `wanted` is in `live`.
-pub(crate) fn holds(live: &Value, wanted: &Value) -> bool {
+/// The first field of `wanted` that is not so in `live`; none if everything in it is.
+pub(crate) fn differs(live: &Value, wanted: &Value) -> Option<String> {
     match (live, wanted) {
-        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
+        (Value::Object(live), Value::Object(wanted)) => wanted.iter().find_map(|(key, wanted)| {
             let empty = wanted.is_null()
                 || wanted.as_object().is_some_and(serde_json::Map::is_empty)
                 || wanted.as_array().is_some_and(Vec::is_empty);
-            live.get(key).map_or(empty, |live| holds(live, wanted))
+            let below = match live.get(key) {
+                Some(live) => differs(live, wanted)?,
+                None if empty => return None,
+                None => String::new(),
+            };
+            Some(format!(".{key}{below}"))
         }),
-        (Value::Array(live), Value::Array(wanted)) => {
-            live.len() == wanted.len()
-                && live
-                    .iter()
-                    .zip(wanted)
-                    .all(|(live, wanted)| holds(live, wanted))
+        (Value::Array(live), Value::Array(wanted)) if live.len() == wanted.len() => {
+            let mut pairs = live.iter().zip(wanted).enumerate();
+            pairs.find_map(|(place, (live, wanted))| {
+                Some(format!("[{place}]{}", differs(live, wanted)?))
+            })
         }
-        (Value::String(live), Value::String(wanted)) => live == wanted || same(live, wanted),
-        (live, wanted) => live == wanted,
+        (Value::String(live), Value::String(wanted)) if same(live, wanted) => None,
+        (live, wanted) => (live != wanted).then(String::new),
     }
 }
 
@@ -55,9 +59,13 @@ fn quantity(text: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::holds;
+    use super::differs;
+
+    fn holds(live: &Value, wanted: &Value) -> bool {
+        differs(live, wanted).is_none()
+    }
 
     #[test]
     fn what_others_added_is_left_alone_and_what_they_changed_is_seen() {
@@ -71,6 +79,14 @@ mod tests {
         ] {
             assert!(!holds(&changed, &wanted), "{changed}");
         }
+    }
+
+    #[test]
+    fn the_first_field_that_differs_is_named() {
+        let live = json!({"spec": {"ports": [{"port": 80}, {"port": 81}]}});
+        let wanted = json!({"spec": {"ports": [{"port": 80}, {"port": 82}]}});
+        assert_eq!(differs(&live, &wanted).unwrap(), ".spec.ports[1].port");
+        assert_eq!(differs(&json!({}), &wanted).unwrap(), ".spec");
     }
 
     #[test]

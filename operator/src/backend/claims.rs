@@ -5,7 +5,9 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, PostParams,
+};
 use kube::core::GroupVersionKind;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
@@ -118,16 +120,37 @@ impl Claims {
         if there.iter().any(same) {
             return Ok(());
         }
-        writer.metrics.wrote(KIND);
-        let params = PatchParams::apply(MANAGER).force();
-        let done = self
-            .api(&namespace)
-            .patch(&name, &params, &Patch::Apply(wanted))
-            .await;
-        done.map(drop).map_err(|source| Error::Write {
-            what: format!("{KIND} {namespace}/{name}"),
+        let what = format!("{KIND} {namespace}/{name}");
+        let failed = |source| Error::Write {
+            what: what.clone(),
             source: Box::new(source),
-        })
+        };
+        let object: DynamicObject =
+            serde_json::from_value(wanted.clone()).map_err(|source| Error::Json {
+                what: what.clone(),
+                source,
+            })?;
+        let params = PostParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        writer.metrics.wrote(KIND);
+        let api = self.api(&namespace);
+        match api.create(&params, &object).await {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(source) => return Err(failed(source)),
+        }
+        // Ours, where the watch has not caught up.
+        let named = ListParams::default().fields(&format!("metadata.name={name}"));
+        let found = api.list_metadata(&named).await.map_err(failed)?;
+        let own = |one: &PartialObjectMeta<DynamicObject>| {
+            one.labels().get(MANAGED.0).map(String::as_str) == Some(MANAGED.1)
+        };
+        if found.items.iter().all(own) {
+            return Ok(());
+        }
+        Err(Error::Taken { what })
     }
 
     /// Deletes a backend's templates but the wanted one.

@@ -1,6 +1,9 @@
 //! What pods say: whether they serve, and if not, why, in the words that a person needs.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Node, Pod, PodStatus};
 use kube::ResourceExt;
 
 /// Longest part of a container's last words that is shown.
@@ -56,6 +59,33 @@ pub(crate) fn view(pod: &Pod) -> PodView {
         fetching: !fetched(pod, &status),
         open: crate::cache::open(pod),
     }
+}
+
+/// The same where it is known which nodes are lost, and why: a kubelet that is gone says nothing of its pods.
+pub(crate) fn view_among(pod: &Pod, lost: &BTreeMap<String, String>) -> PodView {
+    let mut view = view(pod);
+    let stuck = !view.ready && pod.metadata.deletion_timestamp.is_none();
+    let node = view.node.as_ref().filter(|_| stuck);
+    if let Some((node, why)) = node.and_then(|node| lost.get_key_value(node)) {
+        let message = format!("pod {} is on node {node}, which is lost: {why}", view.name);
+        view.trouble = Some(Trouble {
+            stage: Stage::Engine,
+            reason: String::from("NodeNotReady"),
+            message,
+        });
+    }
+    view
+}
+
+/// Nodes whose kubelet does not say that they are ready, and what is said instead.
+pub(crate) fn lost(nodes: &[Arc<Node>]) -> BTreeMap<String, String> {
+    let lost = nodes.iter().filter_map(|node| {
+        let conditions = node.status.as_ref()?.conditions.as_ref()?;
+        let ready = conditions.iter().find(|one| one.type_ == "Ready")?;
+        let why = [&ready.reason, &ready.message].map(|text| text.clone().unwrap_or_default());
+        (ready.status != "True").then(|| (node.name_any(), why.join(": ")))
+    });
+    lost.collect()
 }
 
 /// Status, reason and message of a condition.
@@ -202,10 +232,12 @@ fn last(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::{Node, Pod};
     use serde_json::{Value, json};
 
-    use super::{Stage, view};
+    use super::{Stage, lost, view, view_among};
 
     fn pod(status: &Value) -> Pod {
         serde_json::from_value(json!({
@@ -300,5 +332,32 @@ mod tests {
         assert!(!view(&pod(&status)).fetching);
         let fetching = container("fetch", &json!({"running": {}}), &json!({}));
         assert!(view(&pod(&json!({"initContainerStatuses": [fetching]}))).fetching);
+    }
+
+    #[test]
+    fn a_pod_of_a_lost_node_says_so_and_one_that_leaves_it_has_no_trouble() {
+        let node = |name: &str, ready: &str| -> Arc<Node> {
+            let node = json!({"metadata": {"name": name}, "status": {"conditions": [
+                {"type": "Ready", "status": ready, "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}]}});
+            Arc::new(serde_json::from_value(node).expect("a node"))
+        };
+        let nodes = lost(&[node("a", "True"), node("b", "Unknown")]);
+        assert_eq!(nodes.len(), 1);
+        let at = |name: &str, ready: &str| {
+            let mut pod = pod(&json!({"conditions": [{"type": "Ready", "status": ready}]}));
+            pod.spec.as_mut().expect("a spec").node_name = Some(name.to_owned());
+            pod
+        };
+        let trouble = |pod: &Pod| view_among(pod, &nodes).trouble;
+        let found = trouble(&at("b", "False")).expect("trouble");
+        assert_eq!(found.reason, "NodeNotReady");
+        let words = "pod p is on node b, which is lost: NodeStatusUnknown: Kubelet stopped";
+        assert!(found.message.starts_with(words), "{}", found.message);
+        assert_eq!(trouble(&at("a", "False")), None);
+        assert_eq!(trouble(&at("b", "True")), None);
+        let mut leaving = at("b", "False");
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH);
+        leaving.metadata.deletion_timestamp = Some(now);
+        assert_eq!(trouble(&leaving), None);
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::build::child_name;
 use super::pods::{PodView, Stage, Trouble};
+use crate::health::{self, Word};
 use crate::status::{Fact, conditions, summary};
 use crate::world::Read;
 
@@ -79,6 +80,8 @@ pub(crate) struct Observed {
     pub(crate) write_error: Option<(String, String)>,
     /// The network may read along.
     pub(crate) plaintext: bool,
+    /// What the gateways say.
+    pub(crate) health: Option<Word>,
 }
 
 /// The status.
@@ -107,6 +110,11 @@ pub(crate) fn status(read: &Read, observed: &Observed, now: Timestamp) -> Value 
     if let Some((class, evidence)) = &observed.class {
         status["sovereignty"] =
             json!({"class": class.as_str(), "score": score(*class), "evidence": evidence});
+    }
+    let old = read.raw.data.pointer("/status/health");
+    let old = old.and_then(|old| serde_json::from_value(old.clone()).ok());
+    if let Some(health) = health::status(old.as_ref(), observed.health.as_ref(), now) {
+        status["health"] = json!(health);
     }
     status
 }

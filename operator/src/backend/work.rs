@@ -13,6 +13,7 @@ use super::{claims, plaintext};
 use crate::apply::Error;
 use crate::cache::State;
 use crate::pass::{Class, Pass, Seen};
+use crate::transition;
 use crate::world::{Id, Read};
 
 impl Pass {
@@ -22,6 +23,7 @@ impl Pass {
             pods: seen.pods.get(&id).cloned().unwrap_or_default(),
             rollout: self.rollout(&id),
             fault: seen.fault(read),
+            health: self.health.of(&id),
             ..Observed::default()
         };
         observed.pods.sort_by(|a, b| a.name.cmp(&b.name));
@@ -49,7 +51,7 @@ impl Pass {
         let nothing = observed.in_cluster && !observed.pods.iter().any(|pod| pod.ready);
         observed.class = if nothing { None } else { self.class(seen, &id) };
         let status = status(read, &observed, seen.now);
-        self.writer.status(&read.raw, &status).await?;
+        self.say(read, &status, transition::of_backend).await?;
         written
     }
 
@@ -105,7 +107,7 @@ impl Pass {
         if made.claims.is_some() && !self.world.claims.served().await {
             return self.refuse(claims::not_served(), &id, observed).await;
         }
-        self.make(&id, made).await
+        Box::pin(self.make(&id, made)).await
     }
 
     /// Says why, and takes away pods that may be what is refused.

@@ -17,7 +17,6 @@ use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::sync::watch::error::RecvError;
 
 use super::build::{COMPONENT, PROGRESS};
 use super::outcome::{Polled, Told};
@@ -116,17 +115,6 @@ impl Poll {
             async move { (uid, told(address, before).await) }
         });
         asked.buffer_unordered(AT_ONCE).collect().await
-    }
-}
-
-/// Waits for news of either.
-pub(crate) async fn either(
-    one: &mut watch::Receiver<u64>,
-    other: &mut watch::Receiver<u64>,
-) -> Result<(), RecvError> {
-    tokio::select! {
-        news = one.changed() => news,
-        news = other.changed() => news,
     }
 }
 

@@ -15,7 +15,7 @@ use mesh_routing::join;
 use mesh_watch::Scope;
 
 use super::Pass;
-use crate::backend::{Fleet, PodView, view};
+use crate::backend::{Fleet, PodView, lost, view_among};
 use crate::cache;
 use crate::world::{Id, Read};
 
@@ -60,16 +60,8 @@ impl Seen {
 impl Pass {
     pub(crate) fn look(&self) -> Seen {
         let [caches, backends, policies] = self.world.read();
-        let mut pods: BTreeMap<(String, String), Vec<PodView>> = BTreeMap::new();
-        for pod in self.world.pods.state() {
-            if let (Some(namespace), Some(backend)) =
-                (pod.namespace(), pod.labels().get(label::BACKEND))
-            {
-                pods.entry((namespace, backend.clone()))
-                    .or_default()
-                    .push(view(&pod));
-            }
-        }
+        let nodes = self.world.nodes.state();
+        let pods = self.pods_of(&lost(&nodes));
         let ready = self.ready(&pods);
         let now = Timestamp::now();
         let around = cache::Around::new(&self.world, &self.poll);
@@ -114,12 +106,27 @@ impl Pass {
             pods,
             models,
             around,
-            fleet: Fleet::new(&self.world.nodes.state()),
+            fleet: Fleet::new(&nodes),
             ownership: join(&converted.snapshot, &everybody).ownership().clone(),
             snapshot: converted.snapshot,
             problems: first,
             now,
         }
+    }
+
+    /// Pods by backend.
+    fn pods_of(&self, lost: &BTreeMap<String, String>) -> BTreeMap<Id, Vec<PodView>> {
+        let mut pods: BTreeMap<Id, Vec<PodView>> = BTreeMap::new();
+        for pod in self.world.pods.state() {
+            if let (Some(namespace), Some(backend)) =
+                (pod.namespace(), pod.labels().get(label::BACKEND))
+            {
+                pods.entry((namespace, backend.clone()))
+                    .or_default()
+                    .push(view_among(&pod, lost));
+            }
+        }
+        pods
     }
 
     /// Pods that serve, with what is known of their nodes.

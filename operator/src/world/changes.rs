@@ -1,7 +1,7 @@
 //! What has to be looked at again after a change. A change whose reach is not known here means everything,
 //! so a kind that is watched anew is at worst slow and never overlooked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_crds::label;
@@ -63,11 +63,19 @@ impl Changes {
             ("ModelCache", None) => {
                 self.namespaces.insert(namespace.to_owned());
             }
+            // They are asked in their own time.
+            ("Pod", None) if is_gateway(labels) => {}
             // Every pass looks at all policies.
             ("ControllerRevision", None) => {}
             _ => self.everything = true,
         }
     }
+}
+
+fn is_gateway(labels: &BTreeMap<String, String>) -> bool {
+    labels
+        .get("app.kubernetes.io/component")
+        .is_some_and(|component| component == "gateway")
 }
 
 /// Collects changes until they are taken. All clones are the same.
@@ -130,6 +138,9 @@ mod tests {
             assert!(after(kind, &[]).includes(&id("b", "y")));
         }
         assert!(!after("ControllerRevision", &[]).includes(&id("a", "x")));
+        let gateway = [("app.kubernetes.io/component", "gateway")];
+        assert!(!after("Pod", &gateway).includes(&id("a", "x")));
+        assert!(after("Pod", &[]).includes(&id("a", "x")));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! `GET /mesh/v1/backends`: what the caller could be served by, its class and the evidence for it,
-//! and its health. No address and no credential.
+//! and its health. No address and no credential. And for the operator, how all of them do.
 
 use axum::extract::State;
 use axum::{Extension, Json};
 use mesh_core::{Backend, Caller};
+use mesh_crds::inference_backend::HealthState;
+use mesh_crds::{Standing, Standings};
 use mesh_routing::health::{Admission, HealthStatus};
 use mesh_routing::{EffectivePolicy, derive, in_reach};
 use serde_json::{Value, json};
@@ -77,4 +79,96 @@ fn health(status: &HealthStatus, missing: Option<&str>) -> Value {
         "retryInSeconds": retry_in.map(|time| time.as_secs_f64()),
         "timeToFirstTokenSeconds": status.time_to_first_token.map(|time| time.as_secs_f64()),
     })
+}
+
+/// Why no call is made of a backend whose pods or whose model are not there.
+const NOT_READY: &str = "NotReady";
+
+/// How every backend does, whoever may use it.
+pub(crate) fn standings(plane: &Dataplane) -> Standings {
+    let snapshot = plane.snapshots().current();
+    let standing = |backend: &std::sync::Arc<Backend>| {
+        let models = backend.models.iter();
+        let all = models.map(|model| plane.health().status(&backend.id, &model.name));
+        let (state, reason) = match plane.health().not_ready(backend) {
+            Some(_) => (HealthState::Unhealthy, Some(NOT_READY)),
+            None => state(&all.collect::<Vec<HealthStatus>>()),
+        };
+        Standing {
+            namespace: backend.id.namespace.clone(),
+            name: backend.id.name.clone(),
+            state,
+            reason: reason.map(str::to_owned),
+        }
+    };
+    Standings {
+        backends: snapshot.backends.iter().map(standing).collect(),
+    }
+}
+
+/// One word for all models of a backend. A breaker counts as open until a call has closed it, also while it
+/// lets trials through: else the word would go to and fro with them.
+fn state(models: &[HealthStatus]) -> (HealthState, Option<&'static str>) {
+    let open = || models.iter().filter_map(|model| model.cause);
+    let reason = open().next().map(mesh_routing::health::OpenCause::reason);
+    let state = if reason.is_some() && open().count() == models.len() {
+        HealthState::Unhealthy
+    } else if reason.is_some() {
+        HealthState::Degraded
+    } else if models.iter().any(|model| model.asked) {
+        HealthState::Healthy
+    } else {
+        HealthState::Unknown
+    };
+    (state, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mesh_crds::inference_backend::HealthState;
+    use mesh_routing::health::{Admission, HealthStatus, OpenCause};
+
+    use super::state;
+
+    #[test]
+    fn a_backend_is_as_well_as_its_models_and_nobody_guesses() {
+        let never = HealthStatus {
+            asked: false,
+            admission: Admission::Yes,
+            cause: None,
+            time_to_first_token: None,
+        };
+        let well = HealthStatus {
+            asked: true,
+            ..never.clone()
+        };
+        let cause = OpenCause::Marked(401);
+        let rests = HealthStatus {
+            admission: Admission::No {
+                retry_in: Duration::from_secs(1),
+                cause,
+            },
+            cause: Some(cause),
+            ..well.clone()
+        };
+        let trial = HealthStatus {
+            admission: Admission::Probe,
+            ..rests.clone()
+        };
+        let all = |models: &[&HealthStatus]| {
+            state(&models.iter().map(|one| (*one).clone()).collect::<Vec<_>>())
+        };
+        let unauthorized = Some("Unauthorized");
+        assert_eq!(all(&[&never, &never]), (HealthState::Unknown, None));
+        assert_eq!(all(&[&never, &well]), (HealthState::Healthy, None));
+        assert_eq!(all(&[&well, &rests]), (HealthState::Degraded, unauthorized));
+        assert_eq!(
+            all(&[&never, &trial]),
+            (HealthState::Degraded, unauthorized)
+        );
+        assert_eq!(all(&[&rests]), (HealthState::Unhealthy, unauthorized));
+        assert_eq!(all(&[&trial]), (HealthState::Unhealthy, unauthorized));
+    }
 }

@@ -24,6 +24,8 @@ struct Entry {
 /// Health of one backend and model, for showing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthStatus {
+    /// Somebody has called it since it was declared; else nothing is known of it.
+    pub asked: bool,
     /// Whether it can be asked now.
     pub admission: Admission,
     /// Why its breaker is open, if it is.
@@ -113,6 +115,7 @@ impl HealthAt<'_> {
     pub fn status(&self, backend: &BackendId, model: &str) -> HealthStatus {
         let health = self.find(backend, model);
         HealthStatus {
+            asked: health.is_some(),
             admission: self.admission(backend, model),
             cause: health.and_then(Health::cause),
             time_to_first_token: health.and_then(Health::time_to_first_token),

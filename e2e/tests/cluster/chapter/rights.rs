@@ -8,7 +8,7 @@ use crate::chapter::install::text;
 use crate::world::{HOME, World};
 
 /// Rights that are granted for what this story does not come to.
-const RARE: [&str; 19] = [
+const RARE: [&str; 23] = [
     // A cache that no longer keeps its files in a volume, or in a larger one.
     "delete persistentvolumeclaims",
     "patch persistentvolumeclaims",
@@ -30,8 +30,13 @@ const RARE: [&str; 19] = [
     "list resourceclaimtemplates",
     "watch resourceclaimtemplates",
     "create resourceclaimtemplates",
-    "patch resourceclaimtemplates",
     "delete resourceclaimtemplates",
+    // What was created and then changed, by hand or by another release.
+    "patch services",
+    "patch serviceaccounts",
+    "patch poddisruptionbudgets",
+    "patch networkpolicies",
+    "patch configmaps",
     "delete networkpolicies",
     "delete services",
     "delete serviceaccounts",

@@ -47,11 +47,14 @@ impl Transport<'_> {
 
     /// Where the container that speaks TLS finds them.
     pub(crate) fn mounts() -> Vec<Value> {
-        let mount = |name: &str, folder: &str, read_only: bool| json!({"name": name, "mountPath": format!("{FOLDER}/{folder}"), "readOnly": read_only});
+        let folder = |name: &str| format!("{FOLDER}/{name}");
+        let read =
+            |name: &str, at: &str| json!({"name": name, "mountPath": folder(at), "readOnly": true});
         vec![
-            mount("mesh-token", "token", true),
-            mount(TRUST, "trust", true),
-            mount("mesh-identity", "identity", false),
+            read("mesh-token", "token"),
+            read(TRUST, "trust"),
+            // The API server keeps no `false`: said here, it would differ for ever.
+            json!({"name": "mesh-identity", "mountPath": folder("identity")}),
         ]
     }
 
