@@ -45,6 +45,9 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 enableServiceLinks: false
+{{- if not .values.hostUsers }}
+hostUsers: false
+{{- end }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
@@ -67,6 +70,9 @@ affinity:
 priorityClassName: {{ . }}
 {{- end }}
 topologySpreadConstraints:
+{{- with .values.topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+{{- else }}
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
     whenUnsatisfiable: ScheduleAnyway
@@ -75,6 +81,7 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels:
         {{- include "mesh.selector" . | nindent 8 }}
+{{- end }}
 {{- end }}
 
 {{/* What no container may do. */}}

@@ -6,6 +6,16 @@ use super::world::{World, text};
 
 const HOME: &str = "mesh-system";
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+/// What the chart comes with in `ci`.
+const PROFILES: [&str; 7] = [
+    "minimal",
+    "ha",
+    "nvidia",
+    "amd",
+    "cpu-only",
+    "airgap",
+    "namespaced",
+];
 /// Kinds that lie in no namespace.
 const WIDE: [&str; 5] = [
     "ClusterRole",
@@ -34,6 +44,13 @@ fn everything() -> String {
   tolerations: [{{key: dedicated, operator: Equal, value: mesh, effect: NoSchedule}}]
   affinity: {{nodeAffinity: {{preferredDuringSchedulingIgnoredDuringExecution: [{{weight: 1, preference: {{matchExpressions: [{{key: a, operator: Exists}}]}}}}]}}}}
   priorityClassName: system-cluster-critical
+  topologySpreadConstraints: [{{maxSkew: 2, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway, labelSelector: {{matchLabels: {{a: b}}}}}}]
+  hostUsers: false
+  podLabels: {{pod: ours}}
+  podAnnotations: {{note: ours}}
+  extraEnv: [{{name: HTTPS_PROXY, value: \"http://proxy:3128\"}}]
+  extraVolumes: [{{name: more, emptyDir: {{}}}}]
+  extraVolumeMounts: [{{name: more, mountPath: /more}}]
   log: debug"
     );
     format!(
@@ -56,6 +73,7 @@ engines: {{vllm: {{nvidia: \"\", amd: registry.example/vllm:rocm}}, llamaCpp: {{
 floor: {{enabled: true, replicas: 2, kvMemory: 128Mi, resources: {{requests: {{cpu: 1, memory: 1Gi}}}}}}
 networkPolicy: {{enabled: true, gateway: {{egress: {{cidrs: [10.0.0.1/32, 2001:db8::/32]}}}}}}
 uninstall: {{deleteVolumes: true}}
+extraObjects: [{{apiVersion: v1, kind: ConfigMap, metadata: {{name: of-yours, namespace: mesh-system}}, data: {{a: b}}}}]
 monitoring:
   podMonitor: {{enabled: true, labels: {{release: prometheus}}, interval: 10s}}
   prometheusRule: {{enabled: true, labels: {{release: prometheus}}, runbookUrl: \"https://wiki.example/mesh/\", maxProviderShare: 0.5}}
@@ -64,9 +82,9 @@ monitoring:
     )
 }
 
-/// Names of sets of values, and the sets.
-fn sets() -> [(&'static str, String); 5] {
-    [
+/// Names of sets of values, and the sets: ours, and the profiles that come with the chart.
+fn sets() -> Vec<(String, String)> {
+    let own = [
         ("default", String::new()),
         ("everything", everything()),
         (
@@ -82,7 +100,15 @@ fn sets() -> [(&'static str, String); 5] {
             ),
         ),
         ("namespaced-with-kinds", String::from("scope: namespaced\n")),
-    ]
+    ];
+    let mut all: Vec<(String, String)> = own.map(|(name, values)| (name.to_owned(), values)).into();
+    for profile in PROFILES {
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/inference-mesh/ci");
+        let values = std::fs::read_to_string(folder.join(format!("{profile}.yaml"))).unwrap();
+        all.push((format!("profile {profile}"), values));
+    }
+    all
 }
 
 /// Renders a set twice, has the API server look at every object, and gives them.
@@ -186,7 +212,8 @@ fn budgets_follow_replicas(set: &str, objects: &[Value]) {
 }
 
 fn labels_are_on_everything(set: &str, objects: &[Value], common: Option<(&str, &str)>) {
-    for object in objects {
+    let yours = |object: &&Value| object["metadata"]["name"] == "of-yours";
+    for object in objects.iter().filter(|object| !yours(object)) {
         let labels = &object["metadata"]["labels"];
         let what = format!("{set}: {} {}", object["kind"], object["metadata"]["name"]);
         assert_eq!(
@@ -225,6 +252,7 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
     foreign_kinds(&world);
     refused(&world);
     for (set, values) in sets() {
+        let set = set.as_str();
         let objects = rendered(&world, set, &values);
         pods_are_modest(set, &objects);
         grace_covers_the_drain(set, &objects);
@@ -238,7 +266,7 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
             .map(|object| text(&object["kind"]).to_owned())
             .collect();
         match set {
-            "namespaced" => assert!(wide.is_empty(), "{wide:?}"),
+            "namespaced" | "profile namespaced" => assert!(wide.is_empty(), "{wide:?}"),
             "namespaced-with-kinds" => assert!(
                 wide.iter().all(|kind| kind == "CustomResourceDefinition"),
                 "{wide:?}"
@@ -255,7 +283,12 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
                     "{name}"
                 );
                 assert_eq!(pod["tolerations"][0]["key"], "dedicated", "{name}");
+                assert_eq!(pod["hostUsers"], false, "{name}");
+                let spread = &pod["topologySpreadConstraints"];
+                assert_eq!(spread.as_array().map(Vec::len), Some(1), "{name}");
+                assert_eq!(spread[0]["topologyKey"], "zone", "{name}");
             }
+            extras(&objects);
             assert!(of(&objects, "Role", "mesh-gateway-secrets").is_some());
             monitored(&objects);
             shown(&objects);
@@ -264,7 +297,8 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
         let made = objects
             .iter()
             .filter(|one| kinds.contains(&text(&one["kind"])));
-        assert_eq!(made.count() > 0, set == "everything", "{set}");
+        let monitored = ["everything", "profile ha"].contains(&set);
+        assert_eq!(made.count() > 0, monitored, "{set}");
         if set == "bare" {
             assert!(of(&objects, "ConfigMap", "mesh-bootstrap").is_none());
         }
@@ -309,6 +343,33 @@ fn monitored(objects: &[Value]) {
     );
 }
 
+/// What the chart does not know of reaches pods and the release.
+fn extras(objects: &[Value]) {
+    for name in ["mesh-operator", "mesh-gateway"] {
+        let template = &of(objects, "Deployment", name).unwrap()["spec"]["template"];
+        assert_eq!(template["metadata"]["labels"]["pod"], "ours", "{name}");
+        assert_eq!(
+            template["metadata"]["annotations"]["note"], "ours",
+            "{name}"
+        );
+        let container = &template["spec"]["containers"][0];
+        let has = |list: &Value, field: &str, value: &str| {
+            list.as_array()
+                .is_some_and(|all| all.iter().any(|one| one[field] == value))
+        };
+        assert!(has(&container["env"], "name", "HTTPS_PROXY"), "{name}");
+        assert!(
+            has(&container["volumeMounts"], "mountPath", "/more"),
+            "{name}"
+        );
+        assert!(has(&template["spec"]["volumes"], "name", "more"), "{name}");
+    }
+    assert_eq!(
+        of(objects, "ConfigMap", "of-yours").unwrap()["data"]["a"],
+        "b"
+    );
+}
+
 /// A Grafana finds every dashboard by label and by object, in its folder, as it was committed.
 fn shown(objects: &[Value]) {
     for uid in [
@@ -347,6 +408,12 @@ fn refused(world: &World) {
             "cidrs",
         ),
         ("floor: {kvMemory: much}\n", "kvMemory"),
+        (
+            "gateway: {podLabels: {app.kubernetes.io/name: mine}}\n",
+            "app.kubernetes.io/name",
+        ),
+        ("gateway: {extraEnv: [{value: a}]}\n", "extraEnv"),
+        ("extraObjects: [{kind: ConfigMap}]\n", "extraObjects"),
         (
             "monitoring: {prometheusRule: {maxProviderShare: 80}}\n",
             "maxProviderShare",
