@@ -66,6 +66,8 @@ pub(crate) fn falls_silent(stage: &Stage) {
     ready(stage, "stays");
     stage.settled(&operator, SOON).unwrap();
     assert!(operator.terminate().unwrap().success());
+    // Until it counts as lost the scheduler would send it the pods of other chapters.
+    stage.kubectl(&["cordon", &node]).unwrap();
     stage
         .kubectl(&["label", "node", &node, MARK, "type-"])
         .unwrap();
@@ -117,6 +119,7 @@ pub(crate) fn converges(stage: &Stage) {
     assert_eq!(stage.made(ROOM).unwrap(), all, "nothing is there twice");
     let [stayed, _] = pod(stage, "stays").unwrap();
 
+    stage.kubectl(&["uncordon", &node]).unwrap();
     stage
         .kubectl(&["label", "node", &node, "type=kwok"])
         .unwrap();
