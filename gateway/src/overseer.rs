@@ -32,7 +32,7 @@ struct Overseer {
 pub(crate) fn router(dataplane: &Dataplane, mesh_namespace: &str) -> Router {
     let told = dataplane.clone();
     let tell = Arc::new(move || told.standings());
-    before(dataplane.router(), mesh_namespace, tell)
+    before(dataplane.router_of_cluster(), mesh_namespace, tell)
 }
 
 fn before(router: Router, mesh_namespace: &str, tell: Tell) -> Router {

@@ -8,8 +8,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta};
 use kube::{Client, ResourceExt};
+use mesh_core::pushed::{Floor, Floors};
+use mesh_core::{PrivacyLevel, SovereigntyClass};
 use mesh_crds::child_name;
 use mesh_identity::TrustFiles;
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::apply::Writer;
@@ -64,7 +68,8 @@ impl Publisher {
         let mut wanted = namespaces(&self.world.backends.state());
         wanted.retain(|namespace| !others.contains(namespace));
         wanted.insert(self.mesh_namespace.clone());
-        let floors = floors(&self.world.policies.state(), &self.mesh_namespace);
+        let (policies, backends) = (self.world.policies.state(), self.world.backends.state());
+        let floors = floors(&policies, &backends, &self.mesh_namespace).write();
         let mut good = true;
         for namespace in &wanted {
             let object = object(namespace, proof, &floors);
@@ -108,18 +113,53 @@ fn namespaces(backends: &[Arc<DynamicObject>]) -> BTreeSet<String> {
     found.filter_map(|backend| backend.namespace()).collect()
 }
 
-/// Addresses of the floors that policies of the mesh namespace name, one a line.
-fn floors(policies: &[Arc<DynamicObject>], home: &str) -> String {
-    let mut floors: BTreeSet<String> = BTreeSet::new();
-    for policy in policies {
-        let named = policy.data.pointer("/spec/floor/backendRef/name");
-        if let Some(name) = named.and_then(serde_json::Value::as_str)
-            && policy.namespace().as_deref() == Some(home)
-        {
-            floors.insert(format!("https://{}.{home}.svc:{TLS}\n", child_name(name)));
-        }
-    }
-    floors.into_iter().collect()
+/// The floors that policies of the mesh namespace name and that pods can reach, for sidecars that no gateway
+/// answers. Of a floor whose class is not known yet nobody is told.
+fn floors(policies: &[Arc<DynamicObject>], backends: &[Arc<DynamicObject>], home: &str) -> Floors {
+    let named = policies.iter().filter_map(|policy| {
+        let name = policy.data.pointer("/spec/floor/backendRef/name")?.as_str()?;
+        let trim = policy.data.pointer("/spec/floor/overflow");
+        let trim = trim.and_then(Value::as_str) != Some("Refuse");
+        let ours = policy.namespace().as_deref() == Some(home);
+        ours.then_some((name, trim))
+    });
+    let found = named.filter_map(|(name, trim)| {
+        let backend = backends.iter().find(|backend| {
+            backend.namespace().as_deref() == Some(home) && backend.name_any() == name
+        });
+        floor(backend?, home, trim)
+    });
+    Floors::new(found.collect())
+}
+
+fn floor(backend: &DynamicObject, home: &str, trim: bool) -> Option<Floor> {
+    let at = |path: &str| backend.data.pointer(path);
+    let model_ref = at("/spec/inCluster/modelRef/name")?.as_str()?;
+    let class = at("/status/sovereignty/class")?;
+    let models = at("/spec/models").and_then(Value::as_array);
+    let models = models.map(Vec::as_slice).unwrap_or_default();
+    let word = |value: &Value, key: &str| Some(value.get(key)?.as_str()?.to_owned());
+    let first = models.first();
+    let model = first.and_then(|model| word(model, "target").or_else(|| word(model, "name")));
+    let aliases = models.iter().filter_map(|model| model.get("aliases")?.as_array());
+    let aliases = aliases.flatten().filter_map(|alias| Some(alias.as_str()?.to_owned()));
+    let names = models.iter().filter_map(|model| word(model, "name"));
+    let level = at("/spec/maxPrivacy").and_then(Value::as_str);
+    let name = backend.name_any();
+    let child = child_name(&name);
+    Some(Floor {
+        url: format!("https://{child}.{home}.svc:{TLS}").parse().ok()?,
+        account: format!("{home}/{child}"),
+        model: model.unwrap_or_else(|| model_ref.to_owned()),
+        names: names.chain(aliases).filter(|name| name != "*").collect(),
+        class: SovereigntyClass::deserialize(class).ok()?,
+        max_privacy: match level {
+            None => PrivacyLevel::Restricted,
+            Some(word) => word.to_ascii_lowercase().parse().ok()?,
+        },
+        backend: name,
+        trim,
+    })
 }
 
 fn object(namespace: &str, proof: &Proof, floors: &str) -> ConfigMap {
@@ -184,17 +224,38 @@ mod tests {
     }
 
     #[test]
-    fn floors_are_those_of_the_mesh_namespace_by_the_name_of_their_service() {
-        let floor = |name: &str| json!({"floor": {"backendRef": {"name": name}}});
-        let found = floors(
-            &[
-                object("mesh-system", &floor("floor"), false),
-                object("mesh-system", &floor("floor"), false),
-                object("mesh-system", &json!({}), false),
-                object("team", &floor("own"), false),
-            ],
-            "mesh-system",
+    fn floors_are_those_of_the_mesh_namespace_with_a_class_and_how_pods_reach_them() {
+        let policy = |name: &str| json!({"floor": {"backendRef": {"name": name}}});
+        let policies = [
+            object("mesh-system", &policy("floor"), false),
+            object("mesh-system", &policy("floor"), false),
+            object("mesh-system", &policy("new"), false),
+            object("mesh-system", &policy("gone"), false),
+            object("mesh-system", &json!({}), false),
+            object("team", &policy("own"), false),
+        ];
+        let backend = |namespace: &str, name: &str, class: Option<&str>| {
+            let class = class.map(|class| json!({"sovereignty": {"class": class}}));
+            Arc::new(
+                serde_json::from_value(json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "X",
+                    "metadata": {"namespace": namespace, "name": name}, "status": class,
+                    "spec": {"inCluster": {"modelRef": {"name": "smollm2"}}, "maxPrivacy": "Confidential",
+                        "models": [{"name": "small", "target": "real", "aliases": ["tiny", "*"]}, {"name": "other"}]}}))
+                .expect("an object"),
+            )
+        };
+        let backends = [
+            backend("mesh-system", "floor", Some("RentedHardware")),
+            backend("mesh-system", "new", None),
+            backend("team", "gone", Some("OwnHardware")),
+        ];
+        let found = floors(&policies, &backends, "mesh-system").write();
+        let found: Value = serde_json::from_str(&found).expect("JSON");
+        assert_eq!(
+            found,
+            json!({"version": 1, "floors": [{"backend": "floor", "url": "https://floor-worker.mesh-system.svc:8444/",
+                "account": "mesh-system/floor-worker", "model": "real", "names": ["small", "other", "tiny"],
+                "class": "RentedHardware", "maxPrivacy": "confidential", "trim": true}]})
         );
-        assert_eq!(found, "https://floor-worker.mesh-system.svc:8444\n");
     }
 }

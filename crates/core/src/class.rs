@@ -62,6 +62,19 @@ impl SovereigntyClass {
         }
     }
 
+    /// The same in the snake_case of labels of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::CloudRetained => "cloud_retained",
+            Self::CloudForeign => "cloud_foreign",
+            Self::CloudDomestic => "cloud_domestic",
+            Self::OpenSwarm => "open_swarm",
+            Self::TrustedSwarm => "trusted_swarm",
+            Self::RentedHardware => "rented_hardware",
+            Self::OwnHardware => "own_hardware",
+        }
+    }
+
     /// True for the three cloud classes.
     pub const fn cloud(self) -> bool {
         matches!(

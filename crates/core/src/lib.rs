@@ -18,6 +18,7 @@ pub mod level;
 pub mod model;
 pub mod policy;
 pub mod policy_test;
+pub mod pushed;
 pub mod reason;
 pub mod sensitive;
 pub mod snapshot;

@@ -122,6 +122,36 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 19] = [
+        Self::InvalidRequest,
+        Self::UnsupportedParameter,
+        Self::ContextLengthExceeded,
+        Self::InvalidApiKey,
+        Self::ForeignOrigin,
+        Self::PolicyDenied,
+        Self::ModelNotFound,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::RequestTooLarge,
+        Self::UnsupportedMediaType,
+        Self::Overloaded,
+        Self::FloorBusy,
+        Self::NotSupported,
+        Self::NoBackend,
+        Self::Internal,
+        Self::StreamInterrupted,
+        Self::UpstreamRejected,
+    ];
+
+    /// The reason of this word.
+    pub fn of(word: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|reason| reason.as_str().as_bytes() == word)
+    }
+
     /// The snake_case word.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mesh_core::DecisionId;
-use ulid::Ulid;
 
 /// Tells the date: claims expire by it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -14,12 +13,7 @@ pub fn system_clock() -> Clock {
     Arc::new(Timestamp::now)
 }
 
-/// A new identity: sortable by `now`, the rest random.
-pub(crate) fn new_id(now: Timestamp) -> String {
-    let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
-    let random = Ulid::generate().random();
-    Ulid::from_parts(milliseconds, random).to_string()
-}
+pub(crate) use mesh_door::id::new as new_id;
 
 /// A new identity of a decision.
 pub(crate) fn new_decision(now: Timestamp) -> DecisionId {

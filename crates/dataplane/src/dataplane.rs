@@ -9,6 +9,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use mesh_backends::Backends;
 use mesh_core::Caller;
+use mesh_door::{Memory, Places};
 use mesh_protocol::Surface;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinError;
@@ -20,10 +21,9 @@ use crate::clock::Clock;
 use crate::decide::{Decider, Job, Question};
 use crate::handler::backend;
 use crate::health::Health;
-use crate::layer::shed::{Memory, Places};
 use crate::limit::Limits;
 use crate::metrics::Gauges;
-use crate::{ApiKeys, Error, Hints, Metrics, SnapshotStore, probe, stack};
+use crate::{ApiKeys, Error, Hints, Metrics, SnapshotStore, probe, push, stack};
 
 /// From this size on reading and classifying a body takes more than 500 microseconds and leaves the
 /// threads that serve connections.
@@ -143,6 +143,7 @@ struct Shared {
     metrics: Metrics,
     snapshots: SnapshotStore,
     tracker: TaskTracker,
+    shutdown: CancellationToken,
     clock: Clock,
 }
 
@@ -174,6 +175,7 @@ impl Dataplane {
                 metrics: parts.metrics,
                 snapshots: parts.snapshots,
                 tracker: parts.tracker,
+                shutdown: parts.shutdown.clone(),
                 clock: parts.clock,
             }),
         };
@@ -189,6 +191,11 @@ impl Dataplane {
     /// The HTTP interface of the API port.
     pub fn router(&self) -> Router {
         stack::router(self.clone())
+    }
+
+    /// The same and what sidecars are told, for the port at which callers show tokens of a cluster.
+    pub fn router_of_cluster(&self) -> Router {
+        stack::router(self.clone()).merge(push::router(self.clone()))
     }
 
     /// Enters counters and gauges into `registry`, whose prefix should be the binary's
@@ -289,6 +296,10 @@ impl Dataplane {
 
     pub(crate) fn memory(&self) -> &Memory {
         &self.shared.memory
+    }
+
+    pub(crate) fn ending(&self) -> &CancellationToken {
+        &self.shared.shutdown
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -4,6 +4,4 @@ pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod observe;
 pub(crate) mod origin;
-pub(crate) mod panic;
 pub(crate) mod request_id;
-pub(crate) mod shed;

@@ -20,7 +20,7 @@ pub(crate) use gauge::Gauges;
 pub(crate) use label::Phase;
 use label::{
     AttemptLabels, ClassLabels, ConstraintLabels, CostLabels, DecisionLabels, DegradedLabels,
-    PhaseLabels, RequestLabels, TokenLabels, UnservedLabels, class_word,
+    PhaseLabels, RequestLabels, TokenLabels, UnservedLabels,
 };
 
 type FloatCounter = Counter<f64, std::sync::atomic::AtomicU64>;
@@ -183,7 +183,7 @@ impl Metrics {
     ) {
         let labels = AttemptLabels {
             backend: backend.to_string(),
-            sovereignty_class: class_word(class),
+            sovereignty_class: class.label(),
             outcome,
         };
         self.attempts.get_or_create(&labels).inc();
@@ -208,7 +208,7 @@ impl Metrics {
         for (direction, count) in counts {
             let labels = TokenLabels {
                 backend: backend.to_string(),
-                sovereignty_class: class_word(class),
+                sovereignty_class: class.label(),
                 privacy_level: privacy.as_str(),
                 direction,
             };
@@ -237,7 +237,7 @@ impl Metrics {
     }
 
     pub(crate) fn first_token(&self, class: SovereigntyClass, after: Duration) {
-        let sovereignty_class = class_word(class);
+        let sovereignty_class = class.label();
         self.first_token
             .get_or_create(&ClassLabels { sovereignty_class })
             .observe(after.as_secs_f64());

@@ -7,7 +7,7 @@ use tower::ServiceBuilder;
 
 use crate::Dataplane;
 use crate::handler::{backend, explain, later, model, serve};
-use crate::layer::{auth, body, observe, origin, panic, request_id, shed};
+use crate::layer::{auth, body, observe, origin, request_id};
 
 /// Everything that is served on the API port.
 pub(crate) fn router(plane: Dataplane) -> Router {
@@ -41,13 +41,13 @@ pub(crate) fn router(plane: Dataplane) -> Router {
                 // Around everything that can refuse, fail or take time.
                 .layer(from_fn_with_state(plane.clone(), observe::observe))
                 // Below the observation, so that a panic is counted like any other fault.
-                .layer(from_fn(panic::rescue))
+                .layer(from_fn(mesh_door::panic::rescue))
                 // Before keys: a foreign page in a browser learns nothing, not even that keys exist.
                 .layer(from_fn_with_state(plane.clone(), origin::check))
                 // Before places: who has no key cannot take one from those who have.
                 .layer(from_fn_with_state(plane.clone(), auth::identify))
                 // Before the body: what is too much is refused while it is still small.
-                .layer(from_fn_with_state(plane.places(), shed::limit)),
+                .layer(from_fn_with_state(plane.places(), mesh_door::limit)),
         )
         .with_state(plane)
 }

@@ -27,7 +27,7 @@ impl TrustFiles {
     pub const KEYS: &'static str = "jwks.json";
     /// Who issues its tokens.
     pub const ISSUER: &'static str = "issuer";
-    /// Addresses of floors, one a line.
+    /// Floors, as sidecars reach them: JSON of `mesh_core::pushed::Floors`.
     pub const FLOOR: &'static str = "floor";
 }
 

@@ -15,7 +15,7 @@ pub(crate) const RELEASE: &str = "mesh";
 pub(crate) const HOME: &str = "mesh-system";
 pub(crate) const TEAM: &str = "team";
 pub(crate) const APP: &str = "app";
-const IMAGES: [&str; 4] = ["operator", "gateway", "worker", "worker-floor"];
+const IMAGES: [&str; 5] = ["operator", "gateway", "sidecar", "worker", "worker-floor"];
 
 pub(crate) struct World {
     pub(crate) cluster: Cluster,

@@ -31,7 +31,7 @@ pub(crate) async fn identify(
 /// When to come back if not enough is known of a caller: a watch is behind by less.
 const SOON: Duration = Duration::from_secs(1);
 
-fn refusal(unrecognized: Unrecognized) -> Error {
+pub(crate) fn refusal(unrecognized: Unrecognized) -> Error {
     match unrecognized {
         Unrecognized::Nobody => Error::InvalidApiKey,
         // Deciding without would leave out the policies that select by labels, and deciding as if all of

@@ -1,7 +1,6 @@
 //! Label sets. Words are `&'static str` from closed enumerations; the two that are strings are
 //! bounded by what is declared.
 
-use mesh_core::SovereigntyClass;
 use prometheus_client::encoding::EncodeLabelSet;
 
 /// When a failover happened.
@@ -20,19 +19,6 @@ impl Phase {
             Self::BeforeFirstToken => "before_first_token",
             Self::MidAnswer => "mid_answer",
         }
-    }
-}
-
-/// Classes in the snake_case of labels.
-pub(super) const fn class_word(class: SovereigntyClass) -> &'static str {
-    match class {
-        SovereigntyClass::CloudRetained => "cloud_retained",
-        SovereigntyClass::CloudForeign => "cloud_foreign",
-        SovereigntyClass::CloudDomestic => "cloud_domestic",
-        SovereigntyClass::OpenSwarm => "open_swarm",
-        SovereigntyClass::TrustedSwarm => "trusted_swarm",
-        SovereigntyClass::RentedHardware => "rented_hardware",
-        SovereigntyClass::OwnHardware => "own_hardware",
     }
 }
 

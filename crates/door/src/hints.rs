@@ -7,10 +7,10 @@ use std::str::FromStr;
 use http::HeaderMap;
 use mesh_core::{LatencyClass, PrivacyLevel, TaskType};
 
-use crate::respond::Error;
+use crate::Error;
 
 /// The request header that raises the privacy level.
-pub(crate) const PRIVACY: &str = "mesh-privacy";
+pub const PRIVACY: &str = "mesh-privacy";
 const TASK: &str = "mesh-task";
 const LATENCY: &str = "mesh-latency";
 

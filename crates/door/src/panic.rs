@@ -7,9 +7,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 
-use crate::respond::Error;
+use crate::Error;
 
-pub(crate) async fn rescue(request: Request, next: Next) -> Response {
+/// Answers with an error object where `next` panics.
+pub async fn rescue(request: Request, next: Next) -> Response {
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     answered.unwrap_or_else(|_| {
         tracing::error!("a request handler panicked");

@@ -12,43 +12,43 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 /// `canceled`. The first word counts. Travels in the extensions of a response; a stream may fill it
 /// while it is sent.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outcome(Arc<OnceLock<&'static str>>);
+pub struct Outcome(Arc<OnceLock<&'static str>>);
 
 impl Outcome {
     /// Ended already.
-    pub(crate) fn of(word: &'static str) -> Self {
+    pub fn of(word: &'static str) -> Self {
         let outcome = Self::default();
         outcome.set(word);
         outcome
     }
 
     /// Says how it ended, unless somebody has.
-    pub(crate) fn set(&self, word: &'static str) {
+    pub fn set(&self, word: &'static str) {
         let _ = self.0.set(word);
     }
 
     /// The word, if somebody has said one.
-    pub(crate) fn get(&self) -> Option<&'static str> {
+    pub fn get(&self) -> Option<&'static str> {
         self.0.get().copied()
     }
 }
 
 /// A body with something that is dropped when the body is sent, or given up. `finished` tells the
 /// kept thing that everything was sent.
-pub(crate) struct Kept<K: Finished> {
+pub struct Kept<K: Finished> {
     body: Body,
     keep: K,
 }
 
 /// Wants to know whether a body was sent to its end.
-pub(crate) trait Finished: Send + Unpin + 'static {
+pub trait Finished: Send + Unpin + 'static {
     /// Everything was handed to the connection.
     fn finished(&mut self);
 }
 
 impl<K: Finished> Kept<K> {
     /// Wraps `body`.
-    pub(crate) fn wrap(body: Body, mut keep: K) -> Body {
+    pub fn wrap(body: Body, mut keep: K) -> Body {
         if body.is_end_stream() {
             keep.finished();
             return body;

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use mesh_core::{BackendId, Constraint, DecisionId, Reason, Sensitive};
 use mesh_protocol::openai::error::ErrorBody;
 use serde_json::Value;
 
-use super::Outcome;
-use super::header::decision_header;
+use crate::Outcome;
 
 /// A backend that was tried, or could not be, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +133,13 @@ pub enum Error {
         /// Its error object.
         body: Sensitive<Box<ErrorBody>>,
     },
+}
+
+/// Names the decision that an answer belongs to.
+pub fn decision_header(headers: &mut HeaderMap, decision: &DecisionId) {
+    if let Ok(value) = HeaderValue::from_str(&decision.0) {
+        headers.insert("mesh-decision", value);
+    }
 }
 
 const INVALID: &str = "invalid_request_error";

@@ -5,26 +5,28 @@ use mesh_core::degradation::header_value;
 use mesh_core::{BackendId, DecisionId, Degradation, PrivacyLevel, SovereigntyClass};
 use serde_json::{Value, json};
 
+use crate::decision_header;
+
 /// What happened to one request.
 #[derive(Debug, Clone)]
-pub(crate) struct Report {
+pub struct Report {
     /// The decision behind it.
-    pub(crate) decision: DecisionId,
+    pub decision: DecisionId,
     /// Who served.
-    pub(crate) backend: BackendId,
+    pub backend: BackendId,
     /// The model that served.
-    pub(crate) model: String,
+    pub model: String,
     /// Its class.
-    pub(crate) class: SovereigntyClass,
+    pub class: SovereigntyClass,
     /// Level of the request.
-    pub(crate) privacy: PrivacyLevel,
+    pub privacy: PrivacyLevel,
     /// Less than what was asked for, sorted, each once.
-    pub(crate) degraded: Vec<Degradation>,
+    pub degraded: Vec<Degradation>,
 }
 
 impl Report {
     /// Adds a way in which the answer is less than what was asked for.
-    pub(crate) fn degrade(&mut self, reason: Degradation) {
+    pub fn degrade(&mut self, reason: Degradation) {
         if !self.degraded.contains(&reason) {
             self.degraded.push(reason);
             self.degraded.sort_unstable();
@@ -32,7 +34,7 @@ impl Report {
     }
 
     /// The `mesh` object of the answer.
-    pub(crate) fn object(&self) -> Value {
+    pub fn object(&self) -> Value {
         let degraded: Vec<&str> = self.degraded.iter().map(|one| one.as_str()).collect();
         json!({
             "decision": self.decision,
@@ -42,7 +44,7 @@ impl Report {
     }
 
     /// The response headers.
-    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+    pub fn write(&self, headers: &mut HeaderMap) {
         decision_header(headers, &self.decision);
         named(headers, "mesh-backend", &self.backend.to_string());
         named(headers, "mesh-model", &self.model);
@@ -52,11 +54,6 @@ impl Report {
             named(headers, "mesh-degraded", &reasons);
         }
     }
-}
-
-/// The header that names a decision.
-pub(crate) fn decision_header(headers: &mut HeaderMap, decision: &DecisionId) {
-    named(headers, "mesh-decision", &decision.0);
 }
 
 /// Model names may hold what a header may not: such a header is left out rather than bent.

@@ -8,14 +8,15 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::respond::{Error, Finished, Kept};
+use crate::{Error, Finished, Kept};
 
 /// Places for requests.
 #[derive(Debug, Clone)]
-pub(crate) struct Places(Arc<Semaphore>);
+pub struct Places(Arc<Semaphore>);
 
 impl Places {
-    pub(crate) fn new(at_once: usize) -> Self {
+    /// So many at once.
+    pub fn new(at_once: usize) -> Self {
         Self(Arc::new(Semaphore::new(
             at_once.min(Semaphore::MAX_PERMITS),
         )))
@@ -24,18 +25,21 @@ impl Places {
 
 /// Memory for request bodies, over all requests.
 #[derive(Debug, Clone)]
-pub(crate) struct Memory(Arc<Semaphore>);
+pub struct Memory(Arc<Semaphore>);
 
 impl Memory {
     /// So many bytes, counted in KiB.
-    pub(crate) fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize) -> Self {
         Self(Arc::new(Semaphore::new(
             (bytes / 1024).clamp(1, Semaphore::MAX_PERMITS),
         )))
     }
 
     /// Takes `bytes` of it, or refuses at once.
-    pub(crate) fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] if there is not so much left.
+    pub fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
         let held = Arc::clone(&self.0).try_acquire_many_owned(kib);
         held.map_err(|_| Error::Overloaded)
@@ -52,7 +56,11 @@ impl Finished for Place {
     }
 }
 
-pub(crate) async fn limit(
+/// Takes a place for a request, or refuses it at once.
+///
+/// # Errors
+/// [`Error::Overloaded`] if no place is free.
+pub async fn limit(
     State(places): State<Places>,
     request: Request,
     next: Next,
