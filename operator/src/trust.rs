@@ -107,7 +107,7 @@ fn namespaces(backends: &[Arc<DynamicObject>]) -> BTreeSet<String> {
             && backend
                 .data
                 .pointer("/spec/inCluster")
-                .is_some_and(serde_json::Value::is_object)
+                .is_some_and(Value::is_object)
     };
     let found = backends.iter().filter(served);
     found.filter_map(|backend| backend.namespace()).collect()
@@ -117,7 +117,10 @@ fn namespaces(backends: &[Arc<DynamicObject>]) -> BTreeSet<String> {
 /// answers. Of a floor whose class is not known yet nobody is told.
 fn floors(policies: &[Arc<DynamicObject>], backends: &[Arc<DynamicObject>], home: &str) -> Floors {
     let named = policies.iter().filter_map(|policy| {
-        let name = policy.data.pointer("/spec/floor/backendRef/name")?.as_str()?;
+        let name = policy
+            .data
+            .pointer("/spec/floor/backendRef/name")?
+            .as_str()?;
         let trim = policy.data.pointer("/spec/floor/overflow");
         let trim = trim.and_then(Value::as_str) != Some("Refuse");
         let ours = policy.namespace().as_deref() == Some(home);
@@ -141,8 +144,12 @@ fn floor(backend: &DynamicObject, home: &str, trim: bool) -> Option<Floor> {
     let word = |value: &Value, key: &str| Some(value.get(key)?.as_str()?.to_owned());
     let first = models.first();
     let model = first.and_then(|model| word(model, "target").or_else(|| word(model, "name")));
-    let aliases = models.iter().filter_map(|model| model.get("aliases")?.as_array());
-    let aliases = aliases.flatten().filter_map(|alias| Some(alias.as_str()?.to_owned()));
+    let aliases = models
+        .iter()
+        .filter_map(|model| model.get("aliases")?.as_array());
+    let aliases = aliases
+        .flatten()
+        .filter_map(|alias| Some(alias.as_str()?.to_owned()));
     let names = models.iter().filter_map(|model| word(model, "name"));
     let level = at("/spec/maxPrivacy").and_then(Value::as_str);
     let name = backend.name_any();

@@ -91,7 +91,10 @@ mod tests {
             assert!(!breaker.failed());
         }
         tokio::time::advance(Duration::from_millis(499)).await;
-        assert!(!breaker.admits(), "it rests twice as long, whoever else failed");
+        assert!(
+            !breaker.admits(),
+            "it rests twice as long, whoever else failed"
+        );
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(breaker.admits());
         assert!(breaker.answered());

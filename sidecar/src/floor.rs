@@ -88,7 +88,9 @@ fn may(floor: &Floor, level: PrivacyLevel, fallen: &Fallen<'_>) -> Result<(), Er
     // What is restricted by default stays on owned hardware, unless a snapshot says otherwise.
     let minimum = fallen
         .snapshot
-        .map_or(SovereigntyClass::OwnHardware, |pushed| pushed.minimum(level));
+        .map_or(SovereigntyClass::OwnHardware, |pushed| {
+            pushed.minimum(level)
+        });
     let mut constraints = Vec::new();
     if floor.class < minimum {
         constraints.push(Constraint::MinimumClass);
@@ -108,13 +110,21 @@ fn may(floor: &Floor, level: PrivacyLevel, fallen: &Fallen<'_>) -> Result<(), Er
 /// What it cannot do is refused; what can be left out is, and said.
 fn can(floor: &Floor, fallen: &Fallen<'_>) -> Result<Vec<Degradation>, Error> {
     if let Some(what) = hard(&fallen.facts.needs, fallen.request.surface) {
-        return Err(nobody(fallen.why, "and the floor has none of what is asked for", Some(what)));
+        return Err(nobody(
+            fallen.why,
+            "and the floor has none of what is asked for",
+            Some(what),
+        ));
     }
     let mut degraded = Vec::new();
     let model = fallen.request.model.as_str();
     let meant = matches!(model, AUTO | LOCAL) || floor.names.iter().any(|name| name == model);
     if !meant && fallen.snapshot.is_some_and(|pushed| !pushed.substitution) {
-        return Err(nobody(fallen.why, "and the policy lets nobody answer for the model named", None));
+        return Err(nobody(
+            fallen.why,
+            "and the policy lets nobody answer for the model named",
+            None,
+        ));
     }
     if !meant {
         degraded.push(Degradation::ModelSubstituted);
@@ -128,7 +138,10 @@ fn can(floor: &Floor, fallen: &Fallen<'_>) -> Result<Vec<Degradation>, Error> {
 /// A need that no floor meets, in words.
 fn hard(needs: &Needs, surface: Surface) -> Option<&'static str> {
     [
-        (surface == Surface::Embeddings || needs.embeddings, "embeddings"),
+        (
+            surface == Surface::Embeddings || needs.embeddings,
+            "embeddings",
+        ),
         (needs.tools == ToolNeed::Hard, "tools"),
         (needs.json, "enforced formats"),
         (needs.vision, "images"),
@@ -173,7 +186,11 @@ async fn send(
     for reason in degraded {
         report.degrade(reason);
     }
-    let count = |outcome| shared.metrics.attempted(&floor.backend, Some(floor.class), outcome);
+    let count = |outcome| {
+        shared
+            .metrics
+            .attempted(&floor.backend, Some(floor.class), outcome);
+    };
     let mut last = Failure::Connect;
     for _ in 0..2 {
         let mut request = ask.request(fallen.bearer, Some(fallen.facts.level));
@@ -237,7 +254,10 @@ async fn refused(why: &str, answer: http::Response<Incoming>, backend: BackendId
         return Error::FloorBusy { retry_after };
     }
     let of_request = status.is_client_error()
-        && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
+        && !matches!(
+            status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND
+        );
     if of_request
         && let Ok(text) = Limited::new(answer.into_body(), LARGEST).collect().await
         && let Ok(body) = serde_json::from_slice::<ErrorBody>(&text.to_bytes())

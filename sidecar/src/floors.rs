@@ -98,7 +98,10 @@ fn open(floor: &Floor, trust: &Arc<Trust>) -> Option<Known> {
     let address: Option<Uri> = floor.url.as_str().parse().ok();
     // A floor that need not prove whose it is would be anybody's.
     let (Some(account), Some(address)) = (account, address) else {
-        tracing::warn!(backend = floor.backend, "the floor's account or address is not usable");
+        tracing::warn!(
+            backend = floor.backend,
+            "the floor's account or address is not usable"
+        );
         return None;
     };
     let peer = Peer::new(&address, Some(account), trust).ok()?;

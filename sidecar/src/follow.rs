@@ -95,7 +95,9 @@ async fn read(shared: &Shared, mut body: Incoming) {
     // False while the gateway's own is one that we do not take.
     let mut same = false;
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(BEAT * 3, body.frame()).await {
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         rest.extend_from_slice(&data);
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line = rest.split_to(end + 1);
@@ -115,7 +117,7 @@ async fn take(shared: &Shared, line: &[u8], same: bool) -> bool {
     match Line::read(line) {
         Ok(Line::Snapshot(pushed)) => {
             shared.below.push(pushed.floor.as_ref());
-            if shared.snapshots.take(pushed, now) {
+            if shared.snapshots.take(*pushed, now) {
                 tracing::info!("a snapshot was taken");
             }
             // Also one that is the same: its age is the file's.

@@ -355,11 +355,26 @@ mod tests {
 
     #[test]
     fn paths_of_the_mesh_go_through_and_others_and_the_sidecars_own_do_not() {
-        assert_eq!(Way::of("/v1/completions"), Way::Surface(Surface::Completions));
-        for through in ["/v1/messages", "/v1/models/a/b", "/mesh/v1/backends", "/console/x"] {
+        assert_eq!(
+            Way::of("/v1/completions"),
+            Way::Surface(Surface::Completions)
+        );
+        for through in [
+            "/v1/messages",
+            "/v1/models/a/b",
+            "/mesh/v1/backends",
+            "/console/x",
+        ] {
             assert_eq!(Way::of(through), Way::Other, "{through}");
         }
-        for closed in ["/", "/metrics", "/mesh/v1/snapshot", "/v1", "/v2/chat", "//v1/models"] {
+        for closed in [
+            "/",
+            "/metrics",
+            "/mesh/v1/snapshot",
+            "/v1",
+            "/v2/chat",
+            "//v1/models",
+        ] {
             assert_eq!(Way::of(closed), Way::Nobodys, "{closed}");
         }
     }
@@ -371,6 +386,9 @@ mod tests {
             target(Way::of(uri.path()), &uri).to_string()
         };
         assert_eq!(of("/v1/models?key=canary"), "/v1/models");
-        assert_eq!(of("/mesh/v1/explain?surface=chat"), "/mesh/v1/explain?surface=chat");
+        assert_eq!(
+            of("/mesh/v1/explain?surface=chat"),
+            "/mesh/v1/explain?surface=chat"
+        );
     }
 }

@@ -48,12 +48,7 @@ impl Raises<'_> {
 }
 
 /// Reads and classifies a body. Takes time in proportion to it.
-pub(crate) fn judge(
-    surface: Surface,
-    body: &Bytes,
-    hints: Hints,
-    raises: Raises<'_>,
-) -> Judged {
+pub(crate) fn judge(surface: Surface, body: &Bytes, hints: Hints, raises: Raises<'_>) -> Judged {
     let request = match ModelRequest::parse(surface, body, DEPTH) {
         Ok(request) => request,
         Err(error) => {
@@ -110,7 +105,8 @@ mod tests {
         snapshot: Option<&Pushed>,
         annotation: Option<PrivacyLevel>,
     ) -> PrivacyLevel {
-        let body = serde_json::json!({"model": "auto", "messages": [{"role": "user", "content": text}]});
+        let body =
+            serde_json::json!({"model": "auto", "messages": [{"role": "user", "content": text}]});
         let hints = Hints {
             privacy: header,
             ..Hints::default()
@@ -128,8 +124,14 @@ mod tests {
         let policy = Some(&policy);
         assert_eq!(level("hello", None, policy, None), Internal);
         assert_eq!(level("hello", Some(Public), policy, None), Internal);
-        assert_eq!(level("hello", Some(Confidential), policy, None), Confidential);
-        assert_eq!(level("hello", Some(Confidential), policy, Some(Internal)), Confidential);
+        assert_eq!(
+            level("hello", Some(Confidential), policy, None),
+            Confidential
+        );
+        assert_eq!(
+            level("hello", Some(Confidential), policy, Some(Internal)),
+            Confidential
+        );
         assert_eq!(level("hello", None, policy, Some(Restricted)), Restricted);
         assert_eq!(level("hello", None, policy, Some(Public)), Internal);
         let card = "Charge 4111 1111 1111 1111";

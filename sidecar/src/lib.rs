@@ -95,7 +95,9 @@ impl Sidecar {
         match shared.snapshots.load() {
             Ok(true) => {
                 let pushed = shared.snapshots.current();
-                shared.below.push(pushed.as_ref().and_then(|pushed| pushed.floor.as_ref()));
+                shared
+                    .below
+                    .push(pushed.as_ref().and_then(|pushed| pushed.floor.as_ref()));
                 tracing::info!("begins with the snapshot of the container before");
             }
             Ok(false) => {}
@@ -106,7 +108,11 @@ impl Sidecar {
         }
         // The first request should not pay for building the detectors.
         shared.tracker.spawn_blocking(mesh_classify::warm_up);
-        let (own, folder, token) = (Arc::clone(&shared), args.trust.clone(), shutdown.token.clone());
+        let (own, folder, token) = (
+            Arc::clone(&shared),
+            args.trust.clone(),
+            shutdown.token.clone(),
+        );
         shutdown.spawn(async move {
             let work = async {
                 tokio::join!(
@@ -124,7 +130,10 @@ impl Sidecar {
     pub fn router(&self) -> Router {
         Router::new()
             .fallback(forward::handle)
-            .layer(from_fn_with_state(self.shared.places.clone(), mesh_door::limit))
+            .layer(from_fn_with_state(
+                self.shared.places.clone(),
+                mesh_door::limit,
+            ))
             .layer(from_fn(mesh_door::panic::rescue))
             .with_state(self.clone())
     }

@@ -50,8 +50,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let sidecar = Sidecar::start(&args, &shutdown).context("--gateway-url")?;
     serve_admin(&sidecar, admin_listener, &shutdown);
-    let signals = shutdown.clone();
-    shutdown.spawn(async move { signals.on_signal().await });
+    shutdown.spawn(shutdown.on_signal());
     tracing::info!(
         address = %listener.local_addr()?,
         namespace = args.namespace,

@@ -144,17 +144,14 @@ impl Metrics {
     pub(crate) fn degraded(&self, reasons: &[Degradation]) {
         for reason in reasons {
             let reason = reason.as_str();
-            self.degraded.get_or_create(&DegradedLabels { reason }).inc();
+            self.degraded
+                .get_or_create(&DegradedLabels { reason })
+                .inc();
         }
     }
 
     pub(crate) fn rejected(&self) {
         self.rejected.inc();
-    }
-
-    #[cfg(test)]
-    pub(crate) fn rejections(&self) -> u64 {
-        self.rejected.get()
     }
 }
 
@@ -199,4 +196,3 @@ impl Collector for Gauges {
         Ok(())
     }
 }
-

@@ -89,10 +89,7 @@ impl Peer {
             return Err(NotAnAddress);
         };
         let config = client_config(None, trust, account).map_err(|_| NotAnAddress)?;
-        let host = authority
-            .host()
-            .trim_matches(['[', ']'])
-            .to_owned();
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host.clone()).map_err(|_| NotAnAddress)?;
         let dial = Dial {
             host: host.into(),

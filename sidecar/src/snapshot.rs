@@ -51,13 +51,19 @@ impl Snapshots {
     /// Time since what is in use was last known to hold.
     pub(crate) fn age(&self) -> Option<Duration> {
         self.current.borrow().as_ref()?;
-        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let confirmed = *self
+            .confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let passed = SystemTime::now().duration_since(confirmed?);
         Some(passed.unwrap_or_default())
     }
 
     pub(crate) fn confirm(&self, at: SystemTime) {
-        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut confirmed = self
+            .confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *confirmed = Some(at);
     }
 
@@ -90,13 +96,13 @@ impl Snapshots {
             return Err(Untaken::Form);
         };
         let at = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        Ok(self.take(pushed, at))
+        Ok(self.take(*pushed, at))
     }
 
     /// Keeps the one in use for the next container.
     pub(crate) async fn keep(&self) {
         let Some(pushed) = self.current() else { return };
-        let text = Line::Snapshot((*pushed).clone()).write();
+        let text = Line::Snapshot(Box::new((*pushed).clone())).write();
         if let Err(error) = write(&self.folder, &text).await {
             tracing::warn!(%error, folder = %self.folder.display(), "the snapshot is not kept for the next start");
         }

@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Degradation {
-    /// Others were admitted but could not answer; the floor did.
+    /// Others were admitted but could not answer, or no gateway was there to ask them; the floor did.
     FloorOnly,
     /// Another model than the named one answered.
     ModelSubstituted,

@@ -22,7 +22,7 @@ pub const PATH: &str = "/mesh/v1/snapshot";
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum Line {
     /// What holds from now on.
-    Snapshot(Pushed),
+    Snapshot(Box<Pushed>),
     /// What was pushed still holds.
     Alive,
 }
@@ -209,7 +209,7 @@ impl Floors {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Floors, Line, Pushed, Untaken};
+    use super::{Floors, Line, Untaken};
 
     fn pushed() -> Value {
         json!({"type": "snapshot", "version": 1, "policies": [{"name": "default", "digest": "ab"}], "baseLevel": "internal",
@@ -246,23 +246,36 @@ mod tests {
         assert_eq!(changed("type", json!("other")), Err(Untaken::Form));
         assert_eq!(changed("baseLevel", json!("secret")), Err(Untaken::Form));
         assert_eq!(changed("deadlineMs", json!(0)), Err(Untaken::Values));
-        let falling = json!(["OwnHardware", "CloudDomestic", "RentedHardware", "OwnHardware"]);
+        let falling = json!([
+            "OwnHardware",
+            "CloudDomestic",
+            "RentedHardware",
+            "OwnHardware"
+        ]);
         assert_eq!(changed("minimumClass", falling), Err(Untaken::Values));
         let mut plain = pushed();
         plain["floor"]["url"] = json!("http://floor:8444");
         assert_eq!(read(&plain), Err(Untaken::Values));
-        assert_eq!(Line::read(&[b' '; super::LONGEST + 1]), Err(Untaken::Form));
+        assert_eq!(
+            Line::read(&vec![b' '; super::LONGEST + 1]),
+            Err(Untaken::Form)
+        );
         let only = json!({"floors": []});
         let found = Floors::read(only.to_string().as_bytes());
-        assert_eq!(found, Err(Untaken::Version), "one without a version is older");
+        assert_eq!(
+            found,
+            Err(Untaken::Version),
+            "one without a version is older"
+        );
     }
 
     #[test]
     fn floors_come_back_from_what_is_published() {
-        let Ok(Line::Snapshot(Pushed { floor: Some(floor), .. })) = read(&pushed()) else {
-            panic!("a floor");
+        let Ok(Line::Snapshot(pushed)) = read(&pushed()) else {
+            panic!("a snapshot");
         };
-        let floors = Floors::new([floor].into());
+        let floors = Floors::new(pushed.floor.into_iter().collect());
+        assert_eq!(floors.floors.len(), 1);
         assert_eq!(Floors::read(floors.write().as_bytes()), Ok(floors));
     }
 }

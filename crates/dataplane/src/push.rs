@@ -55,9 +55,7 @@ async fn snapshot(
         changed: plane.snapshots().subscribe(),
         last: None,
         beat: Instant::now(),
-        _place: streams
-            .try_acquire_owned()
-            .map_err(|_| Error::Overloaded)?,
+        _place: streams.try_acquire_owned().map_err(|_| Error::Overloaded)?,
         plane,
     };
     telling.caller()?;
@@ -112,7 +110,7 @@ impl Telling {
             if self.last.as_ref() != Some(&now) {
                 self.last = Some(now.clone());
                 self.beat = Instant::now() + BEAT;
-                return Some(Line::Snapshot(now));
+                return Some(Line::Snapshot(Box::new(now)));
             }
             if Instant::now() >= self.beat {
                 self.beat = Instant::now() + BEAT;
@@ -180,7 +178,9 @@ fn floor(plane: &Dataplane, snapshot: &Snapshot, policy: &EffectivePolicy) -> Op
     );
     Some(Floor {
         backend: backend.id.to_string(),
-        url: format!("https://{child}.{namespace}.svc:{TLS}").parse().ok()?,
+        url: format!("https://{child}.{namespace}.svc:{TLS}")
+            .parse()
+            .ok()?,
         account: format!("{namespace}/{child}"),
         model: backend.models.first()?.upstream_name().to_owned(),
         names: names.cloned().collect(),

@@ -1,6 +1,5 @@
 //! Signals, and an orderly end: everything started here is told to stop and waited for.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,32 +28,40 @@ impl Shutdown {
         self.tracker.spawn(task);
     }
 
-    /// Waits for SIGINT or SIGTERM (or for somebody else to cancel), then cancels the token.
-    pub async fn on_signal(&self) {
-        let interrupt = tokio::signal::ctrl_c();
-        tokio::select! {
-            _ = interrupt => tracing::info!("interrupted, ending"),
-            () = terminate() => tracing::info!("asked to end"),
-            () = self.token.cancelled() => {}
+    /// Waits for SIGINT or SIGTERM (or for somebody else to cancel), then cancels the token. From this call on,
+    /// not from the first poll, a signal is heard; needs a runtime.
+    pub fn on_signal(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (shutdown, asked) = (self.clone(), terminate());
+        async move {
+            let interrupt = tokio::signal::ctrl_c();
+            tokio::select! {
+                _ = interrupt => tracing::info!("interrupted, ending"),
+                () = asked => tracing::info!("asked to end"),
+                () = shutdown.token.cancelled() => {}
+            }
+            shutdown.token.cancel();
         }
-        self.token.cancel();
     }
 
     /// As [`on_signal`](Self::on_signal), but from the signal on for `delay` it only says that it is
     /// [`draining`](Self::draining): whoever sends here learns it and sends elsewhere before anything
     /// is closed.
-    pub async fn on_signal_drain(&self, delay: Duration) {
-        let interrupt = tokio::signal::ctrl_c();
-        tokio::select! {
-            _ = interrupt => tracing::info!("interrupted, draining"),
-            () = terminate() => tracing::info!("asked to end, draining"),
-            () = self.token.cancelled() => {}
+    pub fn on_signal_drain(&self, delay: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let (shutdown, asked) = (self.clone(), terminate());
+        async move {
+            let interrupt = tokio::signal::ctrl_c();
+            tokio::select! {
+                _ = interrupt => tracing::info!("interrupted, draining"),
+                () = asked => tracing::info!("asked to end, draining"),
+                () = shutdown.token.cancelled() => {}
+            }
+            shutdown.draining.store(true, Ordering::Relaxed);
+            shutdown
+                .token
+                .run_until_cancelled(tokio::time::sleep(delay))
+                .await;
+            shutdown.token.cancel();
         }
-        self.draining.store(true, Ordering::Relaxed);
-        self.token
-            .run_until_cancelled(tokio::time::sleep(delay))
-            .await;
-        self.token.cancel();
     }
 
     /// True once this process should be sent nothing more.
@@ -73,15 +80,18 @@ impl Shutdown {
 }
 
 #[cfg(unix)]
-async fn terminate() {
+fn terminate() -> impl Future<Output = ()> + Send {
     use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut stream) => {
-            stream.recv().await;
-        }
-        Err(error) => {
-            tracing::warn!(%error, "could not watch for SIGTERM");
-            std::future::pending::<()>().await;
+    let listening = signal(SignalKind::terminate());
+    async move {
+        match listening {
+            Ok(mut stream) => {
+                stream.recv().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not watch for SIGTERM");
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

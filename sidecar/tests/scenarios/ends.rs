@@ -45,7 +45,11 @@ impl Process {
             assert!(stderr.read_line(&mut text).expect("text") > 0, "it ended");
             let said: Value = serde_json::from_str(&text).expect("JSON");
             if said["message"] == "serving" {
-                break said["address"].as_str().expect("an address").parse().expect("an address");
+                break said["address"]
+                    .as_str()
+                    .expect("an address")
+                    .parse()
+                    .expect("an address");
             }
         };
         Self {
@@ -70,7 +74,9 @@ impl Process {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    limited(tokio::task::spawn_blocking(work)).await.expect("no panic")
+    limited(tokio::task::spawn_blocking(work))
+        .await
+        .expect("no panic")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,7 +108,10 @@ async fn a_stream_that_runs_is_not_cut_by_the_end() {
     let answer = limited(client.request(request)).await.expect("an answer");
     let mut body = answer.into_body();
     pieces.send(Bytes::from("data: 1\n\n")).expect("open");
-    let first = limited(body.frame()).await.expect("a piece").expect("whole");
+    let first = limited(body.frame())
+        .await
+        .expect("a piece")
+        .expect("whole");
     assert_eq!(first.into_data().expect("data"), "data: 1\n\n");
     let address = process.address;
     process.terminate();

@@ -8,7 +8,10 @@ use crate::world::{Mesh, Pod, Running, World, chat, floor_at, line, policy};
 
 #[tokio::test]
 async fn a_dead_gateway_is_replaced_by_the_floor_until_it_is_back() {
-    let (world, running) = World::new().await.told(&policy(PrivacyLevel::Internal)).await;
+    let (world, running) = World::new()
+        .await
+        .told(&policy(PrivacyLevel::Internal))
+        .await;
     let World {
         mesh,
         pod,
@@ -19,7 +22,9 @@ async fn a_dead_gateway_is_replaced_by_the_floor_until_it_is_back() {
     assert!(gateway.kill().await.is_empty());
     let mut body = chat("hello");
     body["model"] = json!("large");
-    let answer = running.ask(&[("authorization", "Bearer sk-canary")], &body).await;
+    let answer = running
+        .ask(&[("authorization", "Bearer sk-canary")], &body)
+        .await;
     assert_eq!(answer.status, 200, "{answer:?}");
     for (name, value) in [
         ("mesh-backend", "floor"),
@@ -30,7 +35,11 @@ async fn a_dead_gateway_is_replaced_by_the_floor_until_it_is_back() {
     ] {
         assert_eq!(answer.header(name), Some(value), "{name}");
     }
-    assert!(answer.header("mesh-decision").is_some_and(|id| id.len() == 26));
+    assert!(
+        answer
+            .header("mesh-decision")
+            .is_some_and(|id| id.len() == 26)
+    );
     let arrived = floor.arrived();
     assert_eq!(arrived.len(), 1);
     let bearer = format!("Bearer {}", pod.token);
@@ -59,7 +68,11 @@ async fn a_gateway_that_ends_before_it_answers_is_asked_once_more_and_then_the_f
     world.gateway.then(Act::Hangup);
     let answer = running.ask(&[], &chat("hello")).await;
     assert_eq!((answer.status, answer.header("mesh-degraded")), (200, None));
-    assert_eq!(world.gateway.arrived().len(), 2, "another replica may answer");
+    assert_eq!(
+        world.gateway.arrived().len(),
+        2,
+        "another replica may answer"
+    );
     world.gateway.then(Act::Hangup);
     // Not a gateway's words: somebody between us says that there is none.
     world.gateway.then(Act::json(503, "{}"));
@@ -74,7 +87,9 @@ async fn without_a_snapshot_everything_is_restricted_and_only_the_floor_is_asked
     let world = World::new().await;
     let running = Running::start(&world.pod, world.gateway.address, &[]).await;
     let running = running.knows_a_floor().await;
-    let answer = running.ask(&[("mesh-privacy", "public")], &chat("hello")).await;
+    let answer = running
+        .ask(&[("mesh-privacy", "public")], &chat("hello"))
+        .await;
     assert_eq!(answer.header("mesh-backend"), Some("floor"));
     assert_eq!(answer.header("mesh-privacy"), Some("restricted"));
     assert!(world.gateway.arrived().is_empty(), "though it is there");
@@ -86,23 +101,38 @@ async fn without_a_snapshot_everything_is_restricted_and_only_the_floor_is_asked
 #[tokio::test]
 async fn a_floor_whose_class_does_not_admit_the_level_is_not_asked() {
     let mesh = Mesh::new();
-    let (gateway, floor) = (Peer::start(&mesh.gateway()).await, Peer::start(&mesh.floor()).await);
+    let (gateway, floor) = (
+        Peer::start(&mesh.gateway()).await,
+        Peer::start(&mesh.floor()).await,
+    );
     let mut rented = floor_at(floor.address);
     rented.class = SovereigntyClass::RentedHardware;
     let pod = Pod::new(&mesh, &[rented]);
     gateway.push(&line(&policy(PrivacyLevel::Internal)));
-    let running = Running::start(&pod, gateway.address, &[]).await.told().await;
+    let running = Running::start(&pod, gateway.address, &[])
+        .await
+        .told()
+        .await;
     gateway.kill().await;
     let answer = running.ask(&[], &chat("Charge 4111 1111 1111 1111")).await;
-    assert_eq!((answer.status, answer.header("mesh-reason")), (403, Some("policy_denied")));
-    assert_eq!(answer.json()["error"]["constraints"], json!(["minimum_class"]));
+    assert_eq!(
+        (answer.status, answer.header("mesh-reason")),
+        (403, Some("policy_denied"))
+    );
+    assert_eq!(
+        answer.json()["error"]["constraints"],
+        json!(["minimum_class"])
+    );
     let mut local = chat("hello");
     local["model"] = json!("local");
     let answer = running.ask(&[], &local).await;
     assert_eq!(answer.json()["error"]["constraints"], json!(["local_only"]));
     assert!(floor.arrived().is_empty());
     let answer = running.ask(&[], &chat("hello")).await;
-    assert_eq!(answer.header("mesh-sovereignty-class"), Some("RentedHardware"));
+    assert_eq!(
+        answer.header("mesh-sovereignty-class"),
+        Some("RentedHardware")
+    );
 }
 
 #[tokio::test]
@@ -113,11 +143,17 @@ async fn what_the_floor_cannot_do_is_refused_and_what_can_be_left_out_is() {
     let mut body = chat("hello");
     body["tools"] = tool;
     let answer = running.ask(&[], &body).await;
-    assert_eq!(answer.header("mesh-degraded"), Some("floor_only, tools_dropped"));
+    assert_eq!(
+        answer.header("mesh-degraded"),
+        Some("floor_only, tools_dropped")
+    );
     assert!(!world.floor.arrived()[0].body.contains("tools"));
     body["tool_choice"] = json!("required");
     let answer = running.ask(&[], &body).await;
-    assert_eq!((answer.status, answer.header("mesh-reason")), (503, Some("no_backend")));
+    assert_eq!(
+        (answer.status, answer.header("mesh-reason")),
+        (503, Some("no_backend"))
+    );
     let mut schema = chat("hello");
     schema["response_format"] = json!({"type": "json_object"});
     assert_eq!(running.ask(&[], &schema).await.status, 503);
@@ -137,7 +173,10 @@ async fn what_the_floor_refuses_is_told_in_its_words_or_in_ours() {
     ] {
         world.floor.then(Act::json(status, &body.to_string()));
         let answer = running.ask(&[], &chat("hello")).await;
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (seen, &json!(code)));
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (seen, &json!(code))
+        );
         assert!(!answer.text.contains("localhost"), "no address is told");
     }
 }
@@ -150,10 +189,16 @@ async fn a_floor_that_does_not_prove_its_account_is_sent_nothing_and_nobody_answ
     let impostor = Peer::start(&mesh.member("team", "floor-worker", &["localhost"])).await;
     let pod = Pod::new(&mesh, &[floor_at(impostor.address)]);
     gateway.push(&line(&policy(PrivacyLevel::Public)));
-    let running = Running::start(&pod, gateway.address, &[]).await.told().await;
+    let running = Running::start(&pod, gateway.address, &[])
+        .await
+        .told()
+        .await;
     gateway.kill().await;
     let answer = running.ask(&[], &chat("hello")).await;
-    assert_eq!((answer.status, answer.header("mesh-reason")), (503, Some("no_backend")));
+    assert_eq!(
+        (answer.status, answer.header("mesh-reason")),
+        (503, Some("no_backend"))
+    );
     assert!(impostor.arrived().is_empty());
 }
 
@@ -167,7 +212,10 @@ async fn with_everything_dead_there_is_an_error_that_says_when_to_come_back() {
     assert_eq!(answer.header("mesh-reason"), Some("no_backend"));
     assert!(answer.header("retry-after").is_some());
     let error = &answer.json()["error"];
-    assert_eq!((&error["code"], &error["type"]), (&json!("no_backend"), &json!("service_unavailable_error")));
+    assert_eq!(
+        (&error["code"], &error["type"]),
+        (&json!("no_backend"), &json!("service_unavailable_error"))
+    );
     assert_eq!(running.get("/mesh/v1/backends").await.status, 503);
 }
 
@@ -178,6 +226,9 @@ async fn without_a_token_nothing_is_sent() {
     let running = Running::start(&world.pod, world.gateway.address, &[]).await;
     let running = running.knows_a_floor().await;
     let answer = running.ask(&[], &chat("hello")).await;
-    assert_eq!((answer.status, answer.header("mesh-reason")), (503, Some("no_backend")));
+    assert_eq!(
+        (answer.status, answer.header("mesh-reason")),
+        (503, Some("no_backend"))
+    );
     assert!(world.gateway.arrived().is_empty() && world.floor.arrived().is_empty());
 }

@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mesh_core::pushed::PATH;
 use mesh_identity::{Member, server_config};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +95,12 @@ impl Drop for Peer {
 /// Counts who left before the end.
 struct Leaving(Arc<Shared>, bool);
 
+impl Leaving {
+    fn stayed(&mut self) {
+        self.1 = true;
+    }
+}
+
 impl Drop for Leaving {
     fn drop(&mut self) {
         if !self.1 {
@@ -133,18 +139,8 @@ impl Peer {
         peer.tracker.spawn(async move {
             while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
                 let Ok((stream, _)) = accepted else { continue };
-                let (acceptor, shared, stop) = (acceptor.clone(), Arc::clone(&shared), stop.clone());
-                tracker.spawn(async move {
-                    let serving = async {
-                        let Ok(stream) = acceptor.accept(stream).await else {
-                            return;
-                        };
-                        let service = service_fn(|request| handle(Arc::clone(&shared), request));
-                        let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                        drop(serving.await);
-                    };
-                    stop.run_until_cancelled(serving).await;
-                });
+                let serving = serve(acceptor.clone(), stream, Arc::clone(&shared));
+                tracker.spawn(stop.clone().run_until_cancelled_owned(serving));
             }
         });
         peer
@@ -167,12 +163,16 @@ impl Peer {
 
     pub(crate) async fn wait_for(&self, count: usize) {
         let mut came = self.shared.came.subscribe();
-        limited(came.wait_for(|number| *number >= count)).await.expect("alive");
+        limited(came.wait_for(|number| *number >= count))
+            .await
+            .expect("alive");
     }
 
     pub(crate) async fn wait_for_leaving(&self) {
         let mut left = self.shared.left.subscribe();
-        limited(left.wait_for(|number| *number > 0)).await.expect("alive");
+        limited(left.wait_for(|number| *number > 0))
+            .await
+            .expect("alive");
     }
 
     /// Gone at once, with every connection; gives what arrived.
@@ -195,6 +195,15 @@ pub(crate) async fn limited<T>(work: impl Future<Output = T>) -> T {
         .expect("within a minute")
 }
 
+async fn serve(acceptor: TlsAcceptor, stream: TcpStream, shared: Arc<Shared>) {
+    let Ok(stream) = acceptor.accept(stream).await else {
+        return;
+    };
+    let service = service_fn(|request| handle(Arc::clone(&shared), request));
+    let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    drop(serving.await);
+}
+
 async fn handle(
     shared: Arc<Shared>,
     request: Request<Incoming>,
@@ -204,7 +213,11 @@ async fn handle(
     }
     let (parts, body) = request.into_parts();
     let mut leaving = Leaving(Arc::clone(&shared), false);
-    let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let body = body
+        .collect()
+        .await
+        .map_err(std::io::Error::other)?
+        .to_bytes();
     let act = {
         let mut script = shared.script.lock().expect("no test panicked");
         script.arrived.push(Arrived {
@@ -217,22 +230,27 @@ async fn handle(
     shared.came.send_modify(|number| *number += 1);
     let answer = match act.unwrap_or_else(|| Act::json(200, "{\"all\":\"well\"}")) {
         Act::Answer(status, headers, text) => {
-            leaving.1 = true;
+            leaving.stayed();
             let mut answer = Response::new(Body::from(text));
             *answer.status_mut() = StatusCode::from_u16(status).expect("a status");
             for (name, value) in headers {
-                answer.headers_mut().insert(name, value.parse().expect("a header"));
+                answer
+                    .headers_mut()
+                    .insert(name, value.parse().expect("a header"));
             }
             answer
         }
         Act::Stream(pieces) => {
-            let pieces = futures::stream::unfold((pieces, leaving), |(mut pieces, mut leaving)| async move {
-                let Some(piece) = pieces.recv().await else {
-                    leaving.1 = true;
-                    return None;
-                };
-                Some((Ok::<_, Infallible>(piece), (pieces, leaving)))
-            });
+            let pieces = futures::stream::unfold(
+                (pieces, leaving),
+                |(mut pieces, mut leaving)| async move {
+                    let Some(piece) = pieces.recv().await else {
+                        leaving.stayed();
+                        return None;
+                    };
+                    Some((Ok::<_, Infallible>(piece), (pieces, leaving)))
+                },
+            );
             let mut answer = Response::new(Body::from_stream(pieces));
             let kind = "text/event-stream".parse().expect("a header");
             answer.headers_mut().insert("content-type", kind);
@@ -245,7 +263,14 @@ async fn handle(
 }
 
 fn told(shared: &Arc<Shared>) -> Response<Body> {
-    let lines = || shared.script.lock().expect("no test panicked").lines.clone();
+    let lines = || {
+        shared
+            .script
+            .lock()
+            .expect("no test panicked")
+            .lines
+            .clone()
+    };
     if lines().is_none() {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::NOT_FOUND;
@@ -255,7 +280,12 @@ fn told(shared: &Arc<Shared>) -> Response<Body> {
     changed.mark_changed();
     let lines = futures::stream::unfold((shared, changed), |(shared, mut changed)| async move {
         changed.changed().await.ok()?;
-        let lines = shared.script.lock().expect("no test panicked").lines.clone();
+        let lines = shared
+            .script
+            .lock()
+            .expect("no test panicked")
+            .lines
+            .clone();
         Some((Ok::<_, Infallible>(Bytes::from(lines?)), (shared, changed)))
     });
     Response::new(Body::from_stream(lines))

@@ -8,7 +8,10 @@ use crate::world::{Pod, Running, World, chat, floor_at, line, policy};
 
 #[tokio::test]
 async fn the_gateway_sees_the_pod_and_the_application_sees_the_gateway() {
-    let (world, running) = World::new().await.told(&policy(PrivacyLevel::Internal)).await;
+    let (world, running) = World::new()
+        .await
+        .told(&policy(PrivacyLevel::Internal))
+        .await;
     world.gateway.then(Act::Answer(
         200,
         vec![
@@ -32,8 +35,15 @@ async fn the_gateway_sees_the_pod_and_the_application_sees_the_gateway() {
             &body,
         )
         .await;
-    assert_eq!((answer.status, answer.text.as_str()), (200, "{\"said\":\"hello\"}"));
-    for (name, value) in [("mesh-backend", "cloud"), ("mesh-decision", "01"), ("x-request-id", "02")] {
+    assert_eq!(
+        (answer.status, answer.text.as_str()),
+        (200, "{\"said\":\"hello\"}")
+    );
+    for (name, value) in [
+        ("mesh-backend", "cloud"),
+        ("mesh-decision", "01"),
+        ("x-request-id", "02"),
+    ] {
         assert_eq!(answer.header(name), Some(value));
     }
     assert_eq!(answer.header("mesh-degraded"), None);
@@ -50,7 +60,10 @@ async fn the_gateway_sees_the_pod_and_the_application_sees_the_gateway() {
 
 #[tokio::test]
 async fn the_level_is_the_highest_that_anybody_says() {
-    let (world, running) = World::new().await.told(&policy(PrivacyLevel::Internal)).await;
+    let (world, running) = World::new()
+        .await
+        .told(&policy(PrivacyLevel::Internal))
+        .await;
     let large = format!("{} Charge 4111 1111 1111 1111", "word ".repeat(20_000));
     for (text, header, level) in [
         ("hello", Some("public"), "internal"),
@@ -63,7 +76,11 @@ async fn the_level_is_the_highest_that_anybody_says() {
         running.ask(&headers, &chat(text)).await;
         let arrived = world.gateway.arrived();
         assert_eq!(arrived.len(), before + 1);
-        assert_eq!(arrived[before].header("mesh-privacy"), Some(level), "{header:?}");
+        assert_eq!(
+            arrived[before].header("mesh-privacy"),
+            Some(level),
+            "{header:?}"
+        );
     }
     // What cannot be read is as sensitive as the policy says of such.
     let garbage = running.post("/v1/chat/completions", &[], String::from("{\"model\": 7"));
@@ -73,7 +90,10 @@ async fn the_level_is_the_highest_that_anybody_says() {
     let unknown = running.post("/v1/responses", &[], json!({"input": "hello"}).to_string());
     running.open(unknown).await;
     let last = world.gateway.arrived().pop().expect("it went on");
-    assert_eq!((last.path.as_str(), last.header("mesh-privacy")), ("/v1/responses", Some("restricted")));
+    assert_eq!(
+        (last.path.as_str(), last.header("mesh-privacy")),
+        ("/v1/responses", Some("restricted"))
+    );
 }
 
 #[tokio::test]
@@ -84,7 +104,9 @@ async fn the_annotation_of_the_pod_raises_everything_it_sends() {
         let more = ["--privacy", word];
         let running = Running::start(&world.pod, world.gateway.address, &more).await;
         let running = running.told().await;
-        running.ask(&[("mesh-privacy", "public")], &chat("hello")).await;
+        running
+            .ask(&[("mesh-privacy", "public")], &chat("hello"))
+            .await;
         let last = world.gateway.arrived().pop().expect("it went on");
         assert_eq!(last.header("mesh-privacy"), Some(level), "{word}");
     }
@@ -125,6 +147,10 @@ async fn a_peer_that_is_not_the_gateway_is_sent_nothing() {
     let running = running.knows_a_floor().await;
     let answer = running.ask(&[], &chat("hello")).await;
     assert_eq!(answer.header("mesh-backend"), Some("floor"));
-    assert_eq!(answer.header("mesh-privacy"), Some("restricted"), "it was told nothing");
+    assert_eq!(
+        answer.header("mesh-privacy"),
+        Some("restricted"),
+        "it was told nothing"
+    );
     assert!(impostor.arrived().is_empty());
 }

@@ -37,7 +37,9 @@ async fn every_piece_of_a_stream_is_there_before_the_next_is_sent() {
     drop(pieces);
     assert_eq!(piece(&mut body).await.expect("whole"), None);
     running
-        .wait_for_metric("mesh_sidecar_request_duration_seconds_count{surface=\"chat\",outcome=\"ok\"} 1")
+        .wait_for_metric(
+            "mesh_sidecar_request_duration_seconds_count{surface=\"chat\",outcome=\"ok\"} 1",
+        )
         .await;
 }
 
@@ -49,11 +51,17 @@ async fn a_stream_that_is_cut_between_events_ends_with_an_error_and_nobody_answe
     let request = running.post("/v1/chat/completions", &[], chat("hello").to_string());
     let mut body = running.open(request).await.into_body();
     pieces.send(Bytes::from("data: {}\n\n")).expect("open");
-    assert_eq!(piece(&mut body).await.expect("whole").expect("a piece"), "data: {}\n\n");
+    assert_eq!(
+        piece(&mut body).await.expect("whole").expect("a piece"),
+        "data: {}\n\n"
+    );
     world.gateway.kill().await;
     let last = piece(&mut body).await.expect("an event").expect("an event");
     let text = String::from_utf8_lossy(&last).into_owned();
-    assert!(text.contains("stream_interrupted") && text.ends_with("\n\n"), "{text}");
+    assert!(
+        text.contains("stream_interrupted") && text.ends_with("\n\n"),
+        "{text}"
+    );
     assert_eq!(piece(&mut body).await.expect("the end"), None);
     assert!(world.floor.arrived().is_empty());
 }
@@ -84,7 +92,9 @@ async fn a_caller_that_leaves_ends_the_request_at_the_gateway() {
     drop(body);
     world.gateway.wait_for_leaving().await;
     running
-        .wait_for_metric("mesh_sidecar_request_duration_seconds_count{surface=\"chat\",outcome=\"canceled\"} 1")
+        .wait_for_metric(
+            "mesh_sidecar_request_duration_seconds_count{surface=\"chat\",outcome=\"canceled\"} 1",
+        )
         .await;
 }
 
@@ -104,14 +114,25 @@ async fn a_caller_that_leaves_before_the_answer_ends_it_too() {
 #[tokio::test]
 async fn errors_of_the_gateway_come_as_they_are() {
     let (world, running) = World::new().await.told(&policy(PrivacyLevel::Public)).await;
-    for (status, reason) in [(403, "policy_denied"), (503, "no_backend"), (429, "overloaded"), (401, "invalid_api_key")] {
+    for (status, reason) in [
+        (403, "policy_denied"),
+        (503, "no_backend"),
+        (429, "overloaded"),
+        (401, "invalid_api_key"),
+    ] {
         world.gateway.then(Act::Answer(
             status,
-            vec![("mesh-reason", reason.to_owned()), ("retry-after", String::from("7"))],
+            vec![
+                ("mesh-reason", reason.to_owned()),
+                ("retry-after", String::from("7")),
+            ],
             String::from("{\"error\":{}}"),
         ));
         let answer = running.ask(&[], &chat("hello")).await;
-        assert_eq!((answer.status, answer.header("mesh-reason")), (status, Some(reason)));
+        assert_eq!(
+            (answer.status, answer.header("mesh-reason")),
+            (status, Some(reason))
+        );
         assert_eq!(answer.header("retry-after"), Some("7"));
         assert_eq!(answer.text, "{\"error\":{}}");
     }

@@ -8,7 +8,9 @@ use crate::world::{Running, World, chat, floor_at, line, policy};
 async fn a_changed_policy_holds_for_the_next_request() {
     let (world, running) = World::new().await.told(&policy(PrivacyLevel::Public)).await;
     running.ask(&[], &chat("hello")).await;
-    world.gateway.push(&line(&policy(PrivacyLevel::Confidential)));
+    world
+        .gateway
+        .push(&line(&policy(PrivacyLevel::Confidential)));
     let changed = async {
         loop {
             running.ask(&[], &chat("hello")).await;
@@ -25,7 +27,10 @@ async fn a_changed_policy_holds_for_the_next_request() {
 
 #[tokio::test]
 async fn a_snapshot_of_another_version_is_counted_and_the_one_before_stays() {
-    let (world, running) = World::new().await.told(&policy(PrivacyLevel::Confidential)).await;
+    let (world, running) = World::new()
+        .await
+        .told(&policy(PrivacyLevel::Confidential))
+        .await;
     let mut newer = policy(PrivacyLevel::Public);
     newer.version = 2;
     world.gateway.push(&line(&newer));
@@ -36,7 +41,10 @@ async fn a_snapshot_of_another_version_is_counted_and_the_one_before_stays() {
     let last = world.gateway.arrived().pop().expect("it went on");
     assert_eq!(last.header("mesh-privacy"), Some("confidential"));
     let kept = world.pod.kept_snapshot().expect("kept");
-    assert!(kept.contains("confidential") && !kept.contains("\"version\":2"), "{kept}");
+    assert!(
+        kept.contains("confidential") && !kept.contains("\"version\":2"),
+        "{kept}"
+    );
 }
 
 #[tokio::test]
@@ -63,14 +71,18 @@ async fn the_next_container_begins_with_what_the_last_one_kept_and_the_pushed_fl
     let answer = crate::peer::limited(answered).await;
     assert_eq!(answer.header("mesh-backend"), Some("pushed"));
     assert_eq!(answer.header("mesh-privacy"), Some("internal"));
-    let refused = running.ask(&[("mesh-privacy", "restricted")], &chat("hello")).await;
+    let refused = running
+        .ask(&[("mesh-privacy", "restricted")], &chat("hello"))
+        .await;
     assert_eq!(refused.status, 403);
 }
 
 #[tokio::test]
 async fn a_kept_snapshot_that_is_broken_is_as_good_as_none() {
     let world = World::new().await;
-    world.pod.keep_snapshot("{\"type\":\"snapshot\",\"version\":1");
+    world
+        .pod
+        .keep_snapshot("{\"type\":\"snapshot\",\"version\":1");
     let running = Running::start(&world.pod, world.gateway.address, &[]).await;
     let running = running.knows_a_floor().await;
     running

@@ -111,7 +111,7 @@ pub(crate) fn policy(base_level: PrivacyLevel) -> Pushed {
 }
 
 pub(crate) fn line(pushed: &Pushed) -> String {
-    String::from_utf8(Line::Snapshot(pushed.clone()).write()).expect("text")
+    String::from_utf8(Line::Snapshot(Box::new(pushed.clone())).write()).expect("text")
 }
 
 /// What Kubernetes puts into a pod.
@@ -156,8 +156,11 @@ impl Pod {
     /// The command line of its sidecar.
     pub(crate) fn args(&self, gateway: SocketAddr) -> Vec<String> {
         let gateway = format!("https://localhost:{}", gateway.port());
-        let (trust, token, snapshot) =
-            (self.path("trust"), self.path("token"), self.path("snapshot"));
+        let (trust, token, snapshot) = (
+            self.path("trust"),
+            self.path("token"),
+            self.path("snapshot"),
+        );
         [
             ("--gateway-url", gateway.as_str()),
             ("--trust", &trust),
@@ -213,7 +216,8 @@ impl Running {
 
     /// Waits until the gateway's snapshot is in use and the floor is known.
     pub(crate) async fn told(self) -> Self {
-        self.until(|state| state["snapshotAgeSeconds"].is_u64()).await;
+        self.until(|state| state["snapshotAgeSeconds"].is_u64())
+            .await;
         self.knows_a_floor().await
     }
 
@@ -248,10 +252,17 @@ impl Running {
     }
 
     pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
-        limited(self.client.request(request)).await.expect("an answer")
+        limited(self.client.request(request))
+            .await
+            .expect("an answer")
     }
 
-    pub(crate) fn post(&self, path: &str, headers: &[(&str, &str)], body: String) -> Request<Full<Bytes>> {
+    pub(crate) fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Request<Full<Bytes>> {
         let mut request = Request::post(format!("http://{}{path}", self.address))
             .header("content-type", "application/json");
         for (name, value) in headers {

@@ -15,6 +15,7 @@ mod front_door;
 mod leaving;
 mod metrics_contract;
 mod policy_changes;
+mod pushed;
 mod secrets_stay_home;
 mod streams;
 mod time_limits;

@@ -196,6 +196,25 @@ impl Drop for World {
 }
 
 impl World {
+    /// The end begins.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Another data plane with this snapshot.
+    pub(crate) fn another(&self, config: Config, snapshot: Snapshot) -> Dataplane {
+        Dataplane::new(Parts {
+            config,
+            snapshots: SnapshotStore::new(snapshot),
+            backends: Arc::new(Backends::new(ClientOptions::default()).expect("clients")),
+            metrics: Metrics::new(),
+            tracker: TaskTracker::new(),
+            shutdown: self.stop.clone(),
+            clock: mesh_dataplane::clock::system_clock(),
+        })
+        .expect("a data plane")
+    }
+
     /// Asks for a chat completion.
     pub(crate) async fn chat(&self, body: Value) -> Reply {
         self.post("/v1/chat/completions", body, &[]).await
