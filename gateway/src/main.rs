@@ -106,9 +106,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         &shutdown,
     );
 
-    let signals = shutdown.clone();
-    let delay = args.drain_delay;
-    shutdown.spawn(async move { signals.on_signal_drain(delay).await });
+    shutdown.spawn(shutdown.on_signal_drain(args.drain_delay));
     tracing::info!(address = %listener.local_addr()?, "serving");
     let limits = limits(&args);
     let plain = serve::serve(listener, dataplane.router(), limits, &shutdown);

@@ -11,6 +11,7 @@ use mesh_e2e::mesh::Mesh;
 use mesh_e2e::upstream::Upstream;
 
 use crate::context::Context;
+use crate::images;
 use crate::model;
 use crate::process::run as run_command;
 use crate::sdk::Scratch;
@@ -28,6 +29,25 @@ enum Route {
     PassThrough,
     /// `auto` over two clouds with weights, constraints and every detector.
     Full,
+}
+
+/// A part that can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// What a sidecar adds to a call of the gateway.
+    Sidecar,
+}
+
+/// The program of the images, between a client and a scripted gateway over TLS.
+pub(crate) fn sidecar(context: &Context, requests: usize) -> Result<()> {
+    let programs = images::programs(context)?;
+    // Beside what is built for images, so that little more is.
+    let mut cargo = images::static_cargo(context, "run");
+    cargo
+        .args(["-p", "mesh-sidecar", "--example", "overhead", "--"])
+        .arg(programs.join("mesh-sidecar"))
+        .arg(requests.to_string());
+    run_command(&mut cargo)
 }
 
 pub(crate) fn run(context: &Context, requests: usize, gateway_only: bool) -> Result<()> {

@@ -48,25 +48,27 @@ pub(crate) fn build(context: &Context, out: &Path) -> Result<()> {
 }
 
 /// Static programs: an image has nothing else.
-fn programs(context: &Context) -> Result<PathBuf> {
-    let target = context.cache.join("target-static");
-    let mut cargo = context.cargo();
-    cargo
-        .args([
-            "build",
-            "--profile",
-            "image",
-            "--locked",
-            "--target",
-            TARGET,
-        ])
-        .env("CARGO_TARGET_DIR", &target)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+pub(crate) fn programs(context: &Context) -> Result<PathBuf> {
+    let mut cargo = static_cargo(context, "build");
     for (_, program) in PROGRAMS {
         cargo.args(["--package", program]);
     }
     run(&mut cargo)?;
-    Ok(target.join(TARGET).join("image"))
+    Ok(target(context).join(TARGET).join("image"))
+}
+
+fn target(context: &Context) -> PathBuf {
+    context.cache.join("target-static")
+}
+
+/// cargo as the programs of images are built with.
+pub(crate) fn static_cargo(context: &Context, verb: &str) -> Command {
+    let mut cargo = context.cargo();
+    cargo
+        .args([verb, "--profile", "image", "--locked", "--target", TARGET])
+        .env("CARGO_TARGET_DIR", target(context))
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo
 }
 
 /// The program without what only debuggers read; that stays beside it.

@@ -68,8 +68,11 @@ enum Task {
     /// A Kubernetes of this machine's own, to play with.
     #[command(subcommand)]
     Cluster(cluster::Task),
-    /// Measure the gateway's overhead and the floor's speed.
+    /// Measure the gateway's overhead and the floor's speed, or what a sidecar adds.
     Bench {
+        /// Only this part.
+        #[arg(value_enum)]
+        part: Option<bench::Part>,
         /// Requests per connection and measurement.
         #[arg(long, default_value_t = 2000)]
         requests: usize,
@@ -109,6 +112,12 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Tools => mesh_cluster::tool::build_all().map(|()| true),
         Task::Cluster(task) => cluster::run(task),
         Task::Bench {
+            part: Some(bench::Part::Sidecar),
+            requests,
+            ..
+        } => bench::sidecar(&context, requests).map(|()| true),
+        Task::Bench {
+            part: None,
             requests,
             gateway_only,
         } => bench::run(&context, requests, gateway_only).map(|()| true),

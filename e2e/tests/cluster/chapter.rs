@@ -2,13 +2,14 @@
 
 pub(crate) mod ask;
 pub(crate) mod caches;
-pub(crate) mod egress;
 pub(crate) mod command_line;
+pub(crate) mod egress;
 pub(crate) mod floor;
 pub(crate) mod install;
 pub(crate) mod memory;
 pub(crate) mod namespaced;
 pub(crate) mod rights;
 pub(crate) mod serve;
+pub(crate) mod sidecar;
 pub(crate) mod tenant;
 pub(crate) mod transport;

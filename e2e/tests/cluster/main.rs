@@ -119,6 +119,15 @@ const CHAPTERS: &[Chapter] = &[
         "traffic_and_a_killed_worker_need_no_operator",
         chapter::transport::without_operator,
     ),
+    (
+        "a_pod_with_a_sidecar_is_answered_through_the_gateway",
+        chapter::sidecar::beside,
+    ),
+    (
+        "a_sidecar_without_gateways_is_answered_by_the_floor",
+        chapter::sidecar::without_gateways,
+    ),
+    ("a_job_with_a_sidecar_completes", chapter::sidecar::job),
     ("scaling_under_load_fails_no_request", chapter::serve::scale),
     (
         "a_killed_worker_is_not_noticed_by_the_next_request",

@@ -1,8 +1,6 @@
 //! The process: it ends when it is asked to, soon if nothing is asked of it, and after the last answer.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,67 +9,15 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use mesh_core::PrivacyLevel;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::peer::{Act, limited};
+use crate::process::Process;
 use crate::world::{World, chat, line, policy};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mesh-sidecar");
 /// Longer than an end takes on any machine, shorter than what running answers get.
 const SOON: Duration = Duration::from_secs(15);
-
-struct Process {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
-    address: SocketAddr,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-impl Process {
-    fn start(world: &World) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mesh-sidecar"))
-            .args(world.pod.args(world.gateway.address))
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("started");
-        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let address = loop {
-            let mut text = String::new();
-            assert!(stderr.read_line(&mut text).expect("text") > 0, "it ended");
-            let said: Value = serde_json::from_str(&text).expect("JSON");
-            if said["message"] == "serving" {
-                break said["address"]
-                    .as_str()
-                    .expect("an address")
-                    .parse()
-                    .expect("an address");
-            }
-        };
-        Self {
-            child,
-            stderr,
-            address,
-        }
-    }
-
-    fn terminate(&self) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status();
-        assert!(sent.expect("kill").success());
-    }
-
-    /// Reads what it says to its end, which is that of the process.
-    fn wait(mut self) -> ExitStatus {
-        let mut rest = String::new();
-        drop(std::io::Read::read_to_string(&mut self.stderr, &mut rest));
-        self.child.wait().expect("ended")
-    }
-}
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     limited(tokio::task::spawn_blocking(work))
@@ -83,7 +29,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 async fn an_idle_sidecar_ends_at_once_when_its_application_has() {
     let world = World::new().await;
     world.gateway.push(&line(&policy(PrivacyLevel::Public)));
-    let process = Process::start(&world);
+    let process = Process::start(Path::new(PROGRAM), &world);
     let begun = Instant::now();
     process.terminate();
     let status = blocking(move || process.wait()).await;
@@ -97,7 +43,7 @@ async fn a_stream_that_runs_is_not_cut_by_the_end() {
     world.gateway.push(&line(&policy(PrivacyLevel::Public)));
     let (pieces, act) = Act::stream();
     world.gateway.then(act);
-    let process = Process::start(&world);
+    let process = Process::start(Path::new(PROGRAM), &world);
     let mut body = chat("hello");
     body["stream"] = json!(true);
     let request = Request::post(format!("http://{}/v1/chat/completions", process.address))

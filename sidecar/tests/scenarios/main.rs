@@ -9,9 +9,13 @@
 
 mod ends;
 mod falls;
+#[expect(dead_code, reason = "the measurement in examples needs more of it")]
 mod peer;
+#[expect(dead_code, reason = "the measurement in examples needs more of it")]
+mod process;
 mod promised;
 mod raises;
 mod relays;
 mod snapshots;
+#[expect(dead_code, reason = "the measurement in examples needs more of it")]
 mod world;

@@ -67,6 +67,7 @@ impl Act {
 struct Script {
     acts: VecDeque<Act>,
     arrived: Vec<Arrived>,
+    forgets: bool,
     /// Lines for those who ask for a snapshot; none: there is no such path.
     lines: Option<String>,
 }
@@ -157,6 +158,11 @@ impl Peer {
         self.shared.told.send_modify(|number| *number += 1);
     }
 
+    /// Keeps nothing of what arrives from now on.
+    pub(crate) fn forget(&self) {
+        self.script().forgets = true;
+    }
+
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.script().arrived.clone()
     }
@@ -220,11 +226,13 @@ async fn handle(
         .to_bytes();
     let act = {
         let mut script = shared.script.lock().expect("no test panicked");
-        script.arrived.push(Arrived {
-            path: parts.uri.to_string(),
-            headers: parts.headers,
-            body: String::from_utf8_lossy(&body).into_owned(),
-        });
+        if !script.forgets {
+            script.arrived.push(Arrived {
+                path: parts.uri.to_string(),
+                headers: parts.headers,
+                body: String::from_utf8_lossy(&body).into_owned(),
+            });
+        }
         script.acts.pop_front()
     };
     shared.came.send_modify(|number| *number += 1);

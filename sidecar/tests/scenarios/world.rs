@@ -68,6 +68,11 @@ impl Mesh {
         self.member("mesh-system", "floor-worker", &[])
     }
 
+    /// What members of it trust.
+    pub(crate) fn trust(&self) -> Arc<Trust> {
+        Arc::clone(&self.signer.trust)
+    }
+
     fn authorities(&self) -> String {
         let authority = self.signer.authority.load_full().expect("an authority");
         authority.certificate().to_owned()
