@@ -142,7 +142,7 @@ mod tests {
         };
         let well = HealthStatus {
             asked: true,
-            ..never.clone()
+            ..never
         };
         let cause = OpenCause::Marked(401);
         let rests = HealthStatus {
@@ -151,11 +151,11 @@ mod tests {
                 cause,
             },
             cause: Some(cause),
-            ..well.clone()
+            ..well
         };
         let trial = HealthStatus {
             admission: Admission::Probe,
-            ..rests.clone()
+            ..rests
         };
         let all = |models: &[&HealthStatus]| {
             state(&models.iter().map(|one| (*one).clone()).collect::<Vec<_>>())
