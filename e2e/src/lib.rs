@@ -8,6 +8,7 @@ pub mod http;
 pub mod mesh;
 pub mod operator;
 pub mod proxy;
+pub mod rights;
 pub mod stage;
 pub mod story;
 pub mod upstream;

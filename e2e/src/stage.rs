@@ -1,5 +1,6 @@
 //! A cluster with the kinds and the chart's rules in it, the operator's binary, and the hands of a test.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -191,6 +192,17 @@ impl Stage {
                 && event["objectRef"]["resource"] != "leases"
         });
         Ok(wrote.map(line).collect())
+    }
+
+    /// Rights that it used, as `verb resource[/subresource]`.
+    pub fn used(&self) -> Result<BTreeSet<String>> {
+        let events = self.asked()?;
+        let right = |event: &Value| {
+            let whole = line(event);
+            let (right, _) = whole.rsplit_once(' ')?;
+            Some(right.to_owned())
+        };
+        Ok(events.iter().filter_map(right).collect())
     }
 
     /// What the API server refused it for lack of a right. One that has just started refuses what it has not

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mesh_cluster::Tier;
 use mesh_e2e::stage::{Stage, backend, cache, children, cloud, namespace, policy};
-use mesh_e2e::{operator, story};
+use mesh_e2e::{operator, rights, story};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -49,6 +49,10 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
     ("no_right_was_missing_for_any_of_this", |stage| {
         assert_eq!(stage.refused().unwrap(), Vec::<String>::new());
     }),
+    (
+        "rights_that_no_other_story_needs_were_used_here",
+        rights_used,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -217,6 +221,7 @@ fn by_hand(stage: &Stage) {
             Ok((closed && ways == Some(2)).then_some(()))
         })
         .unwrap();
+    relabeled(stage);
     // Without its label it is out of sight, and still ours.
     stage
         .kubectl(&[
@@ -230,6 +235,31 @@ fn by_hand(stage: &Stage) {
         .unwrap();
     complete(stage, "hand", "a");
     assert!(operator.terminate().unwrap().success());
+}
+
+/// Labels that somebody changed are ours again.
+fn relabeled(stage: &Stage) {
+    let label = "app.kubernetes.io/part-of";
+    let ours = [
+        "service/a-worker",
+        "serviceaccount/a-worker",
+        "configmap/mesh-trust",
+    ];
+    for object in ours {
+        let other = format!("{label}=other");
+        stage
+            .kubectl(&["label", "-n", "hand", object, &other, "--overwrite"])
+            .unwrap();
+    }
+    for object in ours {
+        let mended = || {
+            let found = stage.get(&["-n", "hand", object])?;
+            Ok((found["metadata"]["labels"][label] == "inference-mesh").then_some(()))
+        };
+        stage
+            .until("its label is ours again", SOON, mended)
+            .unwrap();
+    }
 }
 
 fn unwanted(stage: &Stage) {
@@ -339,6 +369,14 @@ fn becomes_a_cloud(stage: &Stage) {
     stage.settled(&operator, SOON).unwrap();
     assert_eq!(stage.made("becomes").unwrap(), left);
     assert!(operator.terminate().unwrap().success());
+}
+
+fn rights_used(stage: &Stage) {
+    let used = stage.used().unwrap();
+    let idle: Vec<&str> = rights::of("operator_conflicts")
+        .filter(|right| !used.contains(*right))
+        .collect();
+    assert!(idle.is_empty(), "not used: {idle:?}; used: {used:?}");
 }
 
 /// Type, reason and note of the events of an object, oldest first.

@@ -59,6 +59,9 @@ pub(crate) struct Run {
     /// Further namespaces whose Secrets the gateways may read, separated by commas.
     #[arg(long, env = "MESH_CREDENTIAL_NAMESPACES", value_delimiter = ',')]
     pub(crate) credential_namespaces: Vec<String>,
+    /// The only Secrets that the gateways may read for backends, separated by commas; empty: any by its name.
+    #[arg(long, env = "MESH_SECRET_NAMES", value_delimiter = ',')]
+    pub(crate) secret_names: Vec<String>,
     /// Further namespaces that are never confined, separated by commas.
     #[arg(long, env = "MESH_CONFINE_NEVER", value_delimiter = ',')]
     pub(crate) confine_never: Vec<String>,

@@ -1,6 +1,6 @@
 //! What the chart renders.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::world::{World, text};
 
@@ -64,6 +64,7 @@ gateway:
   replicas: 3
   {component}
   credentialNamespaces: [lab]
+  secretNames: [cloud-key]
   drainDelaySeconds: 7
   drainTimeoutSeconds: 33
 worker: {{repository: registry.example/w, digest: {DIGEST}}}
@@ -289,7 +290,7 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
                 assert_eq!(spread[0]["topologyKey"], "zone", "{name}");
             }
             extras(&objects);
-            assert!(of(&objects, "Role", "mesh-gateway-secrets").is_some());
+            secrets(&objects);
             monitored(&objects);
             shown(&objects);
         }
@@ -341,6 +342,13 @@ fn monitored(objects: &[Value]) {
         rules.contains("https://wiki.example/mesh/MeshFloorNotReady"),
         "{rules}"
     );
+}
+
+/// The gateways read what is listed and no more.
+fn secrets(objects: &[Value]) {
+    let secrets = of(objects, "Role", "mesh-gateway-secrets").unwrap();
+    let names = json!(["mesh-api-keys", "cloud-key"]);
+    assert_eq!(secrets["rules"][0]["resourceNames"], names);
 }
 
 /// What the chart does not know of reaches pods and the release.
@@ -423,6 +431,7 @@ fn refused(world: &World) {
             "scope: namespaced\ngateway: {credentialNamespaces: [lab]}\n",
             "credentialNamespaces",
         ),
+        ("gateway: {secretNames: [NOT_A_NAME]}\n", "secretNames"),
     ] {
         let values = world.file("refused.yaml", values);
         let said = world

@@ -185,13 +185,18 @@ impl Pass {
         let listed = options.credential_namespaces.iter();
         let readable =
             namespace == options.mesh_namespace || listed.into_iter().any(|one| one == namespace);
-        (!readable).then(|| {
-            let message = format!(
-                "the gateways may not read Secret {} of namespace {namespace}: whoever installed the mesh adds it to gateway.credentialNamespaces",
-                secret.name.0
-            );
-            (String::from("CredentialsUnreadable"), message)
-        })
+        let named =
+            options.secret_names.is_empty() || options.secret_names.contains(&secret.name.0);
+        let value = match (readable, named) {
+            (true, true) => return None,
+            (false, _) => "credentialNamespaces",
+            (true, false) => "secretNames",
+        };
+        let message = format!(
+            "the gateways may not read Secret {} of namespace {namespace}: whoever installed the mesh adds it to gateway.{value}",
+            secret.name.0
+        );
+        Some((String::from("CredentialsUnreadable"), message))
     }
 
     /// Class and evidence.

@@ -2,45 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use mesh_e2e::rights::ELSEWHERE;
 use serde_json::Value;
 
 use crate::chapter::install::text;
 use crate::world::{HOME, World};
-
-/// Rights that are granted for what this story does not come to.
-const RARE: [&str; 23] = [
-    // A cache that no longer keeps its files in a volume, or in a larger one.
-    "delete persistentvolumeclaims",
-    "patch persistentvolumeclaims",
-    // A Job that failed and rested, or is for a spec that was changed.
-    "delete jobs",
-    // An authority lives for years.
-    "update secrets",
-    // Nobody changed a policy six times.
-    "delete controllerrevisions",
-    // With an admission plugin that this cluster has not.
-    "update inferencebackends/finalizers",
-    "update sovereigntypolicies/finalizers",
-    // A backend that had pods and becomes something else.
-    "delete deployments",
-    // Nodes of this cluster have no local volumes, and their accelerators no DeviceClass.
-    "create statefulsets",
-    "patch statefulsets",
-    "delete statefulsets",
-    "list resourceclaimtemplates",
-    "watch resourceclaimtemplates",
-    "create resourceclaimtemplates",
-    "delete resourceclaimtemplates",
-    // What was created and then changed, by hand or by another release.
-    "patch services",
-    "patch serviceaccounts",
-    "patch poddisruptionbudgets",
-    "patch networkpolicies",
-    "patch configmaps",
-    "delete networkpolicies",
-    "delete services",
-    "delete serviceaccounts",
-];
 
 /// `verb resource`, as rules grant them and the record has them.
 fn granted(world: &World, component: &str) -> BTreeSet<String> {
@@ -122,7 +88,7 @@ pub(crate) fn used_are_granted(world: &World) {
                 .strip_prefix("create ")
                 .map(|resource| format!("patch {resource}"));
             !used.contains(*right)
-                && !RARE.contains(&right.as_str())
+                && !ELSEWHERE.iter().any(|one| one.right == right.as_str())
                 && !patch.is_some_and(|patch| used.contains(&patch))
         };
         let idle: Vec<&String> = granted.iter().filter(idle).collect();
