@@ -36,13 +36,12 @@ pub fn binary() -> Option<PathBuf> {
 /// Puts the kinds, the namespace of the mesh and the chart's rules into a cluster; waits until the kinds
 /// are served.
 pub fn install(cluster: &Cluster) -> Result<()> {
-    let root = root()?;
     kinds(cluster)?;
     let namespace =
         serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}});
     said(cluster.apply(&namespace, "e2e"))?;
     let rules = cluster.folder().join("rbac.yaml");
-    std::fs::write(&rules, rendered(cluster, &root, "templates/rbac.yaml")?)?;
+    std::fs::write(&rules, rendered(cluster, "templates/rbac.yaml")?)?;
     let rules = rules.display().to_string();
     said(cluster.kubectl(&["apply", "--server-side", "-f", &rules])).map(drop)
 }
@@ -63,7 +62,8 @@ fn root() -> Result<PathBuf> {
 }
 
 /// One template of the chart, as Helm renders it.
-fn rendered(cluster: &Cluster, root: &Path, template: &str) -> Result<String> {
+pub fn rendered(cluster: &Cluster, template: &str) -> Result<String> {
+    let root = root()?;
     let home = cluster.folder().join("helm");
     let done = Command::new(tool::obtain("helm")?)
         .args(["template", "mesh"])

@@ -44,6 +44,8 @@ pub(crate) struct Run {
     pub(crate) admin_listen: SocketAddr,
     #[command(flatten)]
     pub(crate) authority: crate::endpoint::Authority,
+    #[command(flatten)]
+    pub(crate) inject: crate::inject::Settings,
     /// Name of this replica; in a pod, the pod's.
     #[arg(long, env = "MESH_POD_NAME", default_value = "mesh-operator")]
     pub(crate) identity: String,

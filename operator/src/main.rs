@@ -20,6 +20,7 @@ mod confine;
 mod endpoint;
 mod events;
 mod health;
+mod inject;
 mod keeper;
 mod lease;
 mod metrics;
@@ -115,6 +116,7 @@ async fn run(
         &metrics,
     );
     endpoint::start(&keeper, &options.authority, &shutdown).await?;
+    let template = inject::start(&options, &keeper, &metrics.inject, &shutdown).await?;
     serve_admin(admin_listener, &metrics, (&world, &keeper), &shutdown);
     let signals = shutdown.clone();
     shutdown.spawn(async move { signals.on_signal().await });
@@ -130,7 +132,9 @@ async fn run(
     let (fetchers, gateways) = (world.fetchers.clone(), world.gateways.clone());
     let asker = Asker::new(&keeper, &options);
     let events = Events::new(client.clone(), &options.identity);
-    let writer = Writer::new(client, metrics);
+    let (looked_at, by) = (world.clone(), (client.clone(), &metrics, events.clone()));
+    let injection = inject::lead(template, (&looked_at, &keeper), by);
+    let writer = Writer::new(client, metrics.clone());
     let publisher = Publisher {
         writer: writer.clone(),
         world: world.clone(),
@@ -148,6 +152,7 @@ async fn run(
         () = poll.run(&fetchers) => false,
         () = health.run(&asker, &gateways) => false,
         () = endpoint::lead(&keeper, publisher) => false,
+        () = injection => false,
     };
     if !lost {
         lease.release().await;

@@ -65,6 +65,8 @@ pub(crate) struct Metrics {
     conditions: Family<Standing, Gauge>,
     leader: Gauge,
     build: Family<Build, Gauge>,
+    /// Those of the injection.
+    pub(crate) inject: crate::inject::Metrics,
 }
 
 impl Default for Metrics {
@@ -80,6 +82,7 @@ impl Default for Metrics {
             conditions: Family::default(),
             leader: Gauge::default(),
             build: Family::default(),
+            inject: crate::inject::Metrics::default(),
         }
     }
 }
@@ -124,6 +127,7 @@ impl Metrics {
         );
         registry.register("leader", "1 if this replica leads", self.leader.clone());
         registry.register("build_info", "1; what runs", self.build.clone());
+        self.inject.register(registry);
         let version = env!("CARGO_PKG_VERSION");
         self.build.get_or_create(&Build { version }).set(1);
     }
@@ -257,6 +261,7 @@ mod tests {
             status: String::from("True"),
         };
         metrics.stand(BTreeMap::from([(standing, 2)]));
+        metrics.inject.answered("injected", "", false);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         assert_eq!(rendered(&text), promised(), "{text}");

@@ -1,5 +1,5 @@
 //! ConfigMap `mesh-trust`: what members take as proof, in the mesh namespace and wherever there are model
-//! servers; gone where there are none any more.
+//! servers or sidecars; gone where there are none any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::apply::Writer;
 use crate::authority::SECRET;
+use crate::inject::namespace_asks;
 use crate::keeper::Proof;
 use crate::world::{MANAGED, World};
 
@@ -61,11 +62,28 @@ impl Publisher {
         }
     }
 
+    /// Where pods have sidecars, or get them: told before the first of them is made.
+    fn injected(&self) -> BTreeSet<String> {
+        let namespaces = self.world.namespaces.state();
+        let asking = namespaces.iter().filter(|namespace| {
+            let (name, labels) = (namespace.name_any(), namespace.labels());
+            namespace.metadata.deletion_timestamp.is_none()
+                && namespace_asks(&self.mesh_namespace, &name, labels).is_some()
+        });
+        let pods = self.world.injected.state();
+        let homes = pods.iter().filter_map(|pod| pod.namespace());
+        asking
+            .map(|namespace| namespace.name_any())
+            .chain(homes)
+            .collect()
+    }
+
     /// True if everything is as it should be.
     async fn once(&self, proof: &Proof) -> bool {
         // A namespace with a mesh of its own is told by that one.
         let others = self.world.own_meshes();
         let mut wanted = namespaces(&self.world.backends.state());
+        wanted.extend(self.injected());
         wanted.retain(|namespace| !others.contains(namespace));
         wanted.insert(self.mesh_namespace.clone());
         let (policies, backends) = (self.world.policies.state(), self.world.backends.state());

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
@@ -61,6 +63,9 @@ const END: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(client: &Client, options: &Uninstall) -> anyhow::Result<()> {
+    if options.scope == Scope::Cluster {
+        stop_injecting(client).await?;
+    }
     stop(client, &options.mesh_namespace).await?;
     let left_alone = match options.scope {
         Scope::Namespaced => BTreeSet::new(),
@@ -87,6 +92,13 @@ pub(crate) async fn run(client: &Client, options: &Uninstall) -> anyhow::Result<
         "everything that was made for the objects is removed; the objects stay"
     );
     Ok(())
+}
+
+/// Before the operator ends: nobody would answer then, and no pod that asks for a sidecar be made.
+async fn stop_injecting(client: &Client) -> kube::Result<()> {
+    let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let name = crate::inject::CONFIGURATION;
+    gone(webhooks.delete(name, &DeleteParams::default()).await)
 }
 
 async fn remove_bindings(client: &Client) -> kube::Result<()> {

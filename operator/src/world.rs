@@ -66,6 +66,8 @@ pub(crate) struct World {
     pub(crate) trusts: Store<ConfigMap>,
     /// Pods of gateways, which know how backends do.
     pub(crate) gateways: Store<Pod>,
+    /// Pods that say they carry the sidecar.
+    pub(crate) injected: Store<Pod>,
     progress: Progress,
     collector: Collector,
     /// What the objects said when they were last read.
@@ -114,6 +116,7 @@ impl World {
             ),
             gateways: watches.trimmed(GATEWAYS, strip::pod),
             trusts: watches.fields(&format!("metadata.name={}", crate::trust::NAME), |_| ()),
+            injected: watches.trimmed(label::INJECTED, crate::inject::trim),
             progress: watches.progress(),
             collector,
             said: Arc::default(),

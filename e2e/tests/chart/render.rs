@@ -17,7 +17,8 @@ const PROFILES: [&str; 7] = [
     "namespaced",
 ];
 /// Kinds that lie in no namespace.
-const WIDE: [&str; 5] = [
+const WIDE: [&str; 6] = [
+    "MutatingWebhookConfiguration",
     "ClusterRole",
     "ClusterRoleBinding",
     "CustomResourceDefinition",
@@ -70,6 +71,7 @@ gateway:
 worker: {{repository: registry.example/w, digest: {DIGEST}}}
 workerFloor: {{repository: registry.example/wf, digest: {DIGEST}}}
 workerCuda: {{repository: registry.example/wc, digest: {DIGEST}}}
+sidecar: {{repository: registry.example/s, digest: {DIGEST}, log: debug, resources: {{requests: {{cpu: 1}}}}}}
 engines: {{vllm: {{nvidia: \"\", amd: registry.example/vllm:rocm}}, llamaCpp: {{cpu: registry.example/llama:cpu}}}}
 floor: {{enabled: true, replicas: 2, kvMemory: 128Mi, resources: {{requests: {{cpu: 1, memory: 1Gi}}}}}}
 networkPolicy: {{enabled: true, gateway: {{egress: {{cidrs: [10.0.0.1/32, 2001:db8::/32]}}}}}}
@@ -91,7 +93,7 @@ fn sets() -> Vec<(String, String)> {
         (
             "bare",
             String::from(
-                "floor: {enabled: false}\nnetworkPolicy: {enabled: false}\ncrds: {install: false}\noperator: {replicas: 1}\ngateway: {replicas: 1}\n",
+                "injection: {enabled: false}\nfloor: {enabled: false}\nnetworkPolicy: {enabled: false}\ncrds: {install: false}\noperator: {replicas: 1}\ngateway: {replicas: 1}\n",
             ),
         ),
         (
@@ -300,6 +302,7 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
             .filter(|one| kinds.contains(&text(&one["kind"])));
         let monitored = ["everything", "profile ha"].contains(&set);
         assert_eq!(made.count() > 0, monitored, "{set}");
+        injection_is_narrow(set, &objects);
         if set == "bare" {
             assert!(of(&objects, "ConfigMap", "mesh-bootstrap").is_none());
         }
@@ -399,6 +402,34 @@ fn shown(objects: &[Value]) {
     }
 }
 
+/// Nobody's pods are held up but those that ask for a sidecar, and never the mesh's own.
+fn injection_is_narrow(set: &str, objects: &[Value]) {
+    let webhooks = of(objects, "MutatingWebhookConfiguration", "mesh-inject");
+    let expected = set != "bare" && !set.contains("namespaced");
+    assert_eq!(webhooks.is_some(), expected, "{set}");
+    let Some(webhooks) = webhooks else {
+        return;
+    };
+    for one in webhooks["webhooks"].as_array().unwrap() {
+        assert_eq!(one["failurePolicy"], "Fail", "{one}");
+        assert_eq!(one["sideEffects"], "None", "{one}");
+        assert_eq!(one["timeoutSeconds"], 5, "{one}");
+        assert_eq!(
+            one["clientConfig"]["caBundle"],
+            Value::Null,
+            "the operator's"
+        );
+        let namespaces = one["namespaceSelector"].to_string();
+        assert!(
+            namespaces.contains(HOME) && namespaces.contains("kube-system"),
+            "{one}"
+        );
+        assert!(namespaces.contains("inferencemesh.dev/inject"), "{one}");
+        assert_eq!(one["rules"][0]["operations"], serde_json::json!(["CREATE"]));
+        assert_eq!(one["rules"][0]["resources"], serde_json::json!(["pods"]));
+    }
+}
+
 /// Values that mean nothing are refused with words.
 fn refused(world: &World) {
     for (values, words) in [
@@ -416,6 +447,8 @@ fn refused(world: &World) {
             "cidrs",
         ),
         ("floor: {kvMemory: much}\n", "kvMemory"),
+        ("sidecar: {digest: latest}\n", "digest"),
+        ("injection: {enabled: maybe}\n", "enabled"),
         (
             "gateway: {podLabels: {app.kubernetes.io/name: mine}}\n",
             "app.kubernetes.io/name",

@@ -65,6 +65,8 @@ impl Changes {
             }
             // They are asked in their own time.
             ("Pod", None) if is_gateway(labels) => {}
+            // Applications come and go; no pass looks at their pods.
+            ("Pod", None) if labels.contains_key(label::INJECTED) => {}
             // Every pass looks at all policies.
             ("ControllerRevision", None) => {}
             _ => self.everything = true,
@@ -140,6 +142,7 @@ mod tests {
         assert!(!after("ControllerRevision", &[]).includes(&id("a", "x")));
         let gateway = [("app.kubernetes.io/component", "gateway")];
         assert!(!after("Pod", &gateway).includes(&id("a", "x")));
+        assert!(!after("Pod", &[(label::INJECTED, "true")]).includes(&id("a", "x")));
         assert!(after("Pod", &[]).includes(&id("a", "x")));
     }
 

@@ -1,0 +1,229 @@
+//! Looks for pods that should carry the sidecar and do not, since they were made before that was asked or while
+//! nobody asked the webhook, and for those with a sidecar of another template. Counts them, and tells of them by
+//! events. Refuses to restart or to change any of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodSpec, PodStatus};
+use kube::api::{Api, ListParams};
+use kube::{Client, Resource, ResourceExt};
+use mesh_crds::label;
+use tokio::time::Instant;
+
+use super::Metrics;
+use super::case::{Asked, asked, namespace_asks};
+use super::mutate::{FOREIGN, TEMPLATE};
+use super::template::CONTAINER;
+use crate::events::{Events, Story};
+use crate::world::World;
+
+/// Pods are listed this often: the webhook is what sees them come.
+const LOOK: Duration = Duration::from_secs(30);
+/// Changes that come in a burst are looked at once.
+const DEBOUNCE: Duration = Duration::from_secs(1);
+/// Annotation of pods that the kubelet makes of files.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const ACTION: &str = "Inject";
+
+/// Of a pod that says it carries the sidecar: whether it does, and of which template.
+pub(crate) fn trim(pod: &mut Pod) {
+    let annotations = pod.metadata.annotations.take().unwrap_or_default();
+    let ours = annotations
+        .into_iter()
+        .filter(|(key, _)| key == TEMPLATE || key == FOREIGN);
+    pod.metadata.annotations = Some(ours.collect());
+    pod.metadata.resource_version = None;
+    pod.metadata.generation = None;
+    let sidecar = |one: Container| Container {
+        name: one.name,
+        ..Container::default()
+    };
+    let spec = pod.spec.take().unwrap_or_default();
+    let init = spec.init_containers.into_iter().flatten();
+    pod.spec = Some(PodSpec {
+        init_containers: Some(
+            init.filter(|one| one.name == CONTAINER)
+                .map(sidecar)
+                .collect(),
+        ),
+        host_network: spec.host_network,
+        ..PodSpec::default()
+    });
+    let phase = pod.status.take().and_then(|status| status.phase);
+    pod.status = Some(PodStatus {
+        phase,
+        ..PodStatus::default()
+    });
+}
+
+/// What the looks so far found.
+#[derive(Default)]
+struct Known {
+    /// When pods were listed last, and for which namespaces.
+    listed: Option<Instant>,
+    asking: BTreeMap<String, Asked>,
+    /// Pods without a sidecar then.
+    missed: usize,
+}
+
+/// Looks, while this replica leads.
+pub(crate) struct Look {
+    pub(crate) client: Client,
+    pub(crate) world: World,
+    pub(crate) home: String,
+    pub(crate) hash: String,
+    pub(crate) metrics: Metrics,
+    pub(crate) events: Events,
+}
+
+impl Look {
+    /// Until dropped.
+    pub(crate) async fn run(self) {
+        let mut changed = self.world.changed();
+        let mut known = Known::default();
+        loop {
+            changed.borrow_and_update();
+            if self.world.missing().is_empty() {
+                self.once(&mut known).await;
+            }
+            tokio::time::sleep(DEBOUNCE).await;
+            let news = tokio::time::timeout(LOOK, changed.changed());
+            if let Ok(Err(_)) = news.await {
+                return;
+            }
+        }
+    }
+
+    async fn once(&self, known: &mut Known) {
+        let namespaces = self.namespaces();
+        let asking = asking(&self.home, &namespaces);
+        let fresh = |when: Instant| when.elapsed() < LOOK;
+        if known.asking != asking || !known.listed.is_some_and(fresh) {
+            match self.missed(&namespaces, &asking).await {
+                Ok(pods) => known.missed = self.tell_missed(pods).await,
+                Err(error) => tracing::warn!(%error, "pods without a sidecar were not looked for"),
+            }
+            known.listed = Some(Instant::now());
+            known.asking = asking;
+        }
+        let (forged, outdated) = self.carrying(&namespaces).await;
+        self.metrics.found(known.missed + forged, outdated);
+    }
+
+    fn namespaces(&self) -> BTreeMap<String, Arc<Namespace>> {
+        let all = self.world.namespaces.state();
+        all.into_iter().map(|one| (one.name_any(), one)).collect()
+    }
+
+    /// Pods that do not say that they carry it, though somebody asked. Their number is small: what is asked for is
+    /// labeled as it is made.
+    async fn missed(
+        &self,
+        namespaces: &BTreeMap<String, Arc<Namespace>>,
+        asking: &BTreeMap<String, Asked>,
+    ) -> kube::Result<Vec<Pod>> {
+        let not_ours = format!("!{}", label::INJECTED);
+        let living = "status.phase!=Succeeded,status.phase!=Failed";
+        // What the API server remembers is new enough, and costs it little.
+        let params = |labels: &str| {
+            ListParams::default()
+                .labels(labels)
+                .fields(living)
+                .match_any()
+        };
+        let mut found = Vec::new();
+        for namespace in asking.keys() {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+            found.extend(pods.list(&params(&not_ours)).await?.items);
+        }
+        let themselves = format!("{not_ours},{} in (enabled,required)", label::INJECT);
+        let pods: Api<Pod> = Api::all(self.client.clone());
+        let themselves = pods.list(&params(&themselves)).await?.items;
+        let elsewhere = |pod: &Pod| {
+            pod.namespace()
+                .is_some_and(|namespace| !asking.contains_key(&namespace))
+        };
+        found.extend(themselves.into_iter().filter(elsewhere));
+        found.retain(|pod| self.should(namespaces, pod));
+        Ok(found)
+    }
+
+    /// True if somebody asked that it carry the sidecar, and it can.
+    fn should(&self, namespaces: &BTreeMap<String, Arc<Namespace>>, pod: &Pod) -> bool {
+        let name = pod.namespace().unwrap_or_default();
+        let Some(namespace) = namespaces.get(&name) else {
+            return false;
+        };
+        let asked = asked(&self.home, (&name, namespace.labels()), pod.labels());
+        let gone = pod.metadata.deletion_timestamp.is_some() || ended(pod);
+        let fit = !unfit(pod) || asked == Some(Asked::Required);
+        asked.is_some() && !gone && fit && !pod.annotations().contains_key(MIRROR)
+    }
+
+    async fn tell_missed(&self, pods: Vec<Pod>) -> usize {
+        for pod in &pods {
+            const NOTE: &str = "this pod should carry the mesh's sidecar and does not: it was made before that was asked, or while the webhook was not; delete it, and what is made in its place has one";
+            self.tell(pod, ("SidecarMissing", NOTE)).await;
+        }
+        pods.len()
+    }
+
+    async fn tell(&self, pod: &Pod, (reason, note): (&'static str, &str)) {
+        let story = Story::warning(reason, ACTION, note);
+        self.events.tell_of(&pod.object_ref(&()), &story).await;
+    }
+
+    /// Of those that say they carry it: how many do not, and how many are of another template.
+    async fn carrying(&self, namespaces: &BTreeMap<String, Arc<Namespace>>) -> (usize, usize) {
+        let (mut forged, mut outdated) = (Vec::new(), 0);
+        for pod in self.world.injected.state() {
+            let annotations = pod.annotations();
+            if let Some(hosts) = annotations.get(FOREIGN) {
+                let note = format!(
+                    "containers send past the mesh by an OPENAI_BASE_URL of their own: {hosts}"
+                );
+                self.tell(&pod, ("ForeignBaseUrl", &note)).await;
+            }
+            let init = pod
+                .spec
+                .iter()
+                .flat_map(|spec| spec.init_containers.iter().flatten());
+            let carries = init.into_iter().any(|one| one.name == CONTAINER);
+            match annotations.get(TEMPLATE) {
+                Some(hash) if carries => {
+                    outdated += usize::from(*hash != self.hash && !ended(&pod));
+                }
+                _ if self.should(namespaces, &pod) => forged.push((*pod).clone()),
+                _ => {}
+            }
+        }
+        (self.tell_missed(forged).await, outdated)
+    }
+}
+
+fn ended(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// True if no sidecar can be in it.
+fn unfit(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| {
+        let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
+        spec.host_network == Some(true) || windows
+    })
+}
+
+/// Namespaces that ask for all of their pods.
+fn asking(home: &str, namespaces: &BTreeMap<String, Arc<Namespace>>) -> BTreeMap<String, Asked> {
+    let asks = |(name, namespace): (&String, &Arc<Namespace>)| {
+        let asked = namespace_asks(home, name, namespace.labels())?;
+        Some((name.clone(), asked))
+    };
+    namespaces.iter().filter_map(asks).collect()
+}
