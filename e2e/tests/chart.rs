@@ -12,5 +12,6 @@ mod chart {
     mod release;
     mod render;
     mod rights;
+    mod upgrade;
     mod world;
 }

@@ -318,8 +318,7 @@ fn foreign_kinds(world: &World) {
         "prometheusrules.monitoring.coreos.com",
         "grafanadashboards.grafana.integreatly.org",
     ] {
-        let crd = format!("crd/{kind}");
-        world.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=60s"]);
+        world.cluster_knows(kind);
     }
 }
 

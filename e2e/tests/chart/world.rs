@@ -61,18 +61,43 @@ impl World {
         command.args(args).output().unwrap()
     }
 
+    pub(super) fn chart_folder(&self) -> PathBuf {
+        PathBuf::from(&self.chart)
+    }
+
     /// Helm on the chart of this checkout: `verb release <chart> args`.
     pub(super) fn helm(&self, verb: &str, release: &str, args: &[&str]) -> Result<String, String> {
         let chart = (verb != "uninstall").then_some(self.chart.as_str());
-        let all = [verb, release].into_iter().chain(chart);
+        let all: Vec<&str> = [verb, release].into_iter().chain(chart).collect();
+        self.helm_alone(&[all.as_slice(), args].concat())
+    }
+
+    /// Release `mesh` of a chart somewhere else.
+    pub(super) fn helm_chart(
+        &self,
+        verb: &str,
+        chart: &str,
+        args: &[&str],
+    ) -> Result<String, String> {
+        self.helm_alone(&[&[verb, "mesh", chart], args].concat())
+    }
+
+    /// Helm as it is.
+    pub(super) fn helm_alone(&self, args: &[&str]) -> Result<String, String> {
         let mut command = self.cluster.command(&self.helm);
-        let done = command.args(all).args(args).output().unwrap();
+        let done = command.args(args).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if done.status.success() {
             Ok(text(&done.stdout))
         } else {
             Err(text(&done.stderr))
         }
+    }
+
+    /// Waits until a kind is served.
+    pub(super) fn cluster_knows(&self, kind: &str) {
+        let crd = format!("crd/{kind}");
+        self.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=60s"]);
     }
 
     pub(super) fn lint(&self, values: &str) -> Result<String, String> {
