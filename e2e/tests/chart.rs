@@ -9,6 +9,7 @@
     reason = "a test that cannot go on ends by a panic"
 )]
 mod chart {
+    mod hub;
     mod release;
     mod render;
     mod rights;

@@ -29,7 +29,7 @@ pub(crate) fn run(context: &Context, check: bool) -> Result<bool> {
 /// Writes every generated file, or with `check` says which would change. False on drift.
 #[cfg(feature = "gen")]
 pub(crate) fn run(context: &Context, check: bool) -> Result<bool> {
-    let wanted = with_product::files()?;
+    let wanted = with_product::files(&context.root)?;
     let changes = with_product::compare(&context.root, &wanted)?;
     for change in &changes {
         if check {
@@ -96,7 +96,7 @@ mod with_product {
     }
 
     /// Paths in the checkout and what they must contain.
-    pub(super) fn files() -> Result<Vec<(PathBuf, String)>> {
+    pub(super) fn files(root: &Path) -> Result<Vec<(PathBuf, String)>> {
         let into = |folder: &'static str| {
             move |(name, text): (String, String)| (Path::new(folder).join(name), text)
         };
@@ -108,6 +108,11 @@ mod with_product {
             .into_iter()
             .map(|(name, text)| (name, kept(&text)))
             .map(into(CHART));
+        let values = fs::read_to_string(root.join("charts/inference-mesh/values.yaml"))?;
+        let readme = (
+            PathBuf::from("charts/inference-mesh/README.md"),
+            crate::chart_page::page(&values),
+        );
         let dashboards = crate::dashboards::files()?
             .into_iter()
             .map(into(DASHBOARDS));
@@ -115,6 +120,7 @@ mod with_product {
             .chain(chart)
             .chain(pages)
             .chain(dashboards)
+            .chain([readme])
             .collect())
     }
 
@@ -171,7 +177,8 @@ mod with_product {
 
         #[test]
         fn the_kinds_generate_manifests_and_pages() {
-            let files = files().unwrap();
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+            let files = files(root).unwrap();
             for folder in [MANIFESTS, REFERENCE] {
                 let count = files
                     .iter()

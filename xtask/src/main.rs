@@ -8,6 +8,8 @@
 
 mod bench;
 mod chart;
+#[cfg(feature = "gen")]
+mod chart_page;
 mod check;
 mod cluster;
 mod context;

@@ -6,6 +6,16 @@ use std::process::Output;
 use mesh_cluster::{Cluster, Options, tool};
 use serde_json::Value;
 
+/// Another Helm than ours, for who wants to know of an older one.
+const HELM: &str = "MESH_HELM";
+
+fn helm() -> anyhow::Result<PathBuf> {
+    match std::env::var_os(HELM) {
+        Some(helm) => Ok(helm.into()),
+        None => tool::obtain("helm"),
+    }
+}
+
 pub(super) struct World {
     pub(super) cluster: Cluster,
     helm: PathBuf,
@@ -19,8 +29,7 @@ impl World {
             name: name.to_owned(),
             ..Options::default()
         };
-        let started =
-            tool::obtain("helm").and_then(|helm| Ok((Cluster::start(&options)?.here()?, helm)));
+        let started = helm().and_then(|helm| Ok((Cluster::start(&options)?.here()?, helm)));
         match started {
             Ok((cluster, helm)) => {
                 let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

@@ -7,6 +7,7 @@ pub(crate) mod egress;
 pub(crate) mod floor;
 pub(crate) mod install;
 pub(crate) mod memory;
+pub(crate) mod monitoring;
 pub(crate) mod namespaced;
 pub(crate) mod rights;
 pub(crate) mod serve;

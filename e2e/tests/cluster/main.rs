@@ -142,6 +142,10 @@ const CHAPTERS: &[Chapter] = &[
         chapter::serve::gateway_rollout,
     ),
     (
+        "every_panel_has_data_from_a_real_prometheus",
+        chapter::monitoring::every_panel,
+    ),
+    (
         "the_last_floor_can_be_neither_deleted_nor_scaled_away",
         chapter::floor::protected,
     ),

@@ -65,7 +65,7 @@ pub(crate) fn api_key(world: &World) {
 }
 
 /// A pod that plays a cloud, and a backend that names it.
-fn cloud(world: &World) {
+pub(crate) fn cloud(world: &World) {
     let script = world.python.script("cloud.py");
     world.python_pod(CLOUDS, "cloud", &[&script, "8000"]);
     world.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": CLOUDS, "name": "cloud"},
@@ -80,7 +80,7 @@ fn cloud(world: &World) {
     );
 }
 
-fn backend(namespace: &str, name: &str) -> Value {
+pub(crate) fn backend(namespace: &str, name: &str) -> Value {
     json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend", "metadata": {"namespace": namespace, "name": name},
     "spec": {
         "cloud": {
@@ -98,7 +98,7 @@ fn cloud_log(world: &World) -> String {
 
 /// The organization's own policy, in the place of what came with the installation, which makes everything
 /// Confidential.
-fn organization(world: &World) {
+pub(crate) fn organization(world: &World) {
     world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": HOME, "name": "organization"},
         "spec": {
             "ownership": {"nodeSelector": {}, "homeJurisdictions": ["DE"]},
