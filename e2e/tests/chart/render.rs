@@ -26,8 +26,13 @@ const WIDE: [&str; 6] = [
     "ValidatingAdmissionPolicyBinding",
 ];
 
+/// A Helm built without a version of Kubernetes believes in an old one.
+pub(super) const KUBERNETES: &str = "1.33.0";
+
 /// What operators of Prometheus and Grafana bring, for Helm, which does not ask a server when it only renders.
-const FOREIGN: [&str; 6] = [
+const FOREIGN: [&str; 8] = [
+    "--kube-version",
+    KUBERNETES,
     "--api-versions",
     "monitoring.coreos.com/v1/PodMonitor",
     "--api-versions",
@@ -467,7 +472,11 @@ fn refused(world: &World) {
     ] {
         let values = world.file("refused.yaml", values);
         let said = world
-            .helm("template", "mesh", &["-n", HOME, "-f", &values])
+            .helm(
+                "template",
+                "mesh",
+                &["-n", HOME, "-f", &values, "--kube-version", KUBERNETES],
+            )
             .expect_err(words);
         assert!(said.contains(words), "{words}: {said}");
     }

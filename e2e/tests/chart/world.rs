@@ -6,6 +6,8 @@ use std::process::Output;
 use mesh_cluster::{Cluster, Options, tool};
 use serde_json::Value;
 
+use super::render::KUBERNETES;
+
 /// Another Helm than ours, for who wants to know of an older one.
 const HELM: &str = "MESH_HELM";
 
@@ -112,7 +114,15 @@ impl World {
     pub(super) fn lint(&self, values: &str) -> Result<String, String> {
         let mut command = self.cluster.command(&self.helm);
         let done = command
-            .args(["lint", "--strict", &self.chart, "-f", values])
+            .args([
+                "lint",
+                "--strict",
+                &self.chart,
+                "-f",
+                values,
+                "--kube-version",
+                KUBERNETES,
+            ])
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&done.stdout).into_owned()
