@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod injection {
+    mod controllers;
     mod missed;
     mod shapes;
 
@@ -38,8 +39,8 @@ mod injection {
     }
 
     impl World {
-        fn start() -> Option<Self> {
-            let stage = match Stage::start("inject", Tier::ControlPlane) {
+        fn start(name: &str, tier: Tier) -> Option<Self> {
+            let stage = match Stage::start(name, tier) {
                 Ok(stage) => stage,
                 Err(error) => {
                     assert!(std::env::var("CI").is_err(), "{error:#}");
@@ -58,8 +59,9 @@ mod injection {
                 let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": own}});
                 stage.apply(&object).unwrap();
             }
-            // No controller makes them here.
-            for name in NAMESPACES.iter().map(|(name, _)| *name).chain([HOME]) {
+            // No controller makes them.
+            let bare = (tier == Tier::ControlPlane).then_some(NAMESPACES);
+            for (name, _) in bare.iter().flatten().chain(&[(HOME, &[][..])]) {
                 let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": name, "name": "default"}});
                 stage.apply(&account).unwrap();
             }
@@ -189,7 +191,7 @@ mod injection {
 
     #[test]
     fn pods_get_their_sidecar_where_it_was_asked_for_and_nowhere_else() {
-        let Some(mut world) = World::start() else {
+        let Some(mut world) = World::start("inject", Tier::ControlPlane) else {
             return;
         };
         bundle(&world);
