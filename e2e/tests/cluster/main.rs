@@ -72,6 +72,10 @@ const CHAPTERS: &[Chapter] = &[
         chapter::ask::secrets,
     ),
     (
+        "a_cloud_that_is_gone_is_told_in_its_status_and_that_it_is_back",
+        chapter::health::of_a_cloud,
+    ),
+    (
         "a_tenant_reaches_no_part_of_the_mesh_by_address_or_name",
         chapter::tenant::addresses,
     ),
@@ -140,6 +144,14 @@ const CHAPTERS: &[Chapter] = &[
     (
         "a_rolling_restart_of_the_gateway_cuts_no_stream",
         chapter::serve::gateway_rollout,
+    ),
+    (
+        "a_rolling_upgrade_of_a_worker_cuts_no_stream",
+        chapter::serve::worker_rollout,
+    ),
+    (
+        "files_in_a_local_volume_are_found_again_by_the_next_pod",
+        chapter::local::found_again,
     ),
     (
         "every_panel_has_data_from_a_real_prometheus",

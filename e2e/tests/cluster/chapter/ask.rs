@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use crate::world::{HOME, TEAM, World, until};
 
-const CLOUDS: &str = "clouds";
+/// Namespace of the pod that plays a cloud.
+pub(crate) const CLOUDS: &str = "clouds";
+/// The backend that names it.
+pub(crate) const CLOUD: &str = "scripted-cloud";
 const CARD: &str = "4111 1111 1111 1111";
 const KEY: &str = "a-key-that-only-the-cloud-may-see";
 
@@ -64,14 +67,29 @@ pub(crate) fn api_key(world: &World) {
     });
 }
 
-/// A pod that plays a cloud, and a backend that names it.
-pub(crate) fn cloud(world: &World) {
+/// A pod that plays a cloud.
+pub(crate) fn cloud_pod(world: &World) {
     let script = world.python.script("cloud.py");
     world.python_pod(CLOUDS, "cloud", &[&script, "8000"]);
+}
+
+/// A cloud and a policy by which it may be asked, unless they are there.
+pub(crate) fn with_cloud(world: &World) {
+    let place = ["get", "-n", HOME, "sovereigntypolicy/organization"];
+    if world.try_kubectl(&place).is_err() {
+        world.application(TEAM);
+        cloud(world);
+        organization(world);
+    }
+}
+
+/// A pod that plays a cloud, and a backend that names it.
+pub(crate) fn cloud(world: &World) {
+    cloud_pod(world);
     world.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": CLOUDS, "name": "cloud"},
         "spec": {"selector": {"app": "cloud"}, "ports": [{"port": 8000}]}}));
     world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": HOME, "name": "cloud-key"}, "stringData": {"apiKey": KEY}}));
-    world.apply(&backend(HOME, "scripted-cloud"));
+    world.apply(&backend(HOME, CLOUD));
     world.wait(
         HOME,
         "inferencebackend/scripted-cloud",

@@ -104,3 +104,26 @@ pub(crate) fn gateway_rollout(world: &World) {
     std::thread::sleep(Duration::from_secs(2));
     unharmed(load, 4);
 }
+
+/// Another template: pods of the old one go while answers come from them.
+pub(crate) fn worker_rollout(world: &World) {
+    let load = world.load("smollm2", 2);
+    let before = workers(world);
+    let more = r#"{"spec": {"inCluster": {"resources": {"requests": {"cpu": "251m"}}}}}"#;
+    let floor = "inferencebackend/floor";
+    world.kubectl(&["patch", "-n", HOME, floor, "--type=merge", "-p", more]);
+    let names = |pods: &[serde_json::Value]| -> Vec<String> {
+        let names = pods.iter().map(|pod| text(&pod["metadata"]["name"]));
+        names.map(str::to_owned).collect()
+    };
+    let old = names(&before);
+    until("all pods are of the new template", LIMIT, || {
+        let pods = world.get(&["pods", "-n", HOME, "-l", "inferencemesh.dev/backend=floor"]);
+        let now = names(pods["items"].as_array()?);
+        let ready = workers(world).len();
+        (ready > 0 && !now.iter().any(|name| old.contains(name))).then_some(())
+    });
+    world.wait(HOME, floor, "Ready", LIMIT);
+    std::thread::sleep(Duration::from_secs(2));
+    unharmed(load, 4);
+}
