@@ -17,7 +17,7 @@ use crate::peer::Failure;
 use crate::relay::{relay, word};
 
 /// A failure that took longer will not be quicker the second time.
-const QUICK: Duration = Duration::from_secs(1);
+pub(crate) const QUICK: Duration = Duration::from_secs(1);
 
 /// A request, whole.
 pub(crate) struct Ask {

@@ -18,9 +18,10 @@ use mesh_door::{Error, Report, Tried};
 use mesh_protocol::openai::error::ErrorBody;
 use mesh_protocol::{ModelRequest, Surface};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::Shared;
-use crate::ask::Ask;
+use crate::ask::{Ask, QUICK};
 use crate::floors::Known;
 use crate::head;
 use crate::peer::Failure;
@@ -195,6 +196,7 @@ async fn send(
     for _ in 0..2 {
         let mut request = ask.request(fallen.bearer, Some(fallen.facts.level));
         tell(request.headers_mut(), floor, fallen.facts);
+        let begun = Instant::now();
         match known.peer.send(request, LIMIT).await {
             Ok(answer) if answer.status() == StatusCode::OK => {
                 count("ok");
@@ -211,6 +213,9 @@ async fn send(
             Err(failure) => last = failure,
         }
         count(last.as_str());
+        if begun.elapsed() > QUICK {
+            break;
+        }
     }
     let tried = Tried {
         backend: report.backend,
