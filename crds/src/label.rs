@@ -18,6 +18,8 @@ pub const CONFINE: &str = "inferencemesh.dev/confine";
 pub const MESH: &str = "inferencemesh.dev/mesh";
 /// The value of [`MESH`].
 pub const OWN: &str = "own";
+/// Label of canaries in confined namespaces and of their Jobs; its value is the pool of nodes.
+pub const CANARY: &str = "inferencemesh.dev/canary";
 /// Value of [`CONFINE`] and [`INJECT`] that says yes.
 pub const ENABLED: &str = "enabled";
 /// Annotation of a pod or namespace: the lowest level of everything it sends.

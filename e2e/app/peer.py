@@ -1,7 +1,7 @@
 """One request over TLS (or in plain text) without any SDK, to see what a port of the mesh does.
 
 Reads a JSON object from the first argument: url, and optionally ca (PEM; trusted instead of the system's), names
-(false: the host name is not checked), token (text, or true for the token of this pod), body (JSON, then it is a POST).
+(false: the host name is not checked), token (text, or true for the token of this pod), body (JSON, then it is a POST), timeout (seconds).
 Prints one JSON object: status, text and names (those of the server's certificate), or error.
 """
 
@@ -24,9 +24,9 @@ def context(asked):
 def ask(asked):
     url = urllib.parse.urlsplit(asked["url"])
     if url.scheme == "https":
-        connection = http.client.HTTPSConnection(url.hostname, url.port, timeout=20, context=context(asked))
+        connection = http.client.HTTPSConnection(url.hostname, url.port, timeout=asked.get("timeout", 20), context=context(asked))
     else:
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=20)
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=asked.get("timeout", 20))
     headers = {"content-type": "application/json"}
     token = asked.get("token")
     if token is True:

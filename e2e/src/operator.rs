@@ -46,6 +46,15 @@ pub fn install(cluster: &Cluster) -> Result<()> {
     said(cluster.kubectl(&["apply", "--server-side", "-f", &rules])).map(drop)
 }
 
+/// Puts the chart's admission policies into a cluster.
+pub fn admission(cluster: &Cluster) -> Result<()> {
+    let file = cluster.folder().join("admission.yaml");
+    let text = rendered(cluster, "templates/admission.yaml")?;
+    std::fs::write(&file, text)?;
+    let file = file.display().to_string();
+    said(cluster.kubectl(&["apply", "--server-side", "-f", &file])).map(drop)
+}
+
 /// Puts the kinds into a cluster and waits until they are served.
 pub fn kinds(cluster: &Cluster) -> Result<()> {
     let manifests = root()?.join("crds/manifests").display().to_string();

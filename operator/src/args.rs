@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// Remove what was made for the objects of the kinds; the objects themselves stay.
     Uninstall(Uninstall),
+    /// Try what is forbidden and what is allowed, from inside of a confined namespace.
+    Canary(crate::canary::Canary),
 }
 
 /// Settings of `run`.
@@ -67,6 +69,8 @@ pub(crate) struct Run {
     /// Further namespaces that are never confined, separated by commas.
     #[arg(long, env = "MESH_CONFINE_NEVER", value_delimiter = ',')]
     pub(crate) confine_never: Vec<String>,
+    #[command(flatten)]
+    pub(crate) canary: crate::confine::Options,
     /// Image of the worker.
     #[arg(long, env = "MESH_WORKER_IMAGE")]
     pub(crate) worker_image: String,

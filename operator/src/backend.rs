@@ -10,6 +10,7 @@ mod pods;
 mod status;
 mod work;
 
+pub(crate) use build::worker_egress;
 pub(crate) use claims::Claims;
 pub(crate) use fleet::Fleet;
 pub(crate) use images::Images;

@@ -173,7 +173,11 @@ impl Caches<'_> {
             .map(|error| (error.reason().to_owned(), error.to_string()));
         let status = status::status(read, state, refused.as_ref(), now);
         self.writer.status(&read.raw, &status).await?;
-        for story in stories(read, state) {
+        let held = self.held(&state.cache).then(|| {
+            let note = "this namespace is confined: sources are reached only as far as egress.allow of a policy of the mesh namespace lets out";
+            Story::warning("EgressConfined", "Fetch", note)
+        });
+        for story in stories(read, state).into_iter().chain(held) {
             self.events.tell(&read.raw, &story).await;
         }
         written
@@ -244,8 +248,20 @@ impl Caches<'_> {
         let active = state
             .doings()
             .any(|doing| matches!(doing.outcome.phase, Phase::Absent | Phase::Running));
-        let fetches = outside(cache) && (active || !matches!(state.keep, Keep::Claim(_)));
+        let wants = outside(cache) && (active || !matches!(state.keep, Keep::Claim(_)));
+        let fetches = wants && !self.held(cache);
         self.network(builder.open().map_err(json)?, fetches).await
+    }
+
+    /// Nobody is let out of a confined namespace by a label, which any pod may carry: its caches reach what
+    /// policies allow.
+    fn held(&self, cache: &ModelCache) -> bool {
+        let home = cache.metadata.namespace.as_deref();
+        let confined = crate::confine::confined(self.world);
+        outside(cache)
+            && confined
+                .iter()
+                .any(|one| one.metadata.namespace.as_deref() == home)
     }
 
     async fn network(

@@ -1,26 +1,33 @@
 //! Confinement: a namespace labeled `inferencemesh.dev/confine: enabled` that an accepted policy with
 //! `egress.confine` selects gets a NetworkPolicy after which its pods reach the mesh, DNS and what policies
-//! of the mesh namespace allow, and nothing else. Whether the network keeps it is not proved here.
+//! of the mesh namespace allow, and nothing else. Whether the network keeps it, canaries try.
 //!
 //! Refuses: namespaces of Kubernetes itself, of the mesh, and those that the installation excludes.
 
+mod canaries;
+mod enforced;
 mod holds;
+mod pools;
+mod proof;
+mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
-use mesh_crds::condition::{self, ConditionStatus};
 use mesh_crds::guard::{Dns, Egress, EgressRule};
 use mesh_crds::label;
 use serde_json::{Value, json};
 
 use crate::apply::{Error, Writer};
 use crate::args::Run;
-use crate::status::Fact;
 use crate::world::{MANAGED, World};
+
+pub(crate) use canaries::{Canaries, Options, ages, confined};
+#[cfg(test)]
+pub(crate) use enforced::Observed;
+pub(crate) use enforced::enforced;
 
 /// Name of the NetworkPolicy of a confined namespace. The chart's admission policies know it too.
 pub(crate) const NAME: &str = "mesh-confine";
@@ -295,22 +302,6 @@ async fn write(writer: &Writer, world: &World, plan: &Plan) -> Result<(), Error>
     Ok(())
 }
 
-/// Condition `Enforced` of a policy, by its namespace and name.
-pub(crate) fn enforced(plan: &Plan, world: &World, id: &(String, String)) -> Fact {
-    let observed = Observed {
-        networks: &world.networks.state(),
-        host_pods: &world.host_pods.state(),
-    };
-    plan.enforced(id, &observed)
-}
-
-/// What is there beside what shall be.
-pub(crate) struct Observed<'a> {
-    pub(crate) networks: &'a [Arc<NetworkPolicy>],
-    /// Pods in their node's network, of any namespace.
-    pub(crate) host_pods: &'a [Arc<Pod>],
-}
-
 /// Ours: by name and by who manages it.
 pub(crate) fn ours(network: &NetworkPolicy) -> bool {
     let managed = network.labels().get(MANAGED.0);
@@ -334,80 +325,6 @@ impl Plan {
                 && network.metadata.deletion_timestamp.is_none()
                 && !wanted.contains(&network.metadata.namespace)
         })
-    }
-
-    /// Condition `Enforced` of a policy.
-    pub(crate) fn enforced(&self, id: &(String, String), observed: &Observed<'_>) -> Fact {
-        let fact = |reason: &str, message: String| {
-            Fact::new(
-                condition::ENFORCED,
-                ConditionStatus::Unknown,
-                reason,
-                message,
-            )
-        };
-        if !self.asking.contains(id) {
-            let message = "it confines nothing: egress.confine is not set";
-            return fact("NotConfined", message.to_owned());
-        }
-        if let Some(message) = self.refused.get(id) {
-            return Fact::no(condition::ENFORCED, "NotEnforceable", message.clone());
-        }
-        let Some(namespaces) = self.by_policy.get(id) else {
-            let message = format!(
-                "no namespace that it selects is labeled {}: {}",
-                label::CONFINE,
-                label::ENABLED
-            );
-            return fact("NothingToConfine", message);
-        };
-        if let Some(message) = &self.failed {
-            return Fact::no(condition::ENFORCED, "WriteRefused", message.clone());
-        }
-        if let Some(message) = self.widened(namespaces, observed.networks) {
-            return Fact::no(condition::ENFORCED, "EgressWidened", message);
-        }
-        let host = observed
-            .host_pods
-            .iter()
-            .find(|pod| pod.namespace().is_some_and(|one| namespaces.contains(&one)));
-        if let Some(pod) = host {
-            let message = format!(
-                "pod {}/{} is in its node's network, where no NetworkPolicy holds",
-                pod.namespace().unwrap_or_default(),
-                pod.name_any()
-            );
-            return Fact::no(condition::ENFORCED, "HostNetworkPods", message);
-        }
-        let list: Vec<&str> = namespaces.iter().map(String::as_str).collect();
-        let message = format!(
-            "a NetworkPolicy stands in {}; that this cluster's network keeps it is not proved yet",
-            list.join(", ")
-        );
-        fact("NotProved", message)
-    }
-
-    /// NetworkPolicies add up: one of somebody else that lets out more than ours.
-    fn widened(
-        &self,
-        namespaces: &BTreeSet<String>,
-        networks: &[Arc<NetworkPolicy>],
-    ) -> Option<String> {
-        let foreign = networks.iter().find(|network| {
-            let wanted = self
-                .wanted
-                .iter()
-                .find(|wanted| wanted.metadata.namespace == network.metadata.namespace);
-            let confined = network
-                .namespace()
-                .is_some_and(|one| namespaces.contains(&one));
-            confined && !ours(network) && wanted.is_some_and(|ours| !holds::inside(network, ours))
-        })?;
-        Some(format!(
-            "NetworkPolicy {}/{} lets pods out beyond {NAME}: remove its egress rules, or have a policy of the mesh namespace allow them",
-            foreign.namespace().unwrap_or_default(),
-            foreign.name_any()
-        ))
     }
 }
 

@@ -15,6 +15,7 @@ mod authority;
 mod backend;
 mod bootstrap;
 mod cache;
+mod canary;
 mod client;
 mod confine;
 mod endpoint;
@@ -48,6 +49,7 @@ use prometheus_client::registry::Registry;
 use crate::apply::Writer;
 use crate::args::{Args, Command, Run};
 use crate::cache::Poll;
+use crate::confine::Canaries;
 use crate::events::Events;
 use crate::health::{Asker, Health};
 use crate::keeper::Keeper;
@@ -79,6 +81,10 @@ fn start(args: Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    if let Command::Canary(options) = &args.command {
+        // It has no rights and asks no API server.
+        return runtime.block_on(canary::run(options));
+    }
     let ended = runtime.block_on(async {
         let metrics = Metrics::default();
         let fence = Fence::default();
@@ -90,6 +96,7 @@ fn start(args: Args) -> anyhow::Result<()> {
         match args.command {
             Command::Run(options) => Box::pin(run(*options, client, metrics, fence)).await,
             Command::Uninstall(options) => uninstall::run(&client, &options).await,
+            Command::Canary(options) => canary::run(&options).await,
         }
     });
     runtime.shutdown_background();
@@ -117,7 +124,9 @@ async fn run(
     );
     endpoint::start(&keeper, &options.authority, &shutdown).await?;
     let template = inject::start(&options, &keeper, &metrics.inject, &shutdown).await?;
-    serve_admin(admin_listener, &metrics, (&world, &keeper), &shutdown);
+    let canaries = Canaries::new(&options);
+    let around = (&world, &keeper, canaries.clone());
+    serve_admin(admin_listener, &metrics, around, &shutdown);
     let signals = shutdown.clone();
     shutdown.spawn(async move { signals.on_signal().await });
 
@@ -141,7 +150,8 @@ async fn run(
         mesh_namespace: options.mesh_namespace.clone(),
         proof: keeper.proof(),
     };
-    let heard = (poll.clone(), health.clone());
+    let (proving, seen) = (writer.clone(), world.clone());
+    let heard = (poll.clone(), health.clone(), canaries.clone());
     let pass = Pass::new(writer, options, world, bootstrap, events, heard);
     let lost = keep(&lease, &shutdown);
     let lost = tokio::select! {
@@ -151,6 +161,7 @@ async fn run(
         () = pass.run() => false,
         () = poll.run(&fetchers) => false,
         () = health.run(&asker, &gateways) => false,
+        () = canaries.run(&seen, &proving) => false,
         () = endpoint::lead(&keeper, publisher) => false,
         () = injection => false,
     };
@@ -182,7 +193,7 @@ fn keep(lease: &Arc<Lease>, shutdown: &Shutdown) -> tokio::sync::oneshot::Receiv
 fn serve_admin(
     listener: tokio::net::TcpListener,
     metrics: &Metrics,
-    (world, keeper): (&World, &Arc<Keeper>),
+    (world, keeper, canaries): (&World, &Arc<Keeper>, Canaries),
     shutdown: &Shutdown,
 ) {
     let mut registry = Registry::with_prefix("mesh_operator");
@@ -194,6 +205,9 @@ fn serve_admin(
         all.collect::<Vec<String>>()
     };
     let (counted, standing) = (world.clone(), metrics.clone());
-    let refresh = Arc::new(move || standing.stand(counted.standing()));
+    let refresh = Arc::new(move || {
+        standing.stand(counted.standing());
+        standing.proved(confine::ages(&counted, &canaries));
+    });
     Admin::new(registry, Arc::new(missing), refresh).start(listener, shutdown);
 }

@@ -1,7 +1,9 @@
 //! The operator's own numbers (`docs/reference/metrics-operator.md`; the names are an API). Labels are
-//! kinds, verbs and words of ours; no name of an object is one, so their number is bounded.
+//! kinds, verbs and words of ours, and names of confined namespaces; no name of another object is one, so
+//! their number is bounded.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -35,6 +37,11 @@ struct Scope {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Namespace {
+    namespace: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
 }
@@ -63,6 +70,7 @@ pub(crate) struct Metrics {
     pass_seconds: Family<Scope, Histogram, fn() -> Histogram>,
     latency: Histogram,
     conditions: Family<Standing, Gauge>,
+    egress_proof_age: Family<Namespace, Gauge<f64, AtomicU64>>,
     leader: Gauge,
     build: Family<Build, Gauge>,
     /// Those of the injection.
@@ -80,6 +88,7 @@ impl Default for Metrics {
             pass_seconds: Family::new_with_constructor(seconds),
             latency: seconds(),
             conditions: Family::default(),
+            egress_proof_age: Family::default(),
             leader: Gauge::default(),
             build: Family::default(),
             inject: crate::inject::Metrics::default(),
@@ -124,6 +133,11 @@ impl Metrics {
             "conditions",
             "Objects by kind, condition and its status",
             self.conditions.clone(),
+        );
+        registry.register(
+            "egress_proof_age_seconds",
+            "Seconds since canaries proved that a confined namespace is, or since it was confined",
+            self.egress_proof_age.clone(),
         );
         registry.register("leader", "1 if this replica leads", self.leader.clone());
         registry.register("build_info", "1; what runs", self.build.clone());
@@ -179,6 +193,15 @@ impl Metrics {
         self.conditions.clear();
         for (standing, number) in counted {
             self.conditions.get_or_create(&standing).set(number);
+        }
+    }
+
+    /// Age of the last good proof of each confined namespace; one that is confined no longer goes.
+    pub(crate) fn proved(&self, ages: BTreeMap<String, f64>) {
+        self.egress_proof_age.clear();
+        for (namespace, age) in ages {
+            let labels = Namespace { namespace };
+            self.egress_proof_age.get_or_create(&labels).set(age);
         }
     }
 
@@ -262,6 +285,7 @@ mod tests {
         };
         metrics.stand(BTreeMap::from([(standing, 2)]));
         metrics.inject.answered("injected", "", false);
+        metrics.proved(BTreeMap::from([(String::from("team"), 2.5)]));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         assert_eq!(rendered(&text), promised(), "{text}");

@@ -50,6 +50,7 @@ pub(crate) struct Pass {
     pub(crate) events: Events,
     pub(crate) poll: Poll,
     pub(crate) health: Health,
+    pub(crate) canaries: confine::Canaries,
     memory: Mutex<Memory>,
 }
 
@@ -75,7 +76,7 @@ impl Pass {
         world: World,
         bootstrap: Vec<Value>,
         events: Events,
-        (poll, health): (Poll, Health),
+        (poll, health, canaries): (Poll, Health, confine::Canaries),
     ) -> Self {
         Self {
             images: Images::from(&options),
@@ -88,6 +89,7 @@ impl Pass {
             events,
             poll,
             health,
+            canaries,
             memory: Mutex::default(),
         }
     }
@@ -274,7 +276,7 @@ impl Pass {
             verdict: &verdict,
             kept: &kept,
             floor_ready: &ready,
-            enforced: confine::enforced(confined, &self.world, &(namespace, name)),
+            enforced: self.enforced(read, confined).await,
         };
         let status = policy::status(read, found, seen.now);
         self.say(read, &status, transition::of_policy).await

@@ -49,6 +49,16 @@ impl Fact {
         Self { type_, ..self }
     }
 
+    /// Its status, reason and message as they are written.
+    pub(crate) fn said(&self) -> (&'static str, &str, &str) {
+        let status = match self.status {
+            ConditionStatus::True => "True",
+            ConditionStatus::False => "False",
+            ConditionStatus::Unknown => "Unknown",
+        };
+        (status, &self.reason, &self.message)
+    }
+
     pub(crate) fn holds(&self) -> bool {
         self.status == ConditionStatus::True
     }

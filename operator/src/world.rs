@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) volumes: Store<PersistentVolumeClaim>,
     /// Pods of the Jobs of caches.
     pub(crate) fetchers: Store<Pod>,
+    /// Pods that try to get out of confined namespaces.
+    pub(crate) canaries: Store<Pod>,
     /// What members are told to trust.
     pub(crate) trusts: Store<ConfigMap>,
     /// Pods of gateways, which know how backends do.
@@ -115,6 +117,7 @@ impl World {
                 trim_pod,
             ),
             gateways: watches.trimmed(GATEWAYS, strip::pod),
+            canaries: watches.trimmed(label::CANARY, trim_pod),
             trusts: watches.fields(&format!("metadata.name={}", crate::trust::NAME), |_| ()),
             injected: watches.trimmed(label::INJECTED, crate::inject::trim),
             progress: watches.progress(),

@@ -10,6 +10,7 @@
 
 mod certificate;
 mod control_plane;
+mod counter;
 mod fake;
 mod fault;
 mod given;

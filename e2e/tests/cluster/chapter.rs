@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod caches;
 pub(crate) mod command_line;
+pub(crate) mod confine;
 pub(crate) mod egress;
 pub(crate) mod floor;
 pub(crate) mod health;

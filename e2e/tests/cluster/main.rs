@@ -116,6 +116,18 @@ const CHAPTERS: &[Chapter] = &[
         chapter::egress::narrowed,
     ),
     (
+        "a_confined_application_reaches_the_mesh_and_nothing_else_and_that_is_proved",
+        chapter::confine::proved,
+    ),
+    (
+        "a_network_that_confines_no_longer_is_noticed",
+        chapter::confine::noticed,
+    ),
+    (
+        "who_widens_what_is_confined_is_named",
+        chapter::confine::widened,
+    ),
+    (
         "whom_to_trust_is_told_where_models_are_served_and_nowhere_else",
         chapter::transport::trusted_where_served,
     ),

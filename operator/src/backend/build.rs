@@ -25,6 +25,7 @@ mod weights;
 pub(crate) use accelerator::Accelerator;
 pub(crate) use plan::{Input, Plan, Refusal, plan};
 use transport::Transport;
+pub(crate) use transport::worker_egress;
 
 /// Port of an engine's API inside of its pod; from outside it is the TLS port.
 const API: u16 = 8000;

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -5,6 +6,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use mesh_crds::condition::ConditionStatus;
 use serde_json::{Value, json};
 
+use super::proof::Verdict;
 use super::{Accepted, Inputs, Labels, NAME, Observed, Plan, plan};
 use crate::status::Fact;
 
@@ -143,11 +145,17 @@ fn network(name: &str, spec: &Value) -> Arc<NetworkPolicy> {
 }
 
 fn enforced(networks: &[Arc<NetworkPolicy>], host_pods: &[Arc<Pod>]) -> Fact {
+    with_proof(networks, host_pods, Verdict::Proved)
+}
+
+fn with_proof(networks: &[Arc<NetworkPolicy>], host_pods: &[Arc<Pod>], verdict: Verdict) -> Fact {
     let open = json!({"confine": true, "allow": [{"cidr": "198.51.100.0/24", "ports": [443]}]});
     let plan = planned(&[accepted(MESH, "p", red(&open))]);
     let observed = Observed {
+        mesh_namespace: MESH,
         networks,
         host_pods,
+        proved: &BTreeMap::from([(String::from("a"), verdict)]),
     };
     plan.enforced(&(MESH.to_owned(), String::from("p")), &observed)
 }
@@ -158,21 +166,62 @@ fn says(fact: &Fact, status: ConditionStatus, reason: &str) -> bool {
 }
 
 #[test]
-fn enforcement_is_not_claimed_before_it_is_proved() {
-    let fact = enforced(&[], &[]);
-    assert!(
-        says(&fact, ConditionStatus::Unknown, "NotProved"),
-        "{fact:?}"
-    );
+fn enforcement_is_claimed_when_canaries_have_proved_it_and_not_before() {
+    for (verdict, status, reason) in [
+        (
+            Verdict::None(String::from("why")),
+            ConditionStatus::False,
+            "NotProved",
+        ),
+        (
+            Verdict::Leaks(String::from("why")),
+            ConditionStatus::False,
+            "NotEnforced",
+        ),
+        (
+            Verdict::Unreached(String::from("why")),
+            ConditionStatus::False,
+            "AllowedUnreachable",
+        ),
+        (Verdict::Proved, ConditionStatus::True, "Succeeded"),
+    ] {
+        let told = if verdict == Verdict::Proved {
+            "canaries in a"
+        } else {
+            "why"
+        };
+        let fact = with_proof(&[], &[], verdict);
+        assert!(says(&fact, status, reason), "{fact:?}");
+        assert!(format!("{fact:?}").contains(told), "{fact:?}");
+    }
     let inside = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"ipBlock": {"cidr": "198.51.100.7/32"}}], "ports": [{"port": 443}]}]});
     let ingress = json!({"podSelector": {}, "ingress": [{}], "policyTypes": ["Ingress"]});
     let nothing = json!({"podSelector": {}, "policyTypes": ["Egress"]});
     let networks = [&inside, &ingress, &nothing].map(|spec| network("theirs", spec));
     let fact = enforced(&networks, &[]);
-    assert!(
-        says(&fact, ConditionStatus::Unknown, "NotProved"),
-        "{fact:?}"
-    );
+    assert!(says(&fact, ConditionStatus::True, "Succeeded"), "{fact:?}");
+}
+
+#[test]
+fn what_caches_and_backends_open_counts_too_but_for_what_workers_need() {
+    let of_ours = |labels: &Value, egress: &Value| {
+        let network = json!({"metadata": {"namespace": "a", "name": "x", "labels": labels},
+            "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": egress}});
+        Arc::new(serde_json::from_value::<NetworkPolicy>(network).expect("a NetworkPolicy"))
+    };
+    let managed = json!({"app.kubernetes.io/managed-by": "mesh-operator"});
+    let backend =
+        json!({"app.kubernetes.io/managed-by": "mesh-operator", "inferencemesh.dev/backend": "x"});
+    let worker = json!(crate::backend::worker_egress(MESH, "a"));
+    assert!(enforced(&[of_ours(&backend, &worker)], &[]).holds());
+    assert!(!enforced(&[of_ours(&managed, &worker)], &[]).holds());
+    for labels in [managed, backend] {
+        let fact = enforced(&[of_ours(&labels, &json!([{}]))], &[]);
+        assert!(
+            says(&fact, ConditionStatus::False, "EgressWidened"),
+            "{fact:?}"
+        );
+    }
 }
 
 #[test]
@@ -208,17 +257,16 @@ fn a_pod_in_its_nodes_network_escapes_and_is_named() {
     );
     assert!(format!("{fact:?}").contains("a/wild"), "{fact:?}");
     let fact = enforced(&[], &[pod("b")]);
-    assert!(
-        says(&fact, ConditionStatus::Unknown, "NotProved"),
-        "{fact:?}"
-    );
+    assert!(fact.holds(), "{fact:?}");
 }
 
 #[test]
 fn what_cannot_be_confined_is_said() {
     let observed = Observed {
+        mesh_namespace: MESH,
         networks: &[],
         host_pods: &[],
+        proved: &BTreeMap::new(),
     };
     let id = (MESH.to_owned(), String::from("p"));
     for (spec, status, reason) in [

@@ -69,6 +69,7 @@ impl Changes {
             ("Pod", None) if labels.contains_key(label::INJECTED) => {}
             // Every pass looks at all policies.
             ("ControllerRevision", None) => {}
+            ("Job" | "Pod", None) if labels.contains_key(label::CANARY) => {}
             _ => self.everything = true,
         }
     }
@@ -144,6 +145,7 @@ mod tests {
         assert!(!after("Pod", &gateway).includes(&id("a", "x")));
         assert!(!after("Pod", &[(label::INJECTED, "true")]).includes(&id("a", "x")));
         assert!(after("Pod", &[]).includes(&id("a", "x")));
+        assert!(!after("Pod", &[(label::CANARY, "all")]).includes(&id("a", "x")));
     }
 
     #[test]

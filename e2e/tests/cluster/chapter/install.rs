@@ -19,6 +19,9 @@ pub(crate) fn floor(world: &World) {
         &world.path("charts/inference-mesh"),
         "-n",
         HOME,
+        // So that nobody has to wait for a canary for long.
+        "--set",
+        "confine.canary.interval=10s",
         "--wait",
         "--timeout",
         "3m",

@@ -4,6 +4,7 @@
 //! The network lets in gateways and pods with a sidecar at the TLS port, anybody at the port of metrics and
 //! health, and out to the operator's signing endpoint and to DNS only.
 
+use k8s_openapi::api::networking::v1::NetworkPolicyEgressRule;
 use mesh_crds::label;
 use serde_json::{Value, json};
 
@@ -147,6 +148,19 @@ impl Transport<'_> {
             json!({"to": dns, "ports": [port(53, "UDP"), port(53, "TCP"), port(5353, "UDP"), port(5353, "TCP")]}),
         ]
     }
+}
+
+/// The same as Kubernetes reads it: what workers of a namespace may reach.
+pub(crate) fn worker_egress(mesh_namespace: &str, namespace: &str) -> Vec<NetworkPolicyEgressRule> {
+    let transport = Transport {
+        mesh_namespace,
+        namespace,
+    };
+    let rules = transport.egress().into_iter();
+    // A test reads each of them.
+    rules
+        .filter_map(|rule| serde_json::from_value(rule).ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,250 @@
+//! A confined namespace: what its applications reach, and whether the mesh notices that a network keeps
+//! it, keeps it no longer, or that somebody widens it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::chapter::egress::{OUTSIDE, dial, outside};
+use crate::chapter::install::text;
+use crate::world::{APP, HOME, World, until};
+
+const CLOSED: &str = "closed";
+/// A cloud of its own, that nobody else asks.
+const CLOUD: &str = "faraway";
+const PROMPT: &str = "A prompt that must not leave by itself.";
+/// Until a canary has run and been heard of; one that gets out tries for 20 s.
+const LIMIT: Duration = Duration::from_mins(2);
+const BINDING: &str = "validatingadmissionpolicybinding/mesh-confinement";
+
+fn ip(world: &World, namespace: &str, pod: &str) -> String {
+    let pod = world.get(&["-n", namespace, &format!("pod/{pod}")]);
+    text(&pod["status"]["podIP"]).to_owned()
+}
+
+/// The policy, and what of the outside it allows.
+fn policy(world: &World, allowed: &str) {
+    world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": HOME, "name": "confined"},
+        "spec": {
+            "selector": {"namespaceSelector": {"matchLabels": {"inferencemesh.dev/confine": "enabled"}}},
+            "floor": {"backendRef": {"name": "floor"}},
+            "egress": {"confine": true, "allow": [{"cidr": format!("{allowed}/32"), "ports": [9999]}]},
+        }}));
+}
+
+/// Waits until `Enforced` says this; gives its message.
+fn enforced(world: &World, status: &str, reason: &str) -> String {
+    let begun = Instant::now();
+    let found = until(&format!("Enforced is {status}, {reason}"), LIMIT, || {
+        let object = world.get(&["-n", HOME, "sovereigntypolicy/confined"]);
+        let all = object["status"]["conditions"].as_array()?.iter();
+        let mut all = all.filter(|one| one["type"] == "Enforced");
+        all.find(|one| one["status"] == status && one["reason"] == reason)
+            .cloned()
+    });
+    println!(
+        "  Enforced {status}, {reason} after {:.1} s: {}",
+        begun.elapsed().as_secs_f32(),
+        text(&found["message"])
+    );
+    text(&found["message"]).to_owned()
+}
+
+/// Confines a namespace with an application and waits for the proof.
+fn confine(world: &World) {
+    let allowed = ip(world, OUTSIDE, "answers");
+    world.application(CLOSED);
+    let script = world.python.script("cloud.py");
+    world.python_pod(CLOUD, "cloud", &[&script, "8000"]);
+    policy(world, &allowed);
+    world.kubectl(&[
+        "label",
+        "namespace",
+        CLOSED,
+        "inferencemesh.dev/confine=enabled",
+    ]);
+    let begun = Instant::now();
+    enforced(world, "True", "Succeeded");
+    assert!(
+        begun.elapsed() < Duration::from_mins(1),
+        "proved only after {:?}",
+        begun.elapsed()
+    );
+}
+
+/// The application's own call to the cloud, past the mesh; true if it was answered.
+fn direct(world: &World, cloud: &str) -> bool {
+    let script = world.python.script("peer.py");
+    let asked = json!({"url": format!("http://{cloud}:8000/v1/chat/completions"), "timeout": 4,
+        "body": {"model": "big", "messages": [{"role": "user", "content": PROMPT}]}});
+    let done = world
+        .exec(CLOSED, &[&script, &asked.to_string()])
+        .output()
+        .unwrap();
+    let said: Value = serde_json::from_slice(&done.stdout).unwrap();
+    said["status"] == 200
+}
+
+fn cloud_log(world: &World) -> String {
+    world.kubectl(&["logs", "-n", CLOUD, "cloud"])
+}
+
+pub(crate) fn proved(world: &World) {
+    let allowed = outside(world);
+    confine(world);
+    let cloud = ip(world, CLOUD, "cloud");
+    reaches_what_it_may(world, &allowed, &cloud);
+    world
+        .cluster
+        .count_packets(&ip(world, CLOSED, APP), &cloud)
+        .unwrap();
+    assert!(!direct(world, &cloud));
+    assert_eq!(
+        world.cluster.counted_packets().unwrap(),
+        0,
+        "packets left for the cloud"
+    );
+    assert!(!cloud_log(world).contains(PROMPT));
+    canary_is_harmless(world);
+    age_is_told(world);
+}
+
+fn reaches_what_it_may(world: &World, allowed: &str, cloud: &str) {
+    let gateway = format!("mesh-gateway.{HOME}.svc");
+    let open = [
+        format!("{gateway}:8080"),
+        format!("{gateway}:8443"),
+        allowed.to_owned(),
+    ];
+    let pods = |component: &str| {
+        let selector = format!("app.kubernetes.io/component={component}");
+        let pods = world.get(&["pods", "-n", HOME, "-l", &selector]);
+        text(&pods["items"][0]["status"]["podIP"]).to_owned()
+    };
+    let api = world.get(&["service", "-n", "default", "kubernetes"]);
+    let closed = [
+        format!("{cloud}:8000"),
+        format!("{}:8081", pods("operator")),
+        format!("{}:8443", pods("operator")),
+        format!("{}:8081", pods("gateway")),
+        format!("{}:8444", pods("worker")),
+        format!("{}:443", text(&api["spec"]["clusterIP"])),
+    ];
+    let all: Vec<&str> = open.iter().chain(&closed).map(String::as_str).collect();
+    let said = dial(world, CLOSED, &all);
+    for target in &open {
+        assert_eq!(said[target], "open", "{said}");
+    }
+    for target in &closed {
+        assert_eq!(said[target], "silent", "{said}");
+    }
+    let said = world.ask(
+        CLOSED,
+        &json!({"model": "smollm2", "text": "Hello", "max_tokens": 4}),
+    );
+    assert_eq!(said.status(), 200, "{said:?}");
+}
+
+fn canary_is_harmless(world: &World) {
+    let pods = world.get(&["pods", "-n", CLOSED, "-l", "inferencemesh.dev/canary"]);
+    let pods = pods["items"].as_array().unwrap();
+    assert!(
+        !pods.is_empty() && pods.len() <= 3,
+        "{} canaries",
+        pods.len()
+    );
+    for pod in pods {
+        assert_eq!(pod["spec"]["automountServiceAccountToken"], false);
+        let policies = world.get(&["networkpolicies", "-n", CLOSED]);
+        assert_eq!(
+            policies["items"].as_array().unwrap().len(),
+            1,
+            "the application's and no other"
+        );
+    }
+}
+
+fn age_is_told(world: &World) {
+    let selector = "app.kubernetes.io/component=operator";
+    let pods = world.get(&["pods", "-n", HOME, "-l", selector]);
+    let address = text(&pods["items"][0]["status"]["podIP"]).to_owned();
+    let script = world.python.script("peer.py");
+    let asked = json!({"url": format!("http://{address}:8081/metrics")});
+    let done = world
+        .exec(crate::world::TEAM, &[&script, &asked.to_string()])
+        .output()
+        .unwrap();
+    let said: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let start = format!("mesh_operator_egress_proof_age_seconds{{namespace=\"{CLOSED}\"}} ");
+    let mut lines = text(&said["text"]).lines();
+    let age = lines.find_map(|line| line.strip_prefix(&start));
+    let age: f64 = age.expect("the age of the proof").parse().unwrap();
+    assert!(age < 120.0, "the proof is {age} s old");
+}
+
+/// The network stops to enforce anything, and starts again.
+pub(crate) fn noticed(world: &World) {
+    let cloud = ip(world, CLOUD, "cloud");
+    world.cluster.enforce_network_policies(false).unwrap();
+    let told = enforced(world, "False", "NotEnforced");
+    assert!(
+        told.contains("does not enforce NetworkPolicies") && told.contains("operator-admin"),
+        "{told}"
+    );
+    // What was silent before leads somewhere.
+    assert!(direct(world, &cloud) && cloud_log(world).contains(PROMPT));
+    assert!(world.cluster.counted_packets().unwrap() > 0);
+    world.cluster.enforce_network_policies(true).unwrap();
+    enforced(world, "True", "Succeeded");
+    assert!(!direct(world, &cloud));
+    let events = [
+        "events",
+        "-n",
+        HOME,
+        "--field-selector=involvedObject.name=confined",
+    ];
+    let events = world.kubectl(&[&["get"], &events[..]].concat());
+    assert!(
+        events.contains("NotEnforced") && events.contains("EgressEnforced"),
+        "{events}"
+    );
+}
+
+/// Somebody opens the namespace while the API server does not refuse it.
+pub(crate) fn widened(world: &World) {
+    let cloud = ip(world, CLOUD, "cloud");
+    let theirs = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": CLOSED, "name": "theirs"},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}});
+    let refused = || world.cluster.apply(&theirs, "tenant").err();
+    let told = until("a foreign policy is refused", LIMIT, refused);
+    assert!(told.contains("would open it"), "{told}");
+    let mut binding = world.get(&[BINDING]);
+    let meta = binding["metadata"].as_object_mut().unwrap();
+    meta.retain(|key, _| ["name", "labels", "annotations"].contains(&key.as_str()));
+    world.kubectl(&["delete", BINDING]);
+    until("it is no longer refused", LIMIT, || {
+        world.cluster.apply(&theirs, "tenant").ok()
+    });
+    let told = enforced(world, "False", "EgressWidened");
+    assert!(told.contains("closed/theirs"), "{told}");
+    until("it lets out", LIMIT, || direct(world, &cloud).then_some(()));
+    world.kubectl(&["delete", "networkpolicy", "-n", CLOSED, "theirs"]);
+    world.apply(&binding);
+    enforced(world, "True", "Succeeded");
+    until("nothing gets out", LIMIT, || {
+        (!direct(world, &cloud)).then_some(())
+    });
+    opened(world);
+}
+
+/// Without the label nothing of it is left.
+fn opened(world: &World) {
+    world.kubectl(&["label", "namespace", CLOSED, "inferencemesh.dev/confine-"]);
+    until("the namespace is open", LIMIT, || {
+        let left = world.kubectl(&["get", "networkpolicies,jobs", "-n", CLOSED, "-o", "name"]);
+        left.trim().is_empty().then_some(())
+    });
+    enforced(world, "Unknown", "NothingToConfine");
+    world.kubectl(&["delete", "-n", HOME, "sovereigntypolicy/confined"]);
+    world.kubectl(&["delete", "namespace", CLOSED, CLOUD, "--wait=false"]);
+}

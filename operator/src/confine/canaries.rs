@@ -1,0 +1,445 @@
+//! Canaries: pods that try, on a schedule, to get out of every confined namespace. The leader makes their
+//! Jobs; what they found stays in these until the next has ended, and goes with the confinement.
+//!
+//! Refuses to make one that could prove nothing: without a forbidden place that answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::ResourceExt;
+use kube::api::{Api, PostParams};
+use mesh_crds::label;
+use mesh_crds::value::DurationText;
+use serde_json::{Value, json};
+
+use super::proof::{GENERATION, JOB_SECONDS, NUMBER, Seen, Standing, Verdict, standing};
+use super::targets::{Kind, Place, forbidden};
+use super::{NAME, ours, pools};
+use crate::apply::{Error, MANAGER, Writer};
+use crate::args::Run;
+use crate::canary::{MOST, Target};
+use crate::world::{MANAGED, World};
+
+/// Container of a canary.
+pub(super) const CONTAINER: &str = "canary";
+/// Canaries that run at once, so that many namespaces are no burst.
+const AT_ONCE: usize = 10;
+/// Looked at least this often.
+const LOOK: Duration = Duration::from_secs(30);
+/// Changes that come in a burst are looked at once.
+const DEBOUNCE: Duration = Duration::from_millis(300);
+/// After something could not be made.
+const RETRY: Duration = Duration::from_secs(5);
+/// Nobody's user, as of all our images.
+const USER: u32 = 65532;
+/// A Job outlives an operator that never comes back by so much.
+const LEFT_SECONDS: u64 = 2 * 24 * 3600;
+
+/// Settings of canaries.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Image of the canary: the operator's own. Without one nothing is proved.
+    #[arg(long, env = "MESH_CANARY_IMAGE")]
+    canary_image: Option<String>,
+    /// Time between two canaries of a namespace, for example `5m`.
+    #[arg(long, env = "MESH_CANARY_INTERVAL", default_value = "5m", value_parser = interval)]
+    canary_interval: Duration,
+    /// Labels of nodes by whose values pools of nodes are told apart, separated by commas.
+    #[arg(long, env = "MESH_CANARY_POOL_LABELS", value_delimiter = ',')]
+    pub(crate) canary_pool_labels: Vec<String>,
+    /// Further places that must not be reached, as HOST:PORT, separated by commas.
+    #[arg(long, env = "MESH_CANARY_FORBIDDEN", value_delimiter = ',', value_parser = place)]
+    canary_forbidden: Vec<Target>,
+    /// Address of this pod, which canaries must not reach.
+    #[arg(long, env = "MESH_POD_IP")]
+    pod_ip: Option<IpAddr>,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let read = DurationText(text.to_owned())
+        .read()
+        .map_err(|error| error.to_string())?;
+    let fits = (Duration::from_secs(10)..=Duration::from_hours(24)).contains(&read);
+    fits.then_some(read)
+        .ok_or_else(|| String::from("it is from 10s to 24h"))
+}
+
+fn place(text: &str) -> Result<Target, String> {
+    format!("{text}={text}")
+        .parse()
+        .map_err(|_| format!("`{text}` is not HOST:PORT"))
+}
+
+/// The canaries of all confined namespaces. All clones are the same.
+#[derive(Clone)]
+pub(crate) struct Canaries {
+    options: Arc<Run>,
+    /// Why none could be made, by namespace.
+    notes: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl Canaries {
+    pub(crate) fn new(options: &Run) -> Self {
+        Self {
+            options: Arc::new(options.clone()),
+            notes: Arc::default(),
+        }
+    }
+
+    /// What is proved of the namespace of a NetworkPolicy of ours.
+    pub(super) fn standing(&self, world: &World, policy: &NetworkPolicy) -> Standing {
+        let canary = &self.options.canary;
+        let mut pools = pools::pools(&canary.canary_pool_labels, &world.nodes.state());
+        let many = (pools.len() > pools::MOST).then_some(pools.len());
+        pools = pools.into_iter().take(pools::MOST).collect();
+        let mut found = standing(
+            policy,
+            &Seen {
+                jobs: &world.jobs.state(),
+                pods: &world.canaries.state(),
+                pools: &pools,
+                interval: canary.canary_interval,
+                now: Timestamp::now(),
+            },
+        );
+        if let (Some(many), Verdict::Proved) = (many, &found.verdict) {
+            let most = pools::MOST;
+            let why = format!("canaries run in {most} of {many} pools of nodes: name other labels");
+            found.verdict = Verdict::None(why);
+        }
+        let namespace = policy.namespace().unwrap_or_default();
+        let note = self.notes().get(&namespace).cloned();
+        if let Verdict::None(why) = &mut found.verdict
+            && let Some(note) = note
+        {
+            *why = format!("{why}; {note}");
+        }
+        found
+    }
+
+    fn notes(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes canaries when they are due, until dropped. For the leader.
+    pub(crate) async fn run(&self, world: &World, writer: &Writer) {
+        let mut changed = world.changed();
+        loop {
+            changed.borrow_and_update();
+            let wait = if world.missing().is_empty() {
+                self.once(world, writer).await
+            } else {
+                LOOK
+            };
+            tokio::time::sleep(DEBOUNCE).await;
+            if let Ok(Err(_)) = tokio::time::timeout(wait, changed.changed()).await {
+                return;
+            }
+        }
+    }
+
+    /// Gives how long there is nothing to do.
+    async fn once(&self, world: &World, writer: &Writer) -> Duration {
+        let confined = confined(world);
+        let namespaces: BTreeSet<String> =
+            confined.iter().filter_map(|one| one.namespace()).collect();
+        self.notes()
+            .retain(|namespace, _| namespaces.contains(namespace));
+        self.leftovers(world, writer, &confined).await;
+        let mut standings: Vec<_> = confined
+            .iter()
+            .map(|policy| (policy, self.standing(world, policy)))
+            .collect();
+        let mut running: usize = standings.iter().map(|(_, one)| one.running).sum();
+        let now = Timestamp::now();
+        let mut wait = LOOK;
+        for (policy, standing) in &mut standings {
+            if let Some(next) = standing.next {
+                wait = wait.min(next.duration_since(now).unsigned_abs());
+            }
+            for (pool, number) in std::mem::take(&mut standing.due) {
+                if running >= AT_ONCE {
+                    break;
+                }
+                running += 1;
+                let note = self.start(world, writer, policy, &pool, number).await.err();
+                if note.is_some() {
+                    wait = wait.min(RETRY);
+                }
+                self.note(policy, note);
+            }
+        }
+        for (_, standing) in standings {
+            for job in standing.old {
+                drop_job(writer, &job).await;
+            }
+        }
+        wait
+    }
+
+    fn note(&self, policy: &NetworkPolicy, note: Option<String>) {
+        let namespace = policy.namespace().unwrap_or_default();
+        let mut notes = self.notes();
+        match note {
+            Some(note) => {
+                if notes.get(&namespace) != Some(&note) {
+                    tracing::warn!(namespace, note, "no canary was made");
+                }
+                notes.insert(namespace, note);
+            }
+            None => {
+                notes.remove(&namespace);
+            }
+        }
+    }
+
+    /// Jobs of namespaces that are no longer confined, or were confined by an earlier NetworkPolicy. Owners
+    /// take them along where somebody collects garbage.
+    async fn leftovers(&self, world: &World, writer: &Writer, confined: &[Arc<NetworkPolicy>]) {
+        let owners: BTreeSet<String> = confined.iter().filter_map(|policy| policy.uid()).collect();
+        for job in world.jobs.state() {
+            let ours = job.labels().contains_key(label::CANARY);
+            let wanted = job
+                .owner_references()
+                .iter()
+                .any(|owner| owners.contains(&owner.uid));
+            if ours && !wanted {
+                drop_job(writer, &job).await;
+            }
+        }
+    }
+
+    async fn start(
+        &self,
+        world: &World,
+        writer: &Writer,
+        policy: &NetworkPolicy,
+        pool: &pools::Pool,
+        number: u64,
+    ) -> Result<(), String> {
+        let canary = &self.options.canary;
+        let image = canary.canary_image.as_deref();
+        let image = image.ok_or("the operator was given no image for canaries")?;
+        let places = self.places(world).await;
+        let (mut bad, left_out) = forbidden(&places, policy).await;
+        bad.truncate(MOST - 2);
+        if bad.is_empty() {
+            let why = left_out.join(", ");
+            return Err(format!("there is nothing forbidden to try: {why}"));
+        }
+        let args = bad.iter().map(|target| format!("--forbidden={target}"));
+        let home = self.allowed();
+        let args = args.chain(home.iter().map(|target| format!("--allowed={target}")));
+        let args: Vec<String> = std::iter::once(String::from("canary"))
+            .chain(args)
+            .collect();
+        let made = self.job(policy, pool, number, image, &args);
+        let made: Job = serde_json::from_value(made).map_err(|error| error.to_string())?;
+        create(writer, &made)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Gateways by their name, so that names are proved too.
+    fn allowed(&self) -> Vec<Target> {
+        let host = format!("mesh-gateway.{}.svc", self.options.mesh_namespace);
+        let target = |port: u16| Target {
+            name: format!("gateway-{port}"),
+            address: format!("{host}:{port}"),
+        };
+        vec![target(8080), target(8443)]
+    }
+
+    async fn places(&self, world: &World) -> Vec<Place> {
+        let canary = &self.options.canary;
+        let mut places = Vec::new();
+        if let Some(address) = api_server().await {
+            places.push(Place {
+                target: Target {
+                    name: String::from("api-server"),
+                    address,
+                },
+                kind: Kind::ApiServer,
+            });
+        }
+        if let Some(ip) = canary.pod_ip {
+            let home = &self.options.mesh_namespace;
+            let namespaces = world.namespaces.state();
+            let labels = namespaces.iter().find(|one| one.name_any() == *home);
+            let mut namespace = labels.map(|one| one.labels().clone()).unwrap_or_default();
+            namespace.insert(label::NAMESPACE_NAME.to_owned(), home.clone());
+            let pod = [
+                ("app.kubernetes.io/part-of", "inference-mesh"),
+                ("app.kubernetes.io/component", "operator"),
+            ];
+            let pod = pod
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into();
+            places.push(Place {
+                target: Target {
+                    name: String::from("operator-admin"),
+                    address: SocketAddr::new(ip, self.options.admin_listen.port()).to_string(),
+                },
+                kind: Kind::Pod { namespace, pod },
+            });
+        }
+        let more = canary.canary_forbidden.iter().map(|target| Place {
+            target: target.clone(),
+            kind: Kind::Address,
+        });
+        places.extend(more);
+        places
+    }
+
+    fn job(
+        &self,
+        policy: &NetworkPolicy,
+        pool: &pools::Pool,
+        number: u64,
+        image: &str,
+        args: &[String],
+    ) -> Value {
+        let id = pool.id();
+        let labels = json!({
+            "app.kubernetes.io/name": "mesh-canary",
+            "app.kubernetes.io/part-of": "inference-mesh",
+            "app.kubernetes.io/component": "canary",
+            MANAGED.0: MANAGED.1,
+            label::CANARY: id,
+        });
+        let mut of_pod = labels.clone();
+        // It is an application as far as the network goes; a proxy of anybody in between would answer for it.
+        of_pod[label::INJECT] = json!("disabled");
+        of_pod["sidecar.istio.io/inject"] = json!("false");
+        json!({
+            "apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {
+                "name": format!("mesh-canary-{id}-{number}"),
+                "namespace": policy.namespace(),
+                "labels": labels,
+                "annotations": {
+                    GENERATION: policy.metadata.generation.unwrap_or_default().to_string(),
+                    NUMBER: number.to_string(),
+                    "inferencemesh.dev/canary-pool": pool.to_string(),
+                },
+                "ownerReferences": [{
+                    "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "name": NAME,
+                    "uid": policy.uid().unwrap_or_default(),
+                }],
+            },
+            "spec": {
+                "backoffLimit": 0,
+                "activeDeadlineSeconds": JOB_SECONDS,
+                "ttlSecondsAfterFinished": LEFT_SECONDS,
+                "template": {
+                    "metadata": {"labels": of_pod, "annotations": {"linkerd.io/inject": "disabled"}},
+                    "spec": self.pod(pool, image, args),
+                },
+            },
+        })
+    }
+
+    fn pod(&self, pool: &pools::Pool, image: &str, args: &[String]) -> Value {
+        let secrets = self.options.image_pull_secrets.iter();
+        let secrets: Vec<Value> = secrets.map(|name| json!({"name": name})).collect();
+        let (affinity, tolerations) = pool.place();
+        json!({
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "imagePullSecrets": secrets,
+            "affinity": affinity,
+            "tolerations": tolerations,
+            "containers": [{
+                "name": CONTAINER,
+                "image": image,
+                "imagePullPolicy": self.options.image_pull_policy,
+                "args": args,
+                "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}},
+                "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
+            }],
+        })
+    }
+}
+
+/// NetworkPolicies of ours that confine a namespace.
+pub(crate) fn confined(world: &World) -> Vec<Arc<NetworkPolicy>> {
+    let mut all = world.networks.state();
+    all.retain(|policy| {
+        policy.name_any() == NAME && ours(policy) && policy.metadata.deletion_timestamp.is_none()
+    });
+    all.sort_by_key(|policy| policy.namespace());
+    all
+}
+
+/// Seconds since all pools of each confined namespace were proved good, or since it was confined.
+pub(crate) fn ages(world: &World, canaries: &Canaries) -> BTreeMap<String, f64> {
+    let now = Timestamp::now();
+    let age = |policy: &Arc<NetworkPolicy>| {
+        let proved = canaries.standing(world, policy).proved;
+        let since = proved.or_else(|| Some(policy.creation_timestamp()?.0))?;
+        let age = now.duration_since(since).as_secs_f64().max(0.0);
+        Some((policy.namespace()?, age))
+    };
+    confined(world).iter().filter_map(age).collect()
+}
+
+/// `HOST:PORT` of the API server as every pod sees it.
+async fn api_server() -> Option<String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let (Some(host), Some(port)) = (
+        variable("KUBERNETES_SERVICE_HOST"),
+        variable("KUBERNETES_SERVICE_PORT"),
+    ) {
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host
+        };
+        return Some(format!("{host}:{port}"));
+    }
+    let config = kube::Config::infer().await.ok()?;
+    let host = config.cluster_url.host()?;
+    Some(format!(
+        "{host}:{}",
+        config.cluster_url.port_u16().unwrap_or(443)
+    ))
+}
+
+async fn create(writer: &Writer, job: &Job) -> Result<(), Error> {
+    let namespace = job.namespace().unwrap_or_default();
+    let api: Api<Job> = Api::namespaced(writer.client.clone(), &namespace);
+    let params = PostParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    writer.metrics.wrote("Job");
+    match api.create(&params, job).await {
+        Ok(_) => Ok(()),
+        // Made before memory had caught up.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(source) => Err(Error::Write {
+            what: format!("Job {namespace}/{}", job.name_any()),
+            source: Box::new(source),
+        }),
+    }
+}
+
+async fn drop_job(writer: &Writer, job: &Job) {
+    if job.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    if let Err(error) = writer.delete(job).await {
+        tracing::warn!(%error, job = job.name_any(), "a Job of a canary is left");
+    }
+}
