@@ -116,12 +116,8 @@ async fn run(
     let world = World::watch(&client, &shutdown, (options.scope, &options.mesh_namespace));
     let lease = Arc::new(Lease::new(client.clone(), &options, metrics.clone(), fence));
 
-    let keeper = endpoint::keeper(
-        &client,
-        &options.mesh_namespace,
-        &options.authority,
-        &metrics,
-    );
+    let home = options.mesh_namespace.clone();
+    let keeper = endpoint::keeper(&client, &home, &options.authority, &metrics);
     endpoint::start(&keeper, &options.authority, &shutdown).await?;
     let template = inject::start(&options, &keeper, &metrics.inject, &shutdown).await?;
     let canaries = Canaries::new(&options);
@@ -147,10 +143,9 @@ async fn run(
     let publisher = Publisher {
         writer: writer.clone(),
         world: world.clone(),
-        mesh_namespace: options.mesh_namespace.clone(),
+        mesh_namespace: home,
         proof: keeper.proof(),
     };
-    let (proving, seen) = (writer.clone(), world.clone());
     let heard = (poll.clone(), health.clone(), canaries.clone());
     let pass = Pass::new(writer, options, world, bootstrap, events, heard);
     let lost = keep(&lease, &shutdown);
@@ -161,7 +156,7 @@ async fn run(
         () = pass.run() => false,
         () = poll.run(&fetchers) => false,
         () = health.run(&asker, &gateways) => false,
-        () = canaries.run(&seen, &proving) => false,
+        () = canaries.run(&looked_at, &pass.writer) => false,
         () = endpoint::lead(&keeper, publisher) => false,
         () = injection => false,
     };
