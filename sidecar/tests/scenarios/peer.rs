@@ -140,6 +140,8 @@ impl Peer {
         peer.tracker.spawn(async move {
             while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
                 let Ok((stream, _)) = accepted else { continue };
+                // As every listener of the mesh: a piece must not wait for the next.
+                stream.set_nodelay(true).expect("no delay");
                 let serving = serve(acceptor.clone(), stream, Arc::clone(&shared));
                 tracker.spawn(stop.clone().run_until_cancelled_owned(serving));
             }
