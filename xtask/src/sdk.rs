@@ -192,7 +192,8 @@ pub(crate) fn python_with_sdk(context: &Context) -> Result<PathBuf> {
     Ok(inside)
 }
 
-fn install_node(context: &Context, scratch: &Scratch) -> Result<Command> {
+/// The folder with the SDK for Node, installed if it is not there yet.
+pub(crate) fn node_with_sdk(context: &Context) -> Result<PathBuf> {
     let scripts = context.root.join("e2e/sdk/node");
     let pins = ["package.json", "package-lock.json"].map(|name| scripts.join(name));
     let version = output(Command::new("node").arg("--version")).context("no Node was found")?;
@@ -214,6 +215,12 @@ fn install_node(context: &Context, scratch: &Scratch) -> Result<Command> {
         output(npm.current_dir(&folder))?;
         complete(&folder)?;
     }
+    Ok(folder)
+}
+
+fn install_node(context: &Context, scratch: &Scratch) -> Result<Command> {
+    let scripts = context.root.join("e2e/sdk/node");
+    let folder = node_with_sdk(context)?;
     // Node looks for modules beside a script, so the script stands beside them, by a link of its own
     // for every run: two checkouts may share the installation.
     let run = scratch.path().join("node");

@@ -85,7 +85,8 @@ fn cluster(context: &Context, images: &std::path::Path) -> Result<Tally> {
             "--locked",
         ])
         .env("MESH_IMAGES", images)
-        .env("MESH_SDK_PYTHON", python);
+        .env("MESH_SDK_PYTHON", python)
+        .env("MESH_SDK_NODE", sdk::node_with_sdk(context)?);
     tested(&mut cargo)
 }
 

@@ -95,6 +95,66 @@ impl Python {
     }
 }
 
+/// The host's Node and the official SDK for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    program: PathBuf,
+    modules: PathBuf,
+}
+
+impl Node {
+    /// The Node of `PATH`, with the modules that were installed in `folder`.
+    pub(crate) fn find(folder: &Path) -> Result<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let program = std::env::split_paths(&path).map(|folder| folder.join("node"));
+        let program = program.into_iter().find(|program| program.is_file());
+        Ok(Self {
+            program: program.context("no Node was found")?.canonicalize()?,
+            modules: folder.join("node_modules"),
+        })
+    }
+
+    /// A pod that asks once, with the SDK's own settings, and ends; the scripts are in folder `scripts`.
+    pub(crate) fn pod(&self, namespace: &str, name: &str, image: &str, scripts: &str) -> Value {
+        let folders = [
+            "/lib/x86_64-linux-gnu",
+            "/lib64",
+            "/usr/lib/x86_64-linux-gnu",
+        ];
+        let folders = folders
+            .into_iter()
+            .filter(|folder| Path::new(folder).is_dir());
+        let folders = folders.chain([scripts]).map(PathBuf::from);
+        let mut wanted: Vec<(PathBuf, &str)> =
+            folders.map(|folder| (folder, "Directory")).collect();
+        wanted.extend([
+            (self.modules.clone(), "Directory"),
+            (self.program.clone(), "File"),
+        ]);
+        let (mut volumes, mut mounts) = (Vec::new(), Vec::new());
+        for (number, (path, kind)) in wanted.iter().enumerate() {
+            let name = format!("host-{number}");
+            let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+            volumes.push(json!({"name": name, "hostPath": {"path": real, "type": kind}}));
+            mounts.push(json!({"name": name, "mountPath": path, "readOnly": true}));
+        }
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": namespace, "name": name, "labels": {"app": name}},
+            "spec": {
+                "volumes": volumes,
+                "containers": [{
+                    "name": "app", "image": image, "imagePullPolicy": "Never",
+                    "command": [self.program, format!("{scripts}/ask.cjs")],
+                    "env": [{"name": "NODE_PATH", "value": self.modules}],
+                    "securityContext": {"runAsUser": 65534, "runAsNonRoot": true},
+                    "volumeMounts": mounts,
+                }],
+            },
+        })
+    }
+}
+
 /// What an application saw of one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Said(pub(crate) Value);

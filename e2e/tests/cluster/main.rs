@@ -3,8 +3,8 @@
 //! dear; each chapter is counted as a test. A filter is parts of names, separated by commas; the first chapter is
 //! always told.
 //!
-//! Needs `MESH_IMAGES` (what `cargo xtask images` wrote) and `MESH_SDK_PYTHON` (a Python with the OpenAI
-//! SDK), which `cargo xtask test` sets; without them it says that it is skipped, and fails with `CI=true`.
+//! Needs `MESH_IMAGES` (what `cargo xtask images` wrote), `MESH_SDK_PYTHON` (a Python with the OpenAI SDK) and
+//! `MESH_SDK_NODE` (a folder with that for Node), which `cargo xtask test` sets; without them it says that it is skipped, and fails with `CI=true`.
 #![expect(
     clippy::print_stdout,
     reason = "a test program of its own, which speaks as cargo's do"
@@ -136,7 +136,7 @@ const CHAPTERS: &[Chapter] = &[
         chapter::transport::without_operator,
     ),
     (
-        "a_pod_with_a_sidecar_is_answered_through_the_gateway",
+        "an_unchanged_application_of_a_labeled_namespace_is_answered_through_its_sidecar",
         chapter::sidecar::beside,
     ),
     (
@@ -144,6 +144,14 @@ const CHAPTERS: &[Chapter] = &[
         chapter::sidecar::without_gateways,
     ),
     ("a_job_with_a_sidecar_completes", chapter::sidecar::job),
+    (
+        "the_official_sdk_for_node_is_answered_through_its_sidecar",
+        chapter::sidecar::node,
+    ),
+    (
+        "without_the_webhook_no_pod_that_should_carry_a_sidecar_is_started",
+        chapter::sidecar::without_webhook,
+    ),
     ("scaling_under_load_fails_no_request", chapter::serve::scale),
     (
         "a_killed_worker_is_not_noticed_by_the_next_request",

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use mesh_cluster::{Cluster, Options, Tier, tool};
 use serde_json::{Value, json};
 
-use crate::application::{Python, Said};
+use crate::application::{Node, Python, Said};
 
 pub(crate) const RELEASE: &str = "mesh";
 pub(crate) const HOME: &str = "mesh-system";
@@ -20,6 +20,7 @@ const IMAGES: [&str; 5] = ["operator", "gateway", "sidecar", "worker", "worker-f
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) python: Python,
+    pub(crate) node: Node,
     root: PathBuf,
     scratch: tempfile::TempDir,
     loads: AtomicU64,
@@ -34,12 +35,13 @@ pub(crate) struct Load<'w> {
 impl World {
     /// None where the machine has not what it takes, which is said.
     pub(crate) fn start() -> Result<Option<Self>> {
-        let (Some(images), Some(python)) = (
+        let (Some(images), Some(python), Some(node)) = (
             std::env::var_os("MESH_IMAGES"),
             std::env::var_os("MESH_SDK_PYTHON"),
+            std::env::var_os("MESH_SDK_NODE"),
         ) else {
             println!(
-                "skipped: MESH_IMAGES and MESH_SDK_PYTHON are not set; `cargo xtask test` builds what they name and sets them"
+                "skipped: MESH_IMAGES, MESH_SDK_PYTHON and MESH_SDK_NODE are not set; `cargo xtask test` builds what they name and sets them"
             );
             return Ok(None);
         };
@@ -48,6 +50,7 @@ impl World {
             .context("e2e lies in the checkout")?
             .to_path_buf();
         let python = Python::find(Path::new(&python), &root.join("e2e/app"))?;
+        let node = Node::find(Path::new(&node))?;
         let cluster = Cluster::start(&Options {
             tier: Tier::Nodes,
             nodes: 1,
@@ -65,6 +68,7 @@ impl World {
         Ok(Some(Self {
             cluster,
             python,
+            node,
             root,
             scratch: tempfile::tempdir()?,
             loads: AtomicU64::new(0),

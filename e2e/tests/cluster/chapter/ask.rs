@@ -110,7 +110,7 @@ pub(crate) fn backend(namespace: &str, name: &str) -> Value {
     }})
 }
 
-fn cloud_log(world: &World) -> String {
+pub(crate) fn cloud_log(world: &World) -> String {
     world.kubectl(&["logs", "-n", CLOUDS, "cloud"])
 }
 

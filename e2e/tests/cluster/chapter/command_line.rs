@@ -5,6 +5,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
+use crate::chapter::ask;
 use crate::world::{HOME, TEAM, World};
 
 const CARD: &str = "4111 1111 1111 1111";
@@ -56,6 +57,7 @@ pub(crate) fn status(world: &World) {
 }
 
 pub(crate) fn why(world: &World) {
+    ask::with_cloud(world);
     let caller = format!("{TEAM}/app");
     let text = format!("Charge {CARD}");
     let args = ["why", "--cluster", "--caller", &caller, "--output=json"];

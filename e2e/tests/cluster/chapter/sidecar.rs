@@ -1,5 +1,5 @@
-//! An application with a sidecar in its pod: answered through the gateway with the pod's own credential, by the
-//! floor while there is no gateway, and a Job ends.
+//! Applications that were not changed, in a namespace that was labeled: a sidecar is put into their pods. They are
+//! answered through the gateway with the pod's own credential, by the floor while there is no gateway, and Jobs end.
 
 use std::time::Duration;
 
@@ -7,56 +7,24 @@ use mesh_cluster::Cluster;
 use serde_json::{Value, json};
 
 use crate::application::Said;
+use crate::chapter::ask::{self, CLOUD, cloud_log};
 use crate::chapter::install::text;
-use crate::world::{APP, HOME, World, until};
+use crate::world::{APP, HOME, TEAM, World, until};
 
 const LIMIT: Duration = Duration::from_mins(2);
 const BESIDE: &str = "beside";
 /// More than this is more than is promised.
 const MOST: u64 = 20 << 20;
-const FOLDER: &str = "/var/run/inferencemesh.dev";
+const TRUST: &str = "configmap/mesh-trust";
 
-fn container() -> Value {
-    let version = env!("CARGO_PKG_VERSION");
-    json!({
-        "name": "mesh-sidecar", "image": format!("inferencemesh.local/sidecar:{version}"), "imagePullPolicy": "Never",
-        "restartPolicy": "Always",
-        "env": [
-            {"name": "MESH_GATEWAY_URL", "value": format!("https://mesh-gateway.{HOME}.svc:8443")},
-            {"name": "MESH_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-        ],
-        "startupProbe": {"httpGet": {"path": "/healthz", "port": 14142}, "periodSeconds": 1, "failureThreshold": 60},
-        "securityContext": {"runAsUser": 65532, "runAsNonRoot": true, "readOnlyRootFilesystem": true,
-            "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}},
-        "volumeMounts": [
-            {"name": "mesh-token", "mountPath": format!("{FOLDER}/token"), "readOnly": true},
-            {"name": "mesh-trust", "mountPath": format!("{FOLDER}/trust"), "readOnly": true},
-            {"name": "mesh-snapshot", "mountPath": format!("{FOLDER}/snapshot")},
-        ],
-    })
-}
-
-/// The pod of an application with a sidecar, as a person would write it.
+/// The pod of an application as its people wrote it: it knows nothing of the mesh.
 fn pod(world: &World, name: &str, args: &[&str]) -> Value {
     let mut pod = world.python.pod(BESIDE, name, Cluster::PAUSE_IMAGE, args);
-    pod["metadata"]["labels"]["inferencemesh.dev/injected"] = json!("true");
     pod["spec"]["serviceAccountName"] = json!(APP);
-    pod["spec"]["securityContext"] = json!({"fsGroup": 65532});
-    pod["spec"]["initContainers"] = json!([container()]);
-    let more = json!([
-        {"name": "mesh-token", "projected": {"sources": [{"serviceAccountToken": {
-            "audience": "inferencemesh.dev", "expirationSeconds": 3600, "path": "token"}}]}},
-        {"name": "mesh-trust", "configMap": {"name": "mesh-trust", "optional": true}},
-        {"name": "mesh-snapshot", "emptyDir": {}},
-    ]);
-    let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
-    volumes.extend(more.as_array().unwrap().clone());
-    let env = pod["spec"]["containers"][0]["env"].as_array_mut().unwrap();
-    env.push(json!({"name": "OPENAI_BASE_URL", "value": "http://127.0.0.1:14141/v1"}));
     pod
 }
 
-fn ask(world: &World, words: &str) -> Said {
+fn asked(world: &World, words: &str) -> Said {
     world.ask(BESIDE, &json!({"model": "smollm2", "text": words, "max_tokens": 4, "token": "sk-of-the-application"}))
 }
 
@@ -66,24 +34,48 @@ fn gateways(world: &World, replicas: u64) {
 }
 
 pub(crate) fn beside(world: &World) {
-    world.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": BESIDE}}));
+    ask::with_cloud(world);
+    world.apply(&json!({"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": BESIDE, "labels": {"inferencemesh.dev/inject": "enabled"}}}));
     world.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": BESIDE, "name": APP}}));
-    // The operator tells it where pods are injected; this one was written by hand.
-    let told = world.get(&["-n", HOME, "configmap/mesh-trust"]);
-    world.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": BESIDE, "name": "mesh-trust"}, "data": told["data"]}));
+    until("the namespace is told whom to trust", LIMIT, || {
+        world.try_kubectl(&["get", "-n", BESIDE, TRUST]).ok()
+    });
     world.apply(&pod(world, APP, &["-c", "import signal; signal.pause()"]));
     world.wait(BESIDE, &format!("pod/{APP}"), "Ready", LIMIT);
+    let made = world.get(&["-n", BESIDE, &format!("pod/{APP}")]);
+    let first = &made["spec"]["initContainers"][0];
+    assert_eq!(first["name"], "mesh-sidecar", "{made}");
+    assert_eq!(
+        made["metadata"]["labels"]["inferencemesh.dev/injected"],
+        "true"
+    );
     let said = until("a gateway answers through the sidecar", LIMIT, || {
-        let said = ask(world, "Hello");
+        let said = asked(world, "Hello");
         assert_eq!(said.status(), 200, "{said:?}");
         said.header("mesh-degraded").is_empty().then_some(said)
     });
     assert_eq!(said.header("mesh-backend"), "floor", "{said:?}");
-    let said = ask(world, "Charge 4111 1111 1111 1111");
+    let said = asked(world, "Charge 4111 1111 1111 1111");
     assert_eq!(
         (said.status(), said.header("mesh-privacy")),
         (200, "restricted"),
         "{said:?}"
+    );
+    let restricted = json!({"model": "big", "text": "Charge 4111 1111 1111 1111 for the sidecar's guest", "token": "any"});
+    let said = world.ask(BESIDE, &restricted);
+    assert_ne!(said.header("mesh-backend"), CLOUD, "{said:?}");
+    let public = json!({"model": "big", "text": "What the sidecar lets through.", "token": "any"});
+    let said = until("what is public goes to the cloud", LIMIT, || {
+        let said = world.ask(BESIDE, &public);
+        (said.header("mesh-backend") == CLOUD).then_some(said)
+    });
+    assert_eq!(said.status(), 200, "{said:?}");
+    let log = cloud_log(world);
+    assert!(log.contains("the sidecar lets through"), "{log}");
+    assert!(
+        !log.contains("the sidecar's guest") && !log.contains("4111"),
+        "{log}"
     );
     small(world);
 }
@@ -112,7 +104,7 @@ pub(crate) fn without_gateways(world: &World) {
     gateways(world, 0);
     // From now on every request is answered, by whomever.
     let said = until("the floor answers in place of the gateways", LIMIT, || {
-        let said = ask(world, "Hello");
+        let said = asked(world, "Hello");
         assert_eq!(said.status(), 200, "{said:?}");
         (said.header("mesh-degraded") == "floor_only").then_some(said)
     });
@@ -124,7 +116,7 @@ pub(crate) fn without_gateways(world: &World) {
     );
     gateways(world, before);
     until("a gateway answers again", LIMIT, || {
-        let said = ask(world, "Hello");
+        let said = asked(world, "Hello");
         assert_eq!(said.status(), 200, "{said:?}");
         said.header("mesh-degraded").is_empty().then_some(())
     });
@@ -143,5 +135,66 @@ pub(crate) fn job(world: &World) {
     world.apply(&json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": BESIDE, "name": "once"},
         "spec": {"backoffLimit": 0, "template": template}}));
     world.wait(BESIDE, "job/once", "Complete", LIMIT);
+}
+
+/// The official SDK for Node, in a Job of its own.
+pub(crate) fn node(world: &World) {
+    let mut pod = world
+        .node
+        .pod(BESIDE, "node", Cluster::PAUSE_IMAGE, &world.path("e2e/app"));
+    pod["spec"]["restartPolicy"] = json!("Never");
+    let template = json!({"metadata": {"labels": {"app": "node"}}, "spec": pod["spec"]});
+    world.apply(&json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": BESIDE, "name": "node"},
+        "spec": {"backoffLimit": 0, "template": template}}));
+    let ended = until("the Job of Node ends", LIMIT, || {
+        let job = world.get(&["-n", BESIDE, "job/node"]);
+        let ended = |way: &str| job["status"][way].as_u64().unwrap_or_default() > 0;
+        (ended("succeeded") || ended("failed")).then_some(ended("succeeded"))
+    });
+    let log = world.kubectl(&["logs", "-n", BESIDE, "job/node", "-c", "app"]);
+    assert!(ended, "{log}");
+    let said = Said::parse(&log).unwrap();
+    assert_eq!(said.status(), 200, "{said:?}");
+    assert_eq!(said.header("mesh-backend"), "floor", "{said:?}");
+    assert!(!said.text().is_empty(), "{said:?}");
+}
+
+/// Who should carry the sidecar is not started without, and nobody else is affected.
+pub(crate) fn without_webhook(world: &World) {
+    let operators = |replicas: u64| {
+        let wanted = format!("--replicas={replicas}");
+        world.kubectl(&["scale", "-n", HOME, "deployment/mesh-operator", &wanted]);
+    };
+    let before = world.get(&["-n", HOME, "deployment/mesh-operator"]);
+    operators(0);
+    let component = "app.kubernetes.io/component=operator";
+    world.kubectl(&[
+        "wait",
+        "-n",
+        HOME,
+        "pod",
+        "-l",
+        component,
+        "--for=delete",
+        "--timeout=60s",
+    ]);
+    let sleeping = ["-c", "import signal; signal.pause()"];
+    let refused = world.cluster.apply(&pod(world, "late", &sleeping), "e2e");
+    let said = refused.unwrap_err();
+    assert!(said.contains("inject.inferencemesh.dev"), "{said}");
+    let mut other = pod(world, "late", &sleeping);
+    other["metadata"]["namespace"] = json!(TEAM);
+    world.apply(&other);
+    world.kubectl(&["delete", "-n", TEAM, "pod/late", "--wait=false"]);
+    // What runs goes on.
+    assert_eq!(asked(world, "Hello").status(), 200);
+    operators(before["spec"]["replicas"].as_u64().unwrap_or(1));
+    world.wait(HOME, "deployment/mesh-operator", "Available", LIMIT);
+    until("pods are made again", LIMIT, || {
+        world
+            .cluster
+            .apply(&pod(world, "late", &sleeping), "e2e")
+            .ok()
+    });
     world.kubectl(&["delete", "namespace", BESIDE, "--wait=false"]);
 }
