@@ -18,14 +18,14 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// What is held: a name for its namespace, and a part of its path.
+/// What is held: a name for its namespace, and a part of its path. Children are made at their collection.
 const STEPS: &[(&str, &str)] = &[
     ("cachestatus", "modelcaches/model/status"),
-    ("account", "serviceaccounts/floor-worker"),
-    ("network", "networkpolicies/floor-worker"),
-    ("service", "services/floor-worker"),
-    ("deployment", "deployments/floor-worker"),
-    ("budget", "poddisruptionbudgets/floor-worker"),
+    ("account", "/serviceaccounts"),
+    ("network", "/networkpolicies"),
+    ("service", "/services"),
+    ("deployment", "/deployments"),
+    ("budget", "/poddisruptionbudgets"),
     ("backendstatus", "inferencebackends/floor/status"),
     ("revision", "controllerrevisions"),
     ("policystatus", "sovereigntypolicies/rules/status"),
