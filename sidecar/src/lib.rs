@@ -52,7 +52,7 @@ use crate::token::Token;
 /// Requests at once, streams included.
 const PLACES: usize = 512;
 /// Memory for all bodies that are being read or judged, in bytes.
-const MEMORY: usize = 64 << 20;
+const MEMORY: usize = 16 << 20;
 
 /// A sidecar. Cheap to clone.
 #[derive(Clone)]

@@ -15,6 +15,8 @@ use prometheus_client::registry::Registry;
 
 /// Threads: it stands beside one application, however large the node is.
 const THREADS: usize = 2;
+/// Threads that names, files and large bodies may take, made when needed: a resolver that hangs holds its own only.
+const BLOCKING: usize = 16;
 /// How long background work may take to end once the last answer is written.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -36,7 +38,7 @@ fn start(args: Args) -> anyhow::Result<()> {
     logs::install(&args.log, logs::Format::Json)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
-        .max_blocking_threads(THREADS)
+        .max_blocking_threads(BLOCKING)
         .enable_all()
         .build()?;
     let ended = runtime.block_on(run(args));

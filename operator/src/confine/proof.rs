@@ -161,7 +161,7 @@ impl Standing {
                 self.next = Some(self.next.map_or(at, |next| next.min(at)));
             }
             _ => {
-                let number = runs.last().map_or(0, |run| run.number) + 1;
+                let number = runs.last().map_or(0, |run| run.number).saturating_add(1);
                 self.due.push((pool.clone(), number));
             }
         }

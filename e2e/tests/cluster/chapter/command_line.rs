@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::chapter::ask;
+use crate::chapter::ask::{self, CLOUD};
 use crate::world::{HOME, TEAM, World};
 
 const CARD: &str = "4111 1111 1111 1111";
@@ -63,9 +63,11 @@ pub(crate) fn why(world: &World) {
     let args = ["why", "--cluster", "--caller", &caller, "--output=json"];
     let said = good(world, &[&args[..], &[&text]].concat());
     assert_eq!(said["privacy"], "restricted", "{said}");
-    assert_eq!(said["plan"][0]["backend"], "floor", "{said}");
+    let plan = said["plan"].as_array().unwrap();
+    assert_eq!(plan.last().unwrap()["backend"], "floor", "{said}");
+    assert!(plan.iter().all(|one| one["backend"] != CLOUD), "{said}");
     let cloud = said["candidates"].as_array().unwrap().iter();
-    let mut cloud = cloud.filter(|one| one["backend"] == "scripted-cloud");
+    let mut cloud = cloud.filter(|one| one["backend"] == CLOUD);
     let cloud = cloud.next().unwrap();
     assert!(cloud["refusal"]["constraint"].is_string(), "{cloud}");
     assert!(!said.to_string().contains("4111"), "{said}");

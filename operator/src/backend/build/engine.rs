@@ -12,6 +12,9 @@ use super::{ADMIN, API, CACHE};
 /// Where engines that are not ours say that they are well.
 pub(super) const HEALTH: &str = "/health";
 
+/// For how long our engine takes requests after it was asked to end.
+const DRAIN_SECONDS: u8 = 5;
+
 /// What an engine is told to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Model {
@@ -192,6 +195,8 @@ impl Plan<'_> {
             format!("--served-name={}", self.names().join(",")),
             format!("--listen={host}:{API}"),
             format!("--admin-listen=0.0.0.0:{ADMIN}"),
+            // Gateways hear of the end of a pod a moment after the pod does.
+            format!("--drain-delay={DRAIN_SECONDS}"),
         ];
         args.extend(self.transport().args());
         if self.accelerator.is_some() {
