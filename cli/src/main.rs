@@ -16,7 +16,6 @@ mod status;
 mod up;
 mod why;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -41,11 +40,7 @@ fn main() -> ExitCode {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nothing can be done if standard error is closed too.
-            drop(writeln!(std::io::stderr(), "mesh: {error:#}"));
-            ExitCode::from(2)
-        }
+        Err(error) => mesh_runtime::cannot_run("mesh", &error),
     }
 }
 

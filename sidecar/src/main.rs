@@ -25,12 +25,7 @@ fn main() -> ExitCode {
     mesh_runtime::install_panic_hook();
     match start(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            use std::io::Write;
-            // Nothing can be done if standard error is closed.
-            drop(writeln!(std::io::stderr(), "mesh-sidecar: {error:#}"));
-            ExitCode::from(2)
-        }
+        Err(error) => mesh_runtime::cannot_run("mesh-sidecar", &error),
     }
 }
 

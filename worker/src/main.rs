@@ -94,12 +94,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match start(cli) {
         Ok(code) => code,
-        Err(error) => {
-            use std::io::Write;
-            // Nothing can be done if standard error is closed.
-            drop(writeln!(std::io::stderr(), "mesh-worker: {error:#}"));
-            ExitCode::from(2)
-        }
+        Err(error) => mesh_runtime::cannot_run("mesh-worker", &error),
     }
 }
 

@@ -3,6 +3,10 @@
 //!
 //! Knows no other crate of the mesh and nothing of requests.
 
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
 pub mod admin;
 pub mod expiry;
 pub mod listen;
@@ -26,4 +30,12 @@ pub fn install_panic_hook() {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a fault of ours: this request or task ended");
     }));
+}
+
+/// Says on standard error why `program` cannot run, causes and all, and gives the exit code for that: 2, wrong use or
+/// cannot run.
+pub fn cannot_run(program: &str, error: &dyn Display) -> ExitCode {
+    // Nothing can be done if standard error is closed.
+    drop(writeln!(std::io::stderr(), "{program}: {error:#}"));
+    ExitCode::from(2)
 }

@@ -6,14 +6,24 @@ use hyper::body::Incoming;
 use mesh_core::PrivacyLevel;
 use serde_json::json;
 
-use crate::peer::{Act, limited};
-use crate::world::{World, chat, policy};
+use crate::peer::{Act, Pieces, limited};
+use crate::world::{Running, World, chat, policy};
 
 async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
     match limited(body.frame()).await {
         None => Ok(None),
         Some(frame) => frame.map(|frame| frame.into_data().ok()),
     }
+}
+
+/// A gateway that streams what is sent into `Pieces`, and the body of its answer as the application has it.
+async fn opened() -> (World, Running, Pieces, Incoming) {
+    let (world, running) = World::new().await.told(&policy(PrivacyLevel::Public)).await;
+    let (pieces, act) = Act::stream();
+    world.gateway.then(act);
+    let request = running.post("/v1/chat/completions", &[], chat("hello").to_string());
+    let body = running.open(request).await.into_body();
+    (world, running, pieces, body)
 }
 
 #[tokio::test]
@@ -45,11 +55,7 @@ async fn every_piece_of_a_stream_is_there_before_the_next_is_sent() {
 
 #[tokio::test]
 async fn a_stream_that_is_cut_between_events_ends_with_an_error_and_nobody_answers_instead() {
-    let (world, running) = World::new().await.told(&policy(PrivacyLevel::Public)).await;
-    let (pieces, act) = Act::stream();
-    world.gateway.then(act);
-    let request = running.post("/v1/chat/completions", &[], chat("hello").to_string());
-    let mut body = running.open(request).await.into_body();
+    let (world, _running, pieces, mut body) = opened().await;
     pieces.send(Bytes::from("data: {}\n\n")).expect("open");
     assert_eq!(
         piece(&mut body).await.expect("whole").expect("a piece"),
@@ -68,11 +74,7 @@ async fn a_stream_that_is_cut_between_events_ends_with_an_error_and_nobody_answe
 
 #[tokio::test]
 async fn a_stream_that_is_cut_within_an_event_ends_like_a_cut_connection() {
-    let (world, running) = World::new().await.told(&policy(PrivacyLevel::Public)).await;
-    let (pieces, act) = Act::stream();
-    world.gateway.then(act);
-    let request = running.post("/v1/chat/completions", &[], chat("hello").to_string());
-    let mut body = running.open(request).await.into_body();
+    let (world, _running, pieces, mut body) = opened().await;
     pieces.send(Bytes::from("data: {\"half")).expect("open");
     piece(&mut body).await.expect("whole").expect("a piece");
     world.gateway.kill().await;
@@ -82,11 +84,7 @@ async fn a_stream_that_is_cut_within_an_event_ends_like_a_cut_connection() {
 
 #[tokio::test]
 async fn a_caller_that_leaves_ends_the_request_at_the_gateway() {
-    let (world, running) = World::new().await.told(&policy(PrivacyLevel::Public)).await;
-    let (pieces, act) = Act::stream();
-    world.gateway.then(act);
-    let request = running.post("/v1/chat/completions", &[], chat("hello").to_string());
-    let mut body = running.open(request).await.into_body();
+    let (world, running, pieces, mut body) = opened().await;
     pieces.send(Bytes::from("data: {}\n\n")).expect("open");
     piece(&mut body).await.expect("whole");
     drop(body);
