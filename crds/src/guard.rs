@@ -220,11 +220,12 @@ pub struct EgressRule {
     pub ports: Vec<i32>,
 }
 
-/// How much may depend on one company.
+/// How much may depend on one company: a limit that is told and alerted about, never a reason to refuse. Tokens are
+/// counted for all callers together, so only policies of the mesh namespace that select everything may say it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Concentration {
-    /// Largest share of requests that may go to one provider.
+    /// Largest share of all tokens that one provider should have; of several policies the lowest counts.
     pub max_share: Fraction,
 }
 

@@ -65,6 +65,8 @@ use crate::vocabulary::{Class, Privacy};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.inCluster), has(self.cloud), has(self.peer), has(self.external)].filter(x, x).size() == 1")
     .message("give exactly one of inCluster, cloud, peer and external"))]
+#[x_kube(validation = Rule::new("!(has(self.hardwareVendor) && has(self.inCluster))")
+    .message("the vendor of an inCluster backend is inCluster.accelerator.vendor: remove hardwareVendor"))]
 pub struct InferenceBackendSpec {
     /// Model servers of this cluster; on one machine: the engine inside this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +94,14 @@ pub struct InferenceBackendSpec {
     /// Limits. Absent = unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// Who makes the hardware that computes there, for concentration: `nvidia`, `google`. Absent = unknown; for
+    /// `inCluster` it is the accelerator's vendor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"),
+        length(min = 1, max = 63)
+    )]
+    pub hardware_vendor: Option<String>,
     /// Which namespaces it serves, for a backend of the mesh namespace. Absent = all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available_to: Option<AvailableTo>,
@@ -124,6 +134,13 @@ pub struct Model {
     /// License; absent = the ModelCache's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<LicenseId>,
+    /// Family of the model, for concentration: `llama`, `qwen`. Absent = the ModelCache's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"),
+        length(min = 1, max = 63)
+    )]
+    pub family: Option<String>,
     /// What it can do; absent = what the ModelCache says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,

@@ -21,7 +21,7 @@ const HARD: [&str; 5] = [
 ];
 
 /// Groups whose loss opens nothing: preferences, names, and what opens itself.
-const SOFT: [&str; 9] = [
+const SOFT: [&str; 10] = [
     "weights",
     "privacyWeight",
     "references",
@@ -30,6 +30,7 @@ const SOFT: [&str; 9] = [
     "failover",
     "floor",
     "egress",
+    "concentration",
     "tests",
 ];
 

@@ -65,6 +65,13 @@ pub struct ModelCacheSpec {
     /// License of the model; policies may deny it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<LicenseId>,
+    /// Family of the model, for concentration: `llama`, `qwen`. Absent = unknown; on one machine, what the file states.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"),
+        length(min = 1, max = 63)
+    )]
+    pub family: Option<String>,
     /// The files.
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]

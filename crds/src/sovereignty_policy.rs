@@ -68,6 +68,8 @@ use crate::vocabulary::{Latency, Privacy};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.ownership) || !has(self.selector) || ((!has(self.selector.namespaceSelector) || ((!has(self.selector.namespaceSelector.matchLabels) || self.selector.namespaceSelector.matchLabels.size() == 0) && (!has(self.selector.namespaceSelector.matchExpressions) || self.selector.namespaceSelector.matchExpressions.size() == 0))) && (!has(self.selector.serviceAccounts) || self.selector.serviceAccounts.size() == 0))")
     .message("ownership is for policies that select everything: move it to one with an empty selector").field_path(".ownership"))]
+#[x_kube(validation = Rule::new("!has(self.concentration) || !has(self.selector) || ((!has(self.selector.namespaceSelector) || ((!has(self.selector.namespaceSelector.matchLabels) || self.selector.namespaceSelector.matchLabels.size() == 0) && (!has(self.selector.namespaceSelector.matchExpressions) || self.selector.namespaceSelector.matchExpressions.size() == 0))) && (!has(self.selector.serviceAccounts) || self.selector.serviceAccounts.size() == 0))")
+    .message("concentration is for policies that select everything: move it to one with an empty selector").field_path(".concentration"))]
 pub struct SovereigntyPolicySpec {
     /// Whose requests. Absent or empty = everything in the policy's reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,7 +119,7 @@ pub struct SovereigntyPolicySpec {
     /// Whether pods can get out other than through the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
-    /// How much may depend on one company.
+    /// How much may depend on one company; only in policies of the mesh namespace that select everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concentration: Option<Concentration>,
     /// What must be written down durably.

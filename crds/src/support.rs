@@ -154,7 +154,6 @@ const BOTH: &[Later] = &[
         "use Floor or Never",
     ),
     any(POLICY, "spec.floor.drill", ""),
-    any(POLICY, "spec.concentration", ""),
     any(POLICY, "spec.audit", ""),
 ];
 

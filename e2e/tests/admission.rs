@@ -216,6 +216,10 @@ mod tests {
     fn fields(world: &World) {
         let reserved = [
             (
+                "concentration",
+                json!({"concentration": {"maxShare": "0.5"}}),
+            ),
+            (
                 "ownership",
                 json!({"ownership": {"homeJurisdictions": ["DE"]}}),
             ),

@@ -26,6 +26,8 @@ enum Good {
     Any,
     /// At least this many thousandths.
     From(u32),
+    /// At most this many.
+    Upto(u32),
     /// Nothing but zero.
     Zero,
 }
@@ -206,6 +208,10 @@ fn steps(good: Good) -> (Value, &'static str) {
                 "value",
             )
         }
+        Good::Upto(most) => (
+            json!([{"color": "green", "value": null}, {"color": "red", "value": most}]),
+            "value",
+        ),
         Good::Zero => (
             json!([{"color": "green", "value": null}, {"color": "red", "value": 0.000_001}]),
             "value",

@@ -37,6 +37,10 @@ impl LocalModel for Floor {
         }
     }
 
+    fn family(&self) -> Option<String> {
+        Some(self.engine.info().architecture.clone())
+    }
+
     fn start(&self, outbound: Outbound) -> BoxFuture<'_, Result<Started, AttemptError>> {
         Box::pin(async move {
             let answer = if size(&outbound) < LARGE_PROMPT {

@@ -76,6 +76,11 @@ impl Backends {
         }
     }
 
+    /// Family of a model of this process, as its file states it.
+    pub fn local_family(&self, id: &BackendId) -> Option<String> {
+        self.local.load().get(id)?.family()
+    }
+
     /// Sends the request to the admitted backend. Resolves once the upstream's headers are there
     /// (2xx, right content type) or the engine accepted it; events follow. Dropping the future or
     /// the events cancels the work at once.

@@ -68,6 +68,11 @@ pub trait LocalModel: Send + Sync {
     /// Whether it can answer now; the error says why not, in words for a person.
     fn ready(&self) -> Result<(), String>;
 
+    /// Family of the model, as its file states it; `None` while nothing is loaded.
+    fn family(&self) -> Option<String> {
+        None
+    }
+
     /// Takes the request. Resolves once the engine accepted it, which may be after a wait in its
     /// queue.
     fn start(&self, outbound: Outbound) -> BoxFuture<'_, Result<Started, AttemptError>>;

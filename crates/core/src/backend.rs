@@ -33,6 +33,8 @@ pub struct Backend {
     pub request_overrides: Map<String, Value>,
     /// Ask upstream for a stream even if the caller did not (default true).
     pub stream_upstream: bool,
+    /// Who makes the hardware that computes, for concentration; absent = unknown.
+    pub hardware_vendor: Option<String>,
 }
 
 /// Where a backend is.

@@ -98,6 +98,8 @@ pub struct ServedModel {
     pub aliases: Vec<String>,
     /// License of the model.
     pub license: Option<License>,
+    /// Family of the model, for concentration; absent = unknown.
+    pub family: Option<String>,
     /// What it costs; absent = unknown.
     pub price: Option<Price>,
     /// What it can do.

@@ -47,6 +47,8 @@ pub struct Policy {
     pub failover: Option<Failover>,
     /// The backend that always answers.
     pub floor: Option<Floor>,
+    /// Largest share of all tokens that one company should have, 0..=1. It is told, it decides nothing.
+    pub max_share: Option<f64>,
     /// What the policy promises.
     pub tests: Vec<PolicyTest>,
 }

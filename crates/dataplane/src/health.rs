@@ -149,6 +149,14 @@ impl Health {
         }
     }
 
+    /// Family that the file of a model of this process states, once it is loaded.
+    pub(crate) fn local_family(&self, backend: &Backend) -> Option<String> {
+        match backend.place {
+            Place::InProcess { .. } => self.backends.local_family(&backend.id),
+            Place::Pods(_) | Place::External(_) | Place::Cloud(_) => None,
+        }
+    }
+
     /// True if some model of the backend can be asked now.
     pub(crate) fn up(&self, backend: &Backend) -> bool {
         self.not_ready(backend).is_none()

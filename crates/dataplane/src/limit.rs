@@ -103,6 +103,7 @@ mod tests {
             available_to: NamespaceSelector::default(),
             request_overrides: serde_json::Map::new(),
             stream_upstream: true,
+            hardware_vendor: None,
         }
     }
 

@@ -14,7 +14,7 @@ use url::{Host, Url};
 
 use super::{World, model, value, warning};
 use crate::endpoint::{Claims, Cloud, External, HeaderValue};
-use crate::in_cluster::InCluster;
+use crate::in_cluster::{InCluster, Vendor};
 use crate::inference_backend::{InferenceBackend, InferenceBackendSpec, Model};
 use crate::kind::Kind;
 use crate::parse::{Document, Object};
@@ -85,6 +85,7 @@ pub(super) fn convert(
             .unwrap_or_default(),
         request_overrides: request_overrides(document, spec, problems),
         stream_upstream: streams.unwrap_or(true),
+        hardware_vendor: hardware_vendor(spec),
     })
 }
 
@@ -116,6 +117,21 @@ fn request_overrides(
         .collect()
 }
 
+/// A place without an accelerator computes on the processor, which is a maker's too, but whose is not declared.
+fn hardware_vendor(spec: &InferenceBackendSpec) -> Option<String> {
+    let Some(in_cluster) = &spec.in_cluster else {
+        return spec.hardware_vendor.clone();
+    };
+    let vendor = in_cluster.accelerator.as_ref().map(|one| one.vendor);
+    let word = match vendor.unwrap_or(Vendor::Cpu) {
+        Vendor::Cpu => "cpu",
+        Vendor::Nvidia => "nvidia",
+        Vendor::Amd => "amd",
+        Vendor::Intel => "intel",
+    };
+    Some(word.to_owned())
+}
+
 /// Match labels only: expressions are refused at the door.
 pub(super) fn selector(spec: &LabelSelector) -> NamespaceSelector {
     NamespaceSelector {
@@ -127,6 +143,7 @@ pub(super) fn selector(spec: &LabelSelector) -> NamespaceSelector {
 #[derive(Default)]
 struct Declared {
     license: Option<License>,
+    family: Option<String>,
     capabilities: Capabilities,
 }
 
@@ -164,6 +181,7 @@ fn in_process(
         .license
         .as_ref()
         .map(|license| License(license.0.clone()));
+    declared.family.clone_from(&cache.spec.family);
     declared.capabilities = model::capabilities(found?, cache, problems)?;
     let context_tokens = spec
         .context_tokens
@@ -213,6 +231,7 @@ fn served(
             .as_ref()
             .map(|license| License(license.0.clone()))
             .or_else(|| declared.license.clone()),
+        family: spec.family.clone().or_else(|| declared.family.clone()),
         price: value(document, &field("price"), price, problems)?,
         capabilities,
     })

@@ -86,6 +86,7 @@ pub(super) fn convert(
         incomplete_level: incomplete.map(Into::into),
         failover,
         floor: all_read(floor)?,
+        max_share: max_share(world, document, spec, problems)?,
         tests: tests(world, document, &spec.tests, problems),
     })
 }
@@ -223,6 +224,31 @@ fn origin(object: &Object) -> policy::Origin {
     } else {
         policy::Origin::Written
     }
+}
+
+/// The outer option is "could be read", the inner one "is there". Tokens are counted for all callers together.
+#[expect(
+    clippy::option_option,
+    reason = "the caller needs `?` for what could not be read"
+)]
+fn max_share(
+    world: &World<'_>,
+    document: &Document,
+    spec: &SovereigntyPolicySpec,
+    problems: &mut Vec<Problem>,
+) -> Option<Option<f64>> {
+    let Some(group) = &spec.concentration else {
+        return Some(None);
+    };
+    let field = "spec.concentration.maxShare";
+    let home = world.input.mesh_namespace;
+    if world.namespace(document) != home {
+        let message = format!(
+            "shares are counted over all traffic: only policies of the mesh namespace ({home}) may limit them"
+        );
+        problems.push(document.problem(ProblemKind::Value, field, message));
+    }
+    value(document, field, group.max_share.read(), problems).map(Some)
 }
 
 fn ownership(

@@ -73,6 +73,12 @@ const BACKEND_CASES: &[Case] = &[
     ),
     (
         BACKEND,
+        "external: {url: \"https://a.example/v1\"}\nhardwareVendor: amd\nmodels: [{name: a}]",
+        "inCluster: {modelRef: {name: m}}\nhardwareVendor: amd\nmodels: [{name: a}]",
+        "the vendor of an inCluster backend is inCluster.accelerator.vendor: remove hardwareVendor",
+    ),
+    (
+        BACKEND,
         "inCluster: {modelRef: {name: m}}\nmodels: [{name: a, aliases: [\"*\", b]}]",
         "inCluster: {modelRef: {name: m}}\nmodels: [{name: a, aliases: [auto]}]",
         "`auto` and `local` are reserved: the mesh chooses for them",
@@ -146,6 +152,12 @@ const BACKEND_CASES: &[Case] = &[
 ];
 
 const POLICY_CASES: &[Case] = &[
+    (
+        POLICY,
+        "selector: {namespaceSelector: {}, serviceAccounts: []}\nconcentration: {maxShare: \"0.8\"}",
+        "selector: {serviceAccounts: [a]}\nconcentration: {maxShare: \"0.8\"}",
+        "concentration is for policies that select everything: move it to one with an empty selector",
+    ),
     (
         POLICY,
         "selector: {namespaceSelector: {}, serviceAccounts: []}\nownership: {homeJurisdictions: [DE]}",

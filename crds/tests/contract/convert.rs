@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use mesh_core::{Capabilities, Credential, Place};
 use mesh_crds::convert::{AccessSpec, CredentialsSpec, SourceSpec};
-use mesh_crds::{ConvertInput, Converted, Document, Problem, ProblemKind, parse, to_snapshot};
+use mesh_crds::{
+    ConvertInput, Converted, Document, Home, Problem, ProblemKind, parse, parse_for, to_snapshot,
+};
 
 use crate::document;
 
@@ -271,6 +273,63 @@ fn ownership_is_said_in_the_mesh_namespace_only() {
         (problems[0].field.as_str(), problems[0].at.line),
         ("spec.ownership", 5)
     );
+}
+
+#[test]
+fn a_limit_of_concentration_is_said_in_the_mesh_namespace_only() {
+    let spec = "concentration: {maxShare: \"0.75\"}";
+    let converted = convert(&[("p.yaml", "SovereigntyPolicy", spec)]).expect("a snapshot");
+    assert_eq!(converted.snapshot.policies[0].max_share, Some(0.75));
+    let text =
+        document("SovereigntyPolicy", spec).replace("{name: it}", "{name: it, namespace: team}");
+    let problems =
+        convert_with(&parse("p.yaml", &text).documents, &|_| Vec::new()).expect_err("a problem");
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].field, "spec.concentration.maxShare");
+}
+
+#[test]
+fn whose_hardware_and_whose_model_it_is_comes_from_what_is_declared() {
+    let cache = format!("family: llama\n{CACHE}").replace("file: {path: ~/m}", "builtin: {}");
+    let cloud = "cloud: {provider: p, url: \"https://a.example/v1\"}\nhardwareVendor: google\nmodels: [{name: c, family: gemini}, {name: d}]";
+    let (accelerated, silent) = (
+        "inCluster: {modelRef: {name: it}, accelerator: {vendor: Amd, count: 1}}\nmodels: [{name: e}, {name: f, family: qwen}]",
+        "external: {url: \"https://b.example/v1\"}\nmodels: [{name: g}]",
+    );
+    let texts = [
+        ("m.yaml", "ModelCache", cache.as_str(), "it"),
+        ("c.yaml", "InferenceBackend", cloud, "c"),
+        ("a.yaml", "InferenceBackend", accelerated, "a"),
+        ("f.yaml", "InferenceBackend", FLOOR, "f"),
+        ("s.yaml", "InferenceBackend", silent, "s"),
+    ];
+    let mut documents = Vec::new();
+    for (file, kind, spec, name) in texts {
+        let text =
+            document(kind, spec).replace("{name: it}\nspec", &format!("{{name: {name}}}\nspec"));
+        let parsed = parse_for(Home::Cluster, file, &text);
+        assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
+        documents.extend(parsed.documents);
+    }
+    let converted = convert_with(&documents, &|_| Vec::new()).expect("a snapshot");
+    let of = |name: &str| {
+        let backend = converted
+            .snapshot
+            .backends
+            .iter()
+            .find(|one| one.id.name == name);
+        let backend = backend.expect("a backend");
+        let families: Vec<_> = backend
+            .models
+            .iter()
+            .map(|one| one.family.as_deref())
+            .collect();
+        (backend.hardware_vendor.as_deref(), families)
+    };
+    assert_eq!(of("c"), (Some("google"), vec![Some("gemini"), None]));
+    assert_eq!(of("a"), (Some("amd"), vec![Some("llama"), Some("qwen")]));
+    assert_eq!(of("f"), (Some("cpu"), vec![Some("llama"), Some("llama")]));
+    assert_eq!(of("s"), (None, vec![None]));
 }
 
 #[test]

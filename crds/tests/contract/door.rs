@@ -239,8 +239,8 @@ fn every_later_field_of_the_contract_is_refused_by_its_path() {
             "not supported yet: spec.egress.confine: true (NetworkPolicies confine the pods of a cluster)",
         ),
         (
-            "  concentration: {maxShare: \"0.80\"}",
-            "not supported yet: spec.concentration",
+            "  audit: {durableFrom: Confidential}",
+            "not supported yet: spec.audit",
         ),
         (
             "  budgets: [{per: Subject, tokensPerDay: 1}]",

@@ -95,6 +95,7 @@ fn snapshot(namespace: &str) -> Snapshot {
         available_to: NamespaceSelector::default(),
         request_overrides: serde_json::Map::new(),
         stream_upstream: true,
+        hardware_vendor: None,
     })];
     snapshot
 }

@@ -71,6 +71,10 @@ impl LocalModel for PlayedFloor {
         Ok(())
     }
 
+    fn family(&self) -> Option<String> {
+        Some(String::from("llama"))
+    }
+
     fn start(&self, outbound: Outbound) -> BoxFuture<'_, Result<Started, AttemptError>> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let body = Value::Object(outbound.request.body.clone()).to_string();

@@ -83,6 +83,7 @@ async fn busy() -> (World, [ScriptedUpstream; 2]) {
             });
         })
         .floor()
+        .policy(|policy| policy.max_share = Some(0.75))
         .start();
     world.chat(ask("hello")).await;
     world.chat(ask_streaming("hello")).await;
@@ -126,6 +127,48 @@ async fn tokens_cost_and_degradation_are_counted_once() {
             < 1e-9
     );
     assert!((value("floor_ready") - 1.0).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn a_backend_is_described_by_what_is_declared_and_what_its_file_states() {
+    let cloud = ScriptedUpstream::start().await.expect("a cloud");
+    let world = world()
+        .cloud_with("known", &cloud, 0.9, |backend| {
+            backend.hardware_vendor = Some(String::from("google"));
+            let mut other = backend.models[0].clone();
+            other.name = String::from("other");
+            other.family = Some(String::from("gemini"));
+            backend.models[0].family = Some(String::from("claude"));
+            backend.models.insert(0, other);
+        })
+        .cloud("silent", &cloud, 0.9)
+        .floor()
+        .start();
+    let told = |labels: &str| world.metric(&format!("{PREFIX}backend_info{{{labels}}}"));
+    for labels in [
+        "backend=\"known\",provider=\"known inc\",jurisdiction=\"DE\",family=\"claude+gemini\",hardware_vendor=\"google\"",
+        "backend=\"silent\",provider=\"silent inc\",jurisdiction=\"DE\",family=\"unknown\",hardware_vendor=\"unknown\"",
+        "backend=\"floor\",provider=\"unknown\",jurisdiction=\"unknown\",family=\"llama\",hardware_vendor=\"unknown\"",
+    ] {
+        assert_eq!(told(labels), Some(1.0), "{labels} in\n{}", world.metrics());
+    }
+    assert!(!world.metrics().contains("concentration_limit"));
+}
+
+#[tokio::test]
+async fn of_several_limits_of_concentration_the_lowest_is_told() {
+    let world = world().floor().start();
+    let mut newer = (*world.store.current()).clone();
+    for share in [0.9, 0.6, 0.7] {
+        let mut policy = (*newer.policies[0]).clone();
+        policy.max_share = Some(share);
+        newer.policies.push(std::sync::Arc::new(policy));
+    }
+    world.store.replace(newer);
+    assert_eq!(
+        world.metric(&format!("{PREFIX}concentration_limit")),
+        Some(0.6)
+    );
 }
 
 #[tokio::test]

@@ -361,6 +361,7 @@ fn policy() -> Policy {
         privacy_weight: None,
         references: None,
         prefer_local_gap: None,
+        max_share: None,
         constraints: Constraints {
             minimum_class: BTreeMap::from([
                 (PrivacyLevel::Public, SovereigntyClass::CloudRetained),
@@ -389,6 +390,7 @@ fn model(name: &str, quality: f64) -> ServedModel {
         target: None,
         aliases: Vec::new(),
         license: None,
+        family: None,
         price: None,
         capabilities: Capabilities {
             tasks: vec![TaskQuality {
@@ -411,6 +413,7 @@ fn backend(name: &str, place: Place, model: ServedModel) -> Backend {
         available_to: NamespaceSelector::default(),
         request_overrides: serde_json::Map::new(),
         stream_upstream: true,
+        hardware_vendor: None,
     }
 }
 

@@ -7,7 +7,7 @@ pub(super) fn dashboard() -> Dashboard {
         uid: "mesh-operator",
         title: "Inference Mesh / Operator",
         description: "What the operator does, how long it takes, what it asks of the API server, and whether certificates and views are fresh.",
-        rows: vec![now(), work(), api(), freshness()],
+        rows: vec![now(), work(), api(), freshness(), injection()],
     }
 }
 
@@ -197,6 +197,65 @@ fn freshness() -> Row {
                 &[(
                     "max by (namespace, pod) (mesh_gateway_snapshot_age_seconds{$ns})",
                     "{{namespace}} {{pod}}",
+                )],
+            ),
+        ],
+    }
+}
+
+fn injection() -> Row {
+    Row {
+        title: "Sidecars",
+        panels: vec![
+            panel(
+                ("Pods without their sidecar", "none"),
+                Shape::Number(Good::Zero),
+                "Pods that should carry the sidecar and do not, as the leader counts them. MeshPodsUninjected fires after ten minutes.",
+                &[(
+                    "sum(max by (namespace) (mesh_operator_pods_uninjected{$ns}))",
+                    "",
+                )],
+            ),
+            panel(
+                ("Pods with an old sidecar", "none"),
+                Shape::Number(Good::Zero),
+                "Pods with a sidecar of another template than pods get now. MeshPodsOutdated fires after a day.",
+                &[(
+                    "sum(max by (namespace) (mesh_operator_pods_outdated{$ns}))",
+                    "",
+                )],
+            ),
+            panel(
+                ("Own base URLs past the mesh", "short"),
+                Shape::Number(Good::Zero),
+                "Injected pods in the chosen time with a container whose own base URL leads past the mesh.",
+                &[(
+                    "sum(increase(mesh_operator_foreign_base_urls_total{$ns}[$__range]))",
+                    "",
+                )],
+            ),
+            panel(
+                ("Pods without, and with an old sidecar", "none"),
+                Shape::Lines,
+                "The same over time.",
+                &[
+                    (
+                        "max by (namespace) (mesh_operator_pods_uninjected{$ns})",
+                        "{{namespace}}: without",
+                    ),
+                    (
+                        "max by (namespace) (mesh_operator_pods_outdated{$ns})",
+                        "{{namespace}}: old",
+                    ),
+                ],
+            ),
+            panel(
+                ("Pods that the webhook was asked about", "suffix: /s"),
+                Shape::Stack,
+                "Answers of the webhook, by outcome.",
+                &[(
+                    "sum by (outcome) (rate(mesh_operator_injections_total{$ns}[$__rate_interval]))",
+                    "{{outcome}}",
                 )],
             ),
         ],

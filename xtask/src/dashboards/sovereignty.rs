@@ -7,7 +7,13 @@ pub(super) fn dashboard() -> Dashboard {
         uid: "mesh-sovereignty",
         title: "Inference Mesh / Sovereignty",
         description: "Where every token went, on whom that depends, what was refused, and whether the floor holds.",
-        rows: vec![where_tokens_go(), dependence(), refusals(), floor()],
+        rows: vec![
+            where_tokens_go(),
+            dependence(),
+            refusals(),
+            floor(),
+            confinement(),
+        ],
     }
 }
 
@@ -103,10 +109,11 @@ fn pictures() -> Vec<Panel> {
     ]
 }
 
-/// Tokens by something that is declared of a backend.
+/// Tokens by something that is declared of a backend. One description of each: every replica of the gateway has one, and
+/// in the moments after an edit or an upgrade they disagree, which would fail the query.
 fn by(label: &str) -> String {
     format!(
-        "sum by ({label}) (rate(mesh_gateway_tokens_total{{$ns}}[$__rate_interval]) * on (namespace, backend) group_left ({label}) max by (namespace, backend, {label}) (mesh_gateway_backend_info{{$ns}}))"
+        "sum by ({label}) (rate(mesh_gateway_tokens_total{{$ns}}[$__rate_interval]) * on (namespace, backend) group_left ({label}) topk by (namespace, backend) (1, mesh_gateway_backend_info{{$ns}}))"
     )
 }
 
@@ -126,11 +133,15 @@ fn index(label: &str) -> String {
 
 fn dependence() -> Row {
     let share = |title, label: &'static str, legend, description| -> Panel {
+        let shares = shares(label);
+        let limit = ("min(mesh:provider_share:limit{$ns})", "limit");
+        let queries = [(shares.as_str(), legend), limit];
+        let wanted = if label == "provider" { 2 } else { 1 };
         panel(
             (title, "percentunit"),
             Shape::Lines,
             description,
-            &[(&shares(label), legend)],
+            &queries[..wanted],
         )
     };
     let indices = [
@@ -150,7 +161,7 @@ fn dependence() -> Row {
                 "Share by provider",
                 "provider",
                 "{{provider}}",
-                "Share of all tokens by company. MeshProviderConcentration fires above the limit of the installation.",
+                "Share of all tokens by company. MeshProviderConcentration fires where one stays above the limit, that of a policy or of the installation.",
             ),
             share(
                 "Share by jurisdiction",
@@ -162,7 +173,7 @@ fn dependence() -> Row {
                 "Share by hardware vendor",
                 "hardware_vendor",
                 "{{hardware_vendor}}",
-                "Share of all tokens by the maker of the accelerator. Unknown where nothing is declared or seen of it.",
+                "Share of all tokens by the maker of the accelerator; cpu is hardware without one. Unknown where nothing is declared of it.",
             ),
             share(
                 "Share by model family",
@@ -274,6 +285,38 @@ fn floor() -> Row {
                 &[(
                     "min by (namespace, pod) (mesh_gateway_floor_endpoints{$ns})",
                     "{{namespace}} {{pod}}",
+                )],
+            ),
+        ],
+    }
+}
+
+fn confinement() -> Row {
+    Row {
+        title: "Confined namespaces",
+        panels: vec![
+            panel(
+                ("Oldest proof", "s"),
+                Shape::Number(Good::Upto(3600)),
+                "Age of the oldest proof of all confined namespaces. MeshEgressUnproved fires after an hour. Nothing yet where none is confined.",
+                &[("max(mesh_operator_egress_proof_age_seconds)", "")],
+            ),
+            panel(
+                ("Confined namespaces", "none"),
+                Shape::Number(Good::Any),
+                "Namespaces whose pods may reach the mesh and what a policy allows, and nothing else.",
+                &[(
+                    "count(count by (namespace) (mesh_operator_egress_proof_age_seconds)) or vector(0)",
+                    "",
+                )],
+            ),
+            panel(
+                ("Age of the proof", "s"),
+                Shape::Lines,
+                "Seconds since canaries proved in all pools of nodes that a confined namespace is confined.",
+                &[(
+                    "max by (namespace) (mesh_operator_egress_proof_age_seconds)",
+                    "{{namespace}}",
                 )],
             ),
         ],

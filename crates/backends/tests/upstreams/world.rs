@@ -41,6 +41,7 @@ pub(crate) fn backend(endpoint: Endpoint) -> Backend {
             target: Some(String::from("big-2026")),
             aliases: Vec::new(),
             license: None,
+            family: None,
             price: None,
             capabilities: Capabilities::default(),
         }],
@@ -49,6 +50,7 @@ pub(crate) fn backend(endpoint: Endpoint) -> Backend {
         available_to: NamespaceSelector::default(),
         request_overrides: Map::new(),
         stream_upstream: true,
+        hardware_vendor: None,
     }
 }
 
@@ -79,6 +81,7 @@ fn policy(networks: &[&str]) -> Policy {
         privacy_weight: None,
         references: None,
         prefer_local_gap: None,
+        max_share: None,
         constraints: Constraints {
             minimum_class: minimum.into_iter().collect(),
             ..Constraints::default()

@@ -1,10 +1,11 @@
 //! Gauges that are read at every scrape from the newest snapshot and the health of its backends,
 //! so that a backend that is no longer declared is no longer shown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use mesh_core::{Backend, Jurisdiction, Place, Snapshot};
+use mesh_core::{Backend, Jurisdiction, Place, ServedModel, Snapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -52,7 +53,9 @@ impl Collector for Gauges {
         family(
             &mut encoder,
             ("backend_info", "What is declared of a backend", None),
-            backends.iter().map(|backend| (info(backend), 1_i64)),
+            backends
+                .iter()
+                .map(|backend| (info(backend, self.health.local_family(backend)), 1_i64)),
         )?;
         let left = backends.iter().filter_map(|backend| {
             let expires = expiry(backend)?;
@@ -70,6 +73,7 @@ impl Collector for Gauges {
         )?;
 
         self.floor(&mut encoder, &snapshot)?;
+        limit(&mut encoder, &snapshot)?;
         let age = now.duration_since(snapshot.created).as_secs_f64();
         single(
             &mut encoder,
@@ -107,6 +111,17 @@ impl Gauges {
             i64::try_from(places).unwrap_or(i64::MAX),
         )
     }
+}
+
+/// The lowest share that a policy names; nothing where none does.
+fn limit(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let named = snapshot.policies.iter();
+    let named = named.filter_map(|policy| policy.max_share);
+    let Some(lowest) = named.reduce(f64::min) else {
+        return Ok(());
+    };
+    let help = "Largest share of all tokens that one provider should have";
+    single(encoder, ("concentration_limit", help, None), lowest)
 }
 
 /// One gauge without labels.
@@ -152,27 +167,33 @@ fn expiry(backend: &Backend) -> Option<jiff::Timestamp> {
     }
 }
 
-fn info(backend: &Backend) -> BackendInfoLabels {
+/// What dashboards compute shares from. `stated` is the family that the file of a model in this process states.
+fn info(backend: &Backend, stated: Option<String>) -> BackendInfoLabels {
     let seats = match &backend.place {
         Place::Cloud(cloud) => cloud.claims.as_ref().map(|claims| &claims.seat),
         Place::InProcess { .. } | Place::Pods(_) | Place::External(_) => None,
     };
-    let jurisdiction = seats.map_or_else(
-        || UNKNOWN.to_owned(),
-        |seats| {
-            let codes: Vec<&str> = seats.0.iter().map(Jurisdiction::as_str).collect();
-            codes.join("+")
-        },
-    );
+    let seats = seats.map(|seats| seats.0.iter().map(Jurisdiction::as_str));
+    let unknown = || UNKNOWN.to_owned();
+    let family = |model: &ServedModel| model.family.clone();
+    let mut families: Vec<String> = backend.models.iter().filter_map(family).collect();
+    if families.is_empty() {
+        families.extend(stated);
+    }
     BackendInfoLabels {
         backend: backend.id.to_string(),
         provider: backend.provider().unwrap_or(UNKNOWN).to_owned(),
-        jurisdiction,
-        family: UNKNOWN,
-        // The engine in this process computes on the CPU.
-        hardware_vendor: match backend.place {
-            Place::InProcess { .. } => "cpu",
-            Place::Pods(_) | Place::External(_) | Place::Cloud(_) => UNKNOWN,
-        },
+        jurisdiction: seats.map_or_else(unknown, each_once),
+        family: each_once(families.iter().map(String::as_str)),
+        hardware_vendor: backend.hardware_vendor.clone().unwrap_or_else(unknown),
     }
+}
+
+/// Several words as one label: sorted, so that the same set is the same label.
+fn each_once<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: BTreeSet<&str> = words.into_iter().collect();
+    if words.is_empty() {
+        return UNKNOWN.to_owned();
+    }
+    Vec::from_iter(words).join("+")
 }

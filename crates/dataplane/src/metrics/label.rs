@@ -91,6 +91,6 @@ pub(super) struct BackendInfoLabels {
     pub(super) backend: String,
     pub(super) provider: String,
     pub(super) jurisdiction: String,
-    pub(super) family: &'static str,
-    pub(super) hardware_vendor: &'static str,
+    pub(super) family: String,
+    pub(super) hardware_vendor: String,
 }

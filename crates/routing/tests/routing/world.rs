@@ -35,6 +35,7 @@ pub(crate) fn model(name: &str, quality: f64) -> ServedModel {
         target: None,
         aliases: Vec::new(),
         license: Some(License(String::from("Apache-2.0"))),
+        family: None,
         price: Some(Price {
             input_per_million: 2.0,
             output_per_million: 8.0,
@@ -63,6 +64,7 @@ pub(crate) fn backend(name: &str, place: Place, model: ServedModel) -> Backend {
         available_to: NamespaceSelector::default(),
         request_overrides: serde_json::Map::new(),
         stream_upstream: true,
+        hardware_vendor: None,
     }
 }
 
@@ -163,6 +165,7 @@ pub(crate) fn silent(name: &str) -> Policy {
         privacy_weight: None,
         references: None,
         prefer_local_gap: None,
+        max_share: None,
         constraints: Constraints::default(),
         incomplete_level: None,
         failover: None,
