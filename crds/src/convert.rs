@@ -5,6 +5,7 @@
 mod backend;
 mod model;
 mod policy;
+mod promise;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -77,6 +77,19 @@ fn panel(
     }
 }
 
+/// What a counter rose by in the chosen time. A series that was born in it rose from zero, which `increase` does not see:
+/// without its first value one single token in the wrong place would not be shown.
+fn rise(by: &str, series: &str) -> String {
+    let rises = format!("sum {by} (increase({series}[$__range]))");
+    let began = format!(
+        "sum {by} (min_over_time({series}[$__range]) unless min_over_time({series}[$__rate_interval] offset $__range))"
+    );
+    if by.is_empty() {
+        return format!("({rises} or vector(0)) + ({began} or vector(0))");
+    }
+    format!("({rises} + {began}) or {rises}")
+}
+
 /// Names of files and their text.
 pub(crate) fn files() -> Result<Vec<(String, String)>> {
     let all = [

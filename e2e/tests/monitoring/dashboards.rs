@@ -10,8 +10,20 @@ use super::rules::{promtool, root};
 use super::{promql, served};
 
 const FOLDER: &str = "charts/inference-mesh/files/dashboards";
-/// What counts up and must be asked for as a rise.
-const RISES: [&str; 2] = ["rate(", "increase("];
+/// What counts up and must be asked for as a rise, or as what it began with.
+const RISES: [&str; 3] = ["rate(", "increase(", "min_over_time("];
+
+/// What each replica says of the same things, so that a sum would count them as often as there are replicas.
+const ECHOED: [&str; 8] = [
+    "mesh_gateway_backend_info",
+    "mesh_gateway_backend_up",
+    "mesh_gateway_claim_expiry_seconds",
+    "mesh_gateway_floor_ready",
+    "mesh_gateway_floor_endpoints",
+    "mesh_operator_conditions",
+    "mesh_operator_egress_proof_age_seconds",
+    "mesh:provider_share:limit",
+];
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
@@ -166,6 +178,39 @@ fn counters_are_asked_for_as_a_rise_over_grafanas_interval() {
             );
         }
     }
+}
+
+/// The word of the aggregation whose first operand stands at the end of `before`.
+fn aggregation(before: &str) -> &str {
+    let before = before.trim_end_matches(['(', ' ']);
+    let before = before.strip_suffix("(1,").unwrap_or(before).trim_end();
+    let before = match before.strip_suffix(')') {
+        Some(grouped) => grouped.rsplit_once(" by (").map_or("", |(word, _)| word),
+        None => before,
+    };
+    let start = before.rfind(|c: char| !c.is_ascii_alphabetic());
+    &before[start.map_or(0, |at| at + 1)..]
+}
+
+#[test]
+fn what_every_replica_tells_alike_is_not_added_up() {
+    let mut looked = 0;
+    for (name, query) in queries() {
+        for metric in ECHOED {
+            for (at, _) in query.match_indices(metric) {
+                let word = aggregation(&query[..at]);
+                assert!(
+                    ["max", "min", "topk"].contains(&word),
+                    "{name}: {word}: {query}"
+                );
+                looked += 1;
+            }
+        }
+    }
+    assert!(looked > 10, "{looked}");
+    assert_eq!(aggregation("1 - sum by (a, b) ("), "sum");
+    assert_eq!(aggregation("count(max by (a) ("), "max");
+    assert_eq!(aggregation("x * on (a) topk by (a) (1, "), "topk");
 }
 
 #[test]

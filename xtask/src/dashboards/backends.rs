@@ -47,7 +47,7 @@ fn health() -> Row {
                 Shape::Lines,
                 "Share of the attempts at a backend that did not end well; those whose caller left are not counted.",
                 &[(
-                    "1 - sum by (backend) (rate(mesh_gateway_attempts_total{$ns, outcome=\"ok\"}[$__rate_interval])) / (sum by (backend) (rate(mesh_gateway_attempts_total{$ns, outcome!=\"canceled\"}[$__rate_interval])) > 0)",
+                    "1 - (sum by (backend) (rate(mesh_gateway_attempts_total{$ns, outcome=\"ok\"}[$__rate_interval])) or sum by (backend) (rate(mesh_gateway_attempts_total{$ns}[$__rate_interval])) * 0) / (sum by (backend) (rate(mesh_gateway_attempts_total{$ns, outcome!=\"canceled\"}[$__rate_interval])) > 0)",
                     "{{backend}}",
                 )],
             ),
@@ -130,6 +130,7 @@ fn workers() -> Row {
     }
 }
 
+/// Every replica of the operator tells what objects say: one of them is believed.
 fn models() -> Row {
     Row {
         title: "Models",
@@ -139,7 +140,7 @@ fn models() -> Row {
                 Shape::Number(Good::Zero),
                 "ModelCaches that are not Ready: being fetched, or something is wrong.",
                 &[(
-                    "sum(mesh_operator_conditions{$ns, kind=\"ModelCache\", condition=\"Ready\", status!=\"True\"}) or vector(0)",
+                    "sum(max by (namespace, status) (mesh_operator_conditions{$ns, kind=\"ModelCache\", condition=\"Ready\", status!=\"True\"})) or vector(0)",
                     "",
                 )],
             ),
@@ -148,7 +149,7 @@ fn models() -> Row {
                 Shape::Number(Good::Zero),
                 "InferenceBackends that are not Ready.",
                 &[(
-                    "sum(mesh_operator_conditions{$ns, kind=\"InferenceBackend\", condition=\"Ready\", status!=\"True\"}) or vector(0)",
+                    "sum(max by (namespace, status) (mesh_operator_conditions{$ns, kind=\"InferenceBackend\", condition=\"Ready\", status!=\"True\"})) or vector(0)",
                     "",
                 )],
             ),
@@ -157,7 +158,7 @@ fn models() -> Row {
                 Shape::Lines,
                 "ModelCaches by condition and its status: fetching, proving and what became of it.",
                 &[(
-                    "sum by (condition, status) (mesh_operator_conditions{$ns, kind=\"ModelCache\"})",
+                    "sum by (condition, status) (max by (namespace, condition, status) (mesh_operator_conditions{$ns, kind=\"ModelCache\"}))",
                     "{{condition}} {{status}}",
                 )],
             ),
@@ -166,7 +167,7 @@ fn models() -> Row {
                 Shape::Lines,
                 "InferenceBackends by condition and its status.",
                 &[(
-                    "sum by (condition, status) (mesh_operator_conditions{$ns, kind=\"InferenceBackend\"})",
+                    "sum by (condition, status) (max by (namespace, condition, status) (mesh_operator_conditions{$ns, kind=\"InferenceBackend\"}))",
                     "{{condition}} {{status}}",
                 )],
             ),

@@ -26,7 +26,7 @@ fn now() -> Row {
                 Shape::Number(Good::Zero),
                 "Objects of all kinds that say Ready: False.",
                 &[(
-                    "sum(mesh_operator_conditions{$ns, condition=\"Ready\", status=\"False\"}) or vector(0)",
+                    "sum(max by (namespace, kind) (mesh_operator_conditions{$ns, condition=\"Ready\", status=\"False\"})) or vector(0)",
                     "",
                 )],
             ),

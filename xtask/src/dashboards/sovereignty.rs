@@ -1,6 +1,6 @@
 //! Where tokens went, on whom that depends, what was refused, and whether the floor holds.
 
-use super::{Dashboard, Good, Panel, Row, Shape, panel};
+use super::{Dashboard, Good, Panel, Row, Shape, panel, rise};
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
@@ -33,7 +33,7 @@ fn numbers() -> Vec<Panel> {
             Shape::Number(Good::Any),
             "Share of all tokens in the chosen time that own hardware read or wrote.",
             &[(
-                "sum(increase(mesh_gateway_tokens_total{$ns, sovereignty_class=\"own_hardware\"}[$__range])) / (sum(increase(mesh_gateway_tokens_total{$ns}[$__range])) > 0)",
+                "(sum(increase(mesh_gateway_tokens_total{$ns, sovereignty_class=\"own_hardware\"}[$__range])) or vector(0)) / (sum(increase(mesh_gateway_tokens_total{$ns}[$__range])) > 0)",
                 "",
             )],
         ),
@@ -42,7 +42,10 @@ fn numbers() -> Vec<Panel> {
             Shape::Number(Good::Zero),
             "Tokens of Restricted requests that anything but own hardware saw. Zero, unless a policy lowers minimumClass.restricted.",
             &[(
-                "sum(increase(mesh_gateway_tokens_total{$ns, privacy_level=\"restricted\", sovereignty_class!=\"own_hardware\"}[$__range])) or vector(0)",
+                &rise(
+                    "",
+                    "mesh_gateway_tokens_total{$ns, privacy_level=\"restricted\", sovereignty_class!=\"own_hardware\"}",
+                ),
                 "",
             )],
         ),
@@ -265,7 +268,7 @@ fn floor() -> Row {
                 Shape::Number(Good::From(999)),
                 "Share of the requests in order that got an answer in the chosen time. The goal is 99.9 %.",
                 &[(
-                    "1 - sum(increase(mesh_gateway_unserved_total{$ns}[$__range])) / (sum(increase(mesh_gateway_decisions_total{$ns}[$__range])) > 0)",
+                    "clamp_min(1 - sum(increase(mesh_gateway_unserved_total{$ns}[$__range])) / (sum(increase(mesh_gateway_decisions_total{$ns}[$__range])) > 0), 0)",
                     "",
                 )],
             ),
@@ -306,7 +309,7 @@ fn confinement() -> Row {
                 Shape::Number(Good::Any),
                 "Namespaces whose pods may reach the mesh and what a policy allows, and nothing else.",
                 &[(
-                    "count(count by (namespace) (mesh_operator_egress_proof_age_seconds)) or vector(0)",
+                    "count(max by (namespace) (mesh_operator_egress_proof_age_seconds)) or vector(0)",
                     "",
                 )],
             ),

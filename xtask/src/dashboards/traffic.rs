@@ -1,6 +1,6 @@
 //! How fast and how surely requests are answered, and at what cost.
 
-use super::{Dashboard, Good, Panel, Row, Shape, panel};
+use super::{Dashboard, Good, Panel, Row, Shape, panel, rise};
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
@@ -29,7 +29,7 @@ fn requests() -> Row {
                 Shape::Number(Good::From(990)),
                 "Share of the requests in the chosen time that ended with an answer; those whose caller left are not counted.",
                 &[(
-                    "sum(increase(mesh_gateway_request_duration_seconds_count{$ns, outcome=\"ok\"}[$__range])) / (sum(increase(mesh_gateway_request_duration_seconds_count{$ns, outcome!=\"canceled\"}[$__range])) > 0)",
+                    "(sum(increase(mesh_gateway_request_duration_seconds_count{$ns, outcome=\"ok\"}[$__range])) or vector(0)) / (sum(increase(mesh_gateway_request_duration_seconds_count{$ns, outcome!=\"canceled\"}[$__range])) > 0)",
                     "",
                 )],
             ),
@@ -175,7 +175,7 @@ fn cost() -> Row {
                 Shape::Number(Good::Any),
                 "Money spent by declared prices, by currency.",
                 &[(
-                    "sum by (currency) (increase(mesh_gateway_cost_total{$ns}[$__range]))",
+                    &rise("by (currency)", "mesh_gateway_cost_total{$ns}"),
                     "{{currency}}",
                 )],
             ),
