@@ -9,6 +9,7 @@ mod loads;
 mod member;
 mod overseer;
 mod pods;
+mod reach;
 mod secrets;
 mod translate;
 mod watch;
@@ -29,6 +30,7 @@ use prometheus_client::registry::Registry;
 use crate::args::Args;
 use crate::callers::ClusterCallers;
 use crate::member::Membership;
+use crate::reach::Reach;
 use crate::secrets::Secrets;
 use crate::translate::Maker;
 use crate::watch::Cluster;
@@ -92,12 +94,13 @@ async fn run(args: Args) -> anyhow::Result<()> {
         mesh_namespace: args.mesh_namespace.clone(),
         own: args.own_addresses(),
     };
+    let reach = Reach::start(&snapshots, &shutdown);
     maker.keep(snapshots, &shutdown);
     let tls = membership.server()?;
     serve_admin(
         &dataplane,
         admin_listener,
-        (&cluster, &callers, membership),
+        (&cluster, &callers, membership, reach),
         &shutdown,
     );
 
@@ -132,12 +135,12 @@ fn config(args: &Args, callers: &Arc<ClusterCallers>) -> Config {
     }
 }
 
-/// Ready means: everything declared is known, callers can be told apart, pods can be reached, and nobody asked it to end. It
-/// does not need a backend, else an installation that waits for the gateway would never end.
+/// Ready means: everything declared is known, callers can be told apart, pods can be proved and reached, and nobody asked it to
+/// end. It does not need a backend, else an installation that waits for the gateway would never end.
 fn serve_admin(
     dataplane: &Dataplane,
     listener: tokio::net::TcpListener,
-    (cluster, callers, membership): (&Cluster, &Arc<ClusterCallers>, Membership),
+    (cluster, callers, membership, reach): (&Cluster, &Arc<ClusterCallers>, Membership, Reach),
     shutdown: &Shutdown,
 ) {
     let mut registry = Registry::with_prefix("mesh_gateway");
@@ -150,6 +153,7 @@ fn serve_admin(
             missing.push(String::from("the keys of the API server are not known yet"));
         }
         missing.extend(membership.missing());
+        missing.extend(reach.missing());
         if ending.draining() {
             missing.push(String::from("it was asked to end"));
         }
