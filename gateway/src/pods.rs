@@ -23,16 +23,22 @@ pub(crate) const PART_OF: &str = "app.kubernetes.io/part-of=inference-mesh";
 const COMPONENT: (&str, &str) = ("app.kubernetes.io/component", "worker");
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "mesh-operator");
 
-/// Pods that are ready, by backend, with what is known of their nodes.
+/// Pods that serve, by backend, with what is known of their nodes. Where none of a backend is ready, those
+/// that would be but for their node: the API server calls a node lost, and all its pods, when it has not heard
+/// of it, which after an outage of its own is every node.
 pub(crate) fn serving(pods: &[Arc<Pod>], nodes: &[Arc<Node>]) -> PodMap {
     let nodes: BTreeMap<String, Arc<mesh_core::Node>> = nodes
         .iter()
         .map(|node| (node.name_any(), Arc::new(node_evidence(node))))
         .collect();
-    let mut map = PodMap::new();
+    let (mut map, mut doubtful) = (PodMap::new(), PodMap::new());
     for pod in pods {
-        let Some((id, address)) = worker(pod) else {
+        let Some((id, address, state)) = worker(pod) else {
             continue;
+        };
+        let map = match state {
+            State::Ready => &mut map,
+            State::NodeLost => &mut doubtful,
         };
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
         map.entry(id).or_default().push(Arc::new(mesh_core::Pod {
@@ -41,6 +47,9 @@ pub(crate) fn serving(pods: &[Arc<Pod>], nodes: &[Arc<Node>]) -> PodMap {
             node: node.and_then(|name| nodes.get(name).cloned()),
         }));
     }
+    for (id, list) in doubtful {
+        map.entry(id).or_insert(list);
+    }
     for list in map.values_mut() {
         list.sort_by_key(|pod| pod.address);
         list.dedup_by_key(|pod| pod.address);
@@ -48,8 +57,16 @@ pub(crate) fn serving(pods: &[Arc<Pod>], nodes: &[Arc<Node>]) -> PodMap {
     map
 }
 
+/// How sure it is that a pod answers.
+#[derive(Clone, Copy)]
+enum State {
+    Ready,
+    /// Its containers were ready when its node was last heard of.
+    NodeLost,
+}
+
 /// The backend that a pod serves, and where; none if it is not ready, or of another's making.
-fn worker(pod: &Pod) -> Option<((String, String), IpAddr)> {
+fn worker(pod: &Pod) -> Option<((String, String), IpAddr, State)> {
     let labels = pod.labels();
     let ours = [COMPONENT, MANAGED_BY]
         .iter()
@@ -59,19 +76,29 @@ fn worker(pod: &Pod) -> Option<((String, String), IpAddr)> {
     let account = spec.service_account_name.as_deref()?;
     // Of a pod in the node's network the address is the node's, and no NetworkPolicy holds.
     let aside = spec.host_network.unwrap_or_default();
-    if !ours || aside || account != child_name(backend) || !ready(pod) {
+    if !ours || aside || account != child_name(backend) {
         return None;
     }
+    let state = state(pod)?;
     let address: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-    (!own_machine(address)).then(|| ((namespace, backend.clone()), address))
+    (!own_machine(address)).then(|| ((namespace, backend.clone()), address, state))
 }
 
-fn ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
-    pod.metadata.deletion_timestamp.is_none()
-        && conditions
-            .flatten()
-            .any(|one| one.type_ == "Ready" && one.status == "True")
+/// The node lifecycle controller sets `Ready` of the pods of a lost node to false and leaves `ContainersReady` as
+/// the kubelet wrote it last; a kubelet that is there sets both, since workers have no readiness gates.
+fn state(pod: &Pod) -> Option<State> {
+    let holds = |kind: &str| {
+        let conditions = pod.status.iter().flat_map(|status| &status.conditions);
+        let mut conditions = conditions.flatten();
+        conditions.any(|one| one.type_ == kind && one.status == "True")
+    };
+    if pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    if holds("Ready") {
+        return Some(State::Ready);
+    }
+    holds("ContainersReady").then_some(State::NodeLost)
 }
 
 /// Addresses of all pods of the mesh and of the Services of its namespace.
@@ -168,6 +195,23 @@ mod tests {
             let map = serving(&[pod(&change)], &nodes());
             assert!(map.is_empty(), "{change}: {map:?}");
         }
+    }
+
+    #[test]
+    fn pods_whose_node_is_lost_serve_only_where_no_other_does() {
+        let lost = |ip: &str, containers: &str| {
+            pod(
+                &json!({"status": {"podIP": ip, "conditions": [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": containers}]}}),
+            )
+        };
+        let addresses = |pods: &[Arc<Pod>]| -> Vec<String> {
+            let map = serving(pods, &nodes());
+            let all = map.values().flatten();
+            all.map(|pod| pod.address.ip().to_string()).collect()
+        };
+        let (away, broken) = (lost("10.78.1.8", "True"), lost("10.78.1.9", "False"));
+        assert_eq!(addresses(&[away.clone(), broken.clone()]), ["10.78.1.8"]);
+        assert_eq!(addresses(&[away, pod(&json!({})), broken]), ["10.78.1.7"]);
     }
 
     #[test]
