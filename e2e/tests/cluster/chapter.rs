@@ -1,5 +1,6 @@
 //! What the story tells, a file per part.
 
+pub(crate) mod alerts;
 pub(crate) mod ask;
 pub(crate) mod caches;
 pub(crate) mod command_line;

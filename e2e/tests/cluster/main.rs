@@ -18,6 +18,7 @@
 
 mod application;
 mod chapter;
+mod prometheus;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -176,6 +177,10 @@ const CHAPTERS: &[Chapter] = &[
     (
         "every_panel_has_data_from_a_real_prometheus",
         chapter::monitoring::every_panel,
+    ),
+    (
+        "alerts_about_what_is_declared_and_asked_fire_while_it_is_so",
+        chapter::alerts::fire,
     ),
     (
         "the_last_floor_can_be_neither_deleted_nor_scaled_away",

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use mesh_cluster::{Cluster, Options, Tier, tool};
 use serde_json::{Value, json};
 
 use crate::application::{Node, Python, Said};
+use crate::prometheus::Prometheus;
 
 pub(crate) const RELEASE: &str = "mesh";
 pub(crate) const HOME: &str = "mesh-system";
@@ -18,6 +20,8 @@ pub(crate) const APP: &str = "app";
 const IMAGES: [&str; 5] = ["operator", "gateway", "sidecar", "worker", "worker-floor"];
 
 pub(crate) struct World {
+    // It lives in the network of the cluster, so it ends first.
+    prometheus: OnceLock<Prometheus>,
     pub(crate) cluster: Cluster,
     pub(crate) python: Python,
     pub(crate) node: Node,
@@ -66,6 +70,7 @@ impl World {
             cluster.import_image(&Path::new(&images).join(format!("{image}.tar")))?;
         }
         Ok(Some(Self {
+            prometheus: OnceLock::new(),
             cluster,
             python,
             node,
@@ -73,6 +78,21 @@ impl World {
             scratch: tempfile::tempdir()?,
             loads: AtomicU64::new(0),
         }))
+    }
+
+    /// What watches the pods from the first time on that somebody asks for it.
+    pub(crate) fn prometheus(&self) -> &Prometheus {
+        self.prometheus.get_or_init(|| Prometheus::start(self))
+    }
+
+    /// Waits until an alert fires, for what is so.
+    pub(crate) fn fires(&self, alert: &str, labels: &[(&str, &str)]) {
+        self.prometheus().fires(self, (alert, labels), || {});
+    }
+
+    /// Waits until an alert does not fire, for what is no longer so.
+    pub(crate) fn silent(&self, alert: &str, labels: &[(&str, &str)]) {
+        self.prometheus().silent(self, (alert, labels), || {});
     }
 
     /// A folder of this machine that the nodes see too and everybody may write; it goes with the world.

@@ -185,6 +185,8 @@ fn age_is_told(world: &World) {
 /// The network stops to enforce anything, and starts again.
 pub(crate) fn noticed(world: &World) {
     let cloud = ip(world, CLOUD, "cloud");
+    let unproved = ("MeshEgressUnproved", [("namespace", CLOSED)]);
+    world.silent(unproved.0, &unproved.1);
     world.cluster.enforce_network_policies(false).unwrap();
     let told = enforced(world, "False", "NotEnforced");
     assert!(
@@ -194,9 +196,11 @@ pub(crate) fn noticed(world: &World) {
     // What was silent before leads somewhere.
     assert!(direct(world, &cloud) && cloud_log(world).contains(PROMPT));
     assert!(world.cluster.counted_packets().unwrap() > 0);
+    world.fires(unproved.0, &unproved.1);
     world.cluster.enforce_network_policies(true).unwrap();
     enforced(world, "True", "Succeeded");
     assert!(!direct(world, &cloud));
+    world.silent(unproved.0, &unproved.1);
     let events = [
         "events",
         "-n",

@@ -4,13 +4,21 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::world::{HOME, World, until};
+use crate::chapter::alerts;
+use crate::world::{HOME, TEAM, World, until};
 
 const REFUSED: [&str; 4] = [
     "delete inferencebackend/floor --wait=false",
     "delete inferencebackends --all --wait=false",
     "scale inferencebackend/floor --replicas=0",
     r#"patch inferencebackend/floor --type=merge -p {"spec":{"inCluster":{"replicas":0}}}"#,
+];
+
+/// Alerts about a floor without pods and a mesh without an operator.
+const GONE: [(&str, &[(&str, &str)]); 3] = [
+    ("MeshOperatorNotLeading", &[]),
+    ("MeshFloorNotReady", &[("namespace", HOME)]),
+    ("MeshBackendDown", &[("backend", "floor")]),
 ];
 
 fn attempts(world: &World) {
@@ -72,6 +80,7 @@ pub(crate) fn protected_alone(world: &World) {
         pods["items"].as_array()?.is_empty().then_some(())
     });
     attempts(world);
+    told(world);
     world.kubectl(&[
         "scale",
         "-n",
@@ -87,6 +96,35 @@ pub(crate) fn protected_alone(world: &World) {
         "deployment/mesh-operator",
         "--timeout=90s",
     ]);
+    for (alert, of) in GONE {
+        world.silent(alert, of);
+    }
+    world.silent("MeshRestrictedUnserved", &[("namespace", HOME)]);
+    world.silent("MeshBackendFlapping", &[("backend", alerts::GONE.1)]);
+}
+
+/// What nobody protects is told: the pods of the floor go, with nobody there who would make them again.
+fn told(world: &World) {
+    let here = ("MeshFloorNotReady", &[("namespace", HOME)]);
+    world.silent(here.0, here.1);
+    let scale = [
+        "scale",
+        "-n",
+        HOME,
+        "deployment/floor-worker",
+        "--replicas=0",
+    ];
+    world.kubectl(&scale);
+    for (alert, of) in GONE {
+        world.fires(alert, of);
+    }
+    let request =
+        json!({"model": "smollm2", "text": "Charge 4111 1111 1111 1111", "max_tokens": 1});
+    let unserved = ("MeshRestrictedUnserved", &[("namespace", HOME)][..]);
+    world.prometheus().fires(world, unserved, || {
+        let said = world.ask(TEAM, &request);
+        assert_eq!(said.status(), 503, "{said:?}");
+    });
 }
 
 pub(crate) fn namespace(world: &World) {

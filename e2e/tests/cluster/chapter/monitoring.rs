@@ -1,140 +1,20 @@
-//! A Prometheus as it stands beside many clusters: it scrapes the pods, loads the rules of
-//! the chart, and is asked what the dashboards ask.
+//! What the dashboards ask has an answer, and the rules of the chart are computed.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use mesh_cluster::Cluster;
 use serde_json::{Value, json};
 
 use crate::chapter::ask;
 use crate::chapter::install::text;
-use crate::world::{HOME, TEAM, World, until};
+use crate::world::{APP, HOME, TEAM, World, until};
 
-/// Where it listens, in the network of the control plane.
-const ADDRESS: &str = "127.0.0.1:9099";
 /// Clouds of this chapter: one that costs, one that is gone.
 const PAID: (&str, &str) = ("paid-cloud", "paid");
 const GONE: (&str, &str) = ("gone-cloud", "gone");
-
-/// Ends with this value.
-struct Prometheus<'w> {
-    world: &'w World,
-    child: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Prometheus<'_> {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// Where the pods of the mesh serve their numbers, labeled as a discovery would. (Debian's Prometheus has none.)
-fn targets(world: &World) -> Vec<Value> {
-    let pods = world.get(&[
-        "pods",
-        "-A",
-        "-l",
-        "app.kubernetes.io/part-of=inference-mesh",
-    ]);
-    let pods = pods["items"].as_array().unwrap().iter();
-    pods.filter(|pod| pod["status"]["phase"] == "Running")
-        .map(|pod| {
-            let address = format!("{}:8081", text(&pod["status"]["podIP"]));
-            let labels =
-                json!({"namespace": pod["metadata"]["namespace"], "pod": pod["metadata"]["name"]});
-            json!({"targets": [address], "labels": labels})
-        })
-        .collect()
-}
-
-impl<'w> Prometheus<'w> {
-    fn start(world: &'w World) -> Self {
-        mesh_cluster::tool::prometheus().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("prometheus.yaml");
-        let config = json!({
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": ["rules.yaml"],
-            "scrape_configs": [{"job_name": "mesh", "honor_labels": true, "static_configs": targets(world)}],
-        });
-        let rules = std::fs::read_to_string(world.path("charts/inference-mesh/files/rules.yaml"));
-        // Nobody here waits a minute for the next round.
-        let rules = rules.unwrap().replace("interval: 1m", "interval: 1s");
-        std::fs::write(folder.path().join("rules.yaml"), rules).unwrap();
-        // What is JSON is YAML.
-        std::fs::write(&file, config.to_string()).unwrap();
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = world
-            .cluster
-            .command(std::path::Path::new("/usr/bin/prometheus"))
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                folder.path().join("data").display()
-            ))
-            .arg(format!("--web.listen-address={ADDRESS}"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Self {
-            world,
-            child,
-            folder,
-        }
-    }
-
-    /// An answer of its API.
-    fn get(&self, path: &str, query: &[(&str, &str)]) -> Option<Value> {
-        let mut curl = self
-            .world
-            .cluster
-            .command(std::path::Path::new("/usr/bin/curl"));
-        curl.args(["--silent", "--noproxy", "*", "--max-time", "20", "--get"]);
-        for (name, value) in query {
-            curl.args(["--data-urlencode", &format!("{name}={value}")]);
-        }
-        let done = curl
-            .arg(format!("http://{ADDRESS}/api/v1/{path}"))
-            .output()
-            .ok()?;
-        let answer: Value = serde_json::from_slice(&done.stdout).ok()?;
-        (answer["status"] == "success").then(|| answer["data"].clone())
-    }
-
-    /// What it says of itself, for who has to find out why it knows nothing.
-    fn diagnosis(&self) -> String {
-        let targets = self
-            .get("targets", &[("state", "active")])
-            .unwrap_or_default();
-        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        let end: Vec<&str> = log.lines().rev().take(12).collect();
-        let active = targets["activeTargets"].as_array().into_iter().flatten();
-        let states: Vec<String> = active
-            .map(|one| {
-                format!(
-                    "{} {} {}",
-                    one["scrapeUrl"], one["health"], one["lastError"]
-                )
-            })
-            .collect();
-        format!("{states:#?}\n{end:#?}")
-    }
-
-    /// True if a query has an answer that is a number.
-    fn knows(&self, query: &str) -> bool {
-        let data = self.get("query", &[("query", query)]).unwrap_or_default();
-        let mut results = data["result"].as_array().into_iter().flatten();
-        results.any(|one| {
-            text(&one["value"][1])
-                .parse::<f64>()
-                .is_ok_and(f64::is_finite)
-        })
-    }
-}
+/// A namespace that is confined and asks for sidecars.
+const WATCHED: &str = "watched";
 
 /// What the panels ask, as Grafana would ask it over the last minutes.
 fn queries(world: &World) -> BTreeSet<String> {
@@ -185,8 +65,10 @@ fn clouds(world: &World) {
         backend["spec"]["cloud"]["url"] = json!(format!("http://cloud.clouds.svc:{port}/v1"));
         let served = &mut backend["spec"]["models"][0];
         served["name"] = json!(model);
+        served["family"] = json!("storyteller");
         served["price"] =
             json!({"inputPerMillion": "2.00", "outputPerMillion": "8.00", "currency": "EUR"});
+        backend["spec"]["hardwareVendor"] = json!("nvidia");
         world.apply(&backend);
         world.wait(
             HOME,
@@ -197,19 +79,49 @@ fn clouds(world: &World) {
     }
 }
 
+/// What confinement and injection are told of: a namespace with both, and a pod that the webhook is asked about.
+fn watched(world: &World) {
+    let labels =
+        json!({"inferencemesh.dev/inject": "enabled", "inferencemesh.dev/confine": "enabled"});
+    world.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": WATCHED, "labels": labels}}));
+    world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": HOME, "name": WATCHED},
+        "spec": {
+            "selector": {"namespaceSelector": {"matchLabels": {"inferencemesh.dev/confine": "enabled"}}},
+            "floor": {"backendRef": {"name": "floor"}},
+            "egress": {"confine": true},
+        }}));
+}
+
+/// A pod that is not made: the webhook is asked all the same.
+fn injected(world: &World) {
+    let mut pod = world
+        .python
+        .pod(WATCHED, APP, Cluster::PAUSE_IMAGE, &["-c", ""]);
+    pod["spec"]["serviceAccountName"] = json!("default");
+    let file = format!("{}/pod.json", world.scratch("watched"));
+    std::fs::write(&file, pod.to_string()).unwrap();
+    world.kubectl(&["create", "--dry-run=server", "-f", &file]);
+}
+
 pub(crate) fn every_panel(world: &World) {
     clouds(world);
-    let prometheus = Prometheus::start(world);
+    watched(world);
+    let prometheus = world.prometheus();
     let seen = [
         "mesh_gateway_floor_ready",
         "mesh_operator_leader",
         "vllm:num_requests_running",
     ];
-    let all = || seen.iter().all(|metric| prometheus.knows(metric));
+    let all = || seen.iter().all(|metric| prometheus.knows(world, metric));
     let deadline = std::time::Instant::now() + Duration::from_mins(1);
     while !all() {
         let late = std::time::Instant::now() > deadline;
-        assert!(!late, "not all are scraped: {}", prometheus.diagnosis());
+        assert!(
+            !late,
+            "not all are scraped: {}",
+            prometheus.diagnosis(world)
+        );
+        prometheus.discover(world);
         std::thread::sleep(Duration::from_millis(200));
     }
     let mut missing = queries(world);
@@ -217,7 +129,9 @@ pub(crate) fn every_panel(world: &World) {
     until("every panel has data", Duration::from_mins(2), || {
         round += 1;
         traffic(world, round);
-        missing.retain(|query| !prometheus.knows(query));
+        injected(world);
+        prometheus.discover(world);
+        missing.retain(|query| !prometheus.knows(world, query));
         if round % 10 == 0 {
             println!(
                 "  {} of {wanted} queries have no data yet: {missing:#?}",
@@ -227,16 +141,37 @@ pub(crate) fn every_panel(world: &World) {
         missing.is_empty().then_some(())
     });
     println!("  {wanted} queries have data after {round} rounds of requests");
-    rules_are_evaluated(&prometheus);
+    shares_are_known(world);
+    rules_are_evaluated(world);
+    world.kubectl(&["label", "namespace", WATCHED, "inferencemesh.dev/confine-"]);
+    world.kubectl(&["delete", "-n", HOME, "sovereigntypolicy", WATCHED]);
+    world.kubectl(&["delete", "namespace", WATCHED, "--wait=false"]);
     for (name, _) in [PAID, GONE] {
         world.kubectl(&["delete", "-n", HOME, "inferencebackend", name]);
     }
 }
 
+/// Whose hardware and whose model answered is known of what the chart and this story declare, and shares are shares.
+fn shares_are_known(world: &World) {
+    let prometheus = world.prometheus();
+    for known in [
+        "mesh_gateway_backend_info{backend=\"floor\", family=\"llama\", hardware_vendor=\"cpu\"}",
+        "mesh_gateway_backend_info{backend=\"paid-cloud\", provider=\"scripted\", jurisdiction=\"DE\", family=\"storyteller\", hardware_vendor=\"nvidia\"}",
+    ] {
+        assert!(prometheus.knows(world, known), "{known}");
+    }
+    for query in queries(world) {
+        let share = query.contains(" / on () group_left () (sum(");
+        let wrong = [format!("({query}) > 1.000001"), format!("({query}) < 0")];
+        let wrong = wrong.iter().find(|wrong| prometheus.knows(world, wrong));
+        assert!(!share || wrong.is_none(), "no share: {wrong:?}");
+    }
+}
+
 /// The rules of the chart are loaded, and none of them ends in an error.
-fn rules_are_evaluated(prometheus: &Prometheus<'_>) {
+fn rules_are_evaluated(world: &World) {
     let loaded = until("all rules were evaluated", Duration::from_secs(90), || {
-        let data = prometheus.get("rules", &[])?;
+        let data = world.prometheus().get(world, "rules", &[])?;
         let groups = data["groups"].as_array()?.clone();
         let rules: Vec<Value> = groups
             .iter()

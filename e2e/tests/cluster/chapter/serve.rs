@@ -1,6 +1,6 @@
 //! Serving goes on: scaling, kills, outages, rollouts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -49,6 +49,7 @@ fn unharmed(load: Load<'_>, least: u64) {
 
 pub(crate) fn scale(world: &World) {
     let load = world.load("smollm2", 2);
+    world.silent("MeshLastFloorAtRisk", &[("namespace", HOME)]);
     two_workers(world);
     until("status says two", LIMIT, || {
         (world.get(&["-n", HOME, "inferencebackend/floor"])["status"]["replicas"] == 2)
@@ -61,6 +62,7 @@ pub(crate) fn scale(world: &World) {
         (pods["items"].as_array()?.len() == 1).then_some(())
     });
     unharmed(load, 4);
+    world.fires("MeshLastFloorAtRisk", &[("namespace", HOME)]);
 }
 
 pub(crate) fn killed_worker(world: &World) {
@@ -79,14 +81,33 @@ pub(crate) fn killed_worker(world: &World) {
     scale_to(world, 1);
 }
 
+/// Something changes, so that gateways look anew.
+fn change(world: &World) {
+    let now = format!("{:?}", Instant::now()).replace(|c: char| !c.is_ascii_digit(), "");
+    let mark = format!("changed={now}");
+    world.kubectl(&[
+        "annotate",
+        "-n",
+        HOME,
+        "modelcache/floor",
+        &mark,
+        "--overwrite",
+    ]);
+}
+
 pub(crate) fn api_outage(world: &World) {
     let load = world.load("smollm2", 1);
+    let stale = ("MeshSnapshotStale", &[("namespace", HOME)][..]);
+    world.prometheus().silent(world, stale, || change(world));
     world.cluster.kill("kube-apiserver").unwrap();
-    std::thread::sleep(OUTAGE);
+    let begun = Instant::now();
+    world.fires(stale.0, stale.1);
+    std::thread::sleep(OUTAGE.saturating_sub(begun.elapsed()));
     world.cluster.restart("kube-apiserver").unwrap();
     until("the API server is back", LIMIT, || {
         world.try_kubectl(&["get", "namespaces"]).ok()
     });
+    world.prometheus().silent(world, stale, || change(world));
     unharmed(load, 3);
 }
 

@@ -78,6 +78,7 @@ pub(crate) fn beside(world: &World) {
         "{log}"
     );
     small(world);
+    outdated(world);
 }
 
 /// As the kubelet counts it, after it has served.
@@ -114,6 +115,7 @@ pub(crate) fn without_gateways(world: &World) {
         "OwnHardware",
         "{said:?}"
     );
+    world.fires("MeshGatewayAbsent", &[]);
     gateways(world, before);
     until("a gateway answers again", LIMIT, || {
         let said = asked(world, "Hello");
@@ -121,6 +123,24 @@ pub(crate) fn without_gateways(world: &World) {
         said.header("mesh-degraded").is_empty().then_some(())
     });
     world.wait(HOME, "deployment/mesh-gateway", "Available", LIMIT);
+}
+
+/// A sidecar of a template that pods get no longer, as after an upgrade of the chart.
+fn outdated(world: &World) {
+    let annotation = "inferencemesh.dev/injected-template";
+    let made = world.get(&["-n", BESIDE, &format!("pod/{APP}")]);
+    let template = text(&made["metadata"]["annotations"][annotation]).to_owned();
+    assert!(!template.is_empty(), "{made}");
+    let mark = |hash: &str| {
+        let mark = format!("{annotation}={hash}");
+        let pod = format!("pod/{APP}");
+        world.kubectl(&["annotate", "-n", BESIDE, &pod, &mark, "--overwrite"]);
+    };
+    world.silent("MeshPodsOutdated", &[]);
+    mark("another");
+    world.fires("MeshPodsOutdated", &[]);
+    mark(&template);
+    world.silent("MeshPodsOutdated", &[]);
 }
 
 pub(crate) fn job(world: &World) {
@@ -157,6 +177,8 @@ pub(crate) fn node(world: &World) {
     assert_eq!(said.status(), 200, "{said:?}");
     assert_eq!(said.header("mesh-backend"), "floor", "{said:?}");
     assert!(!said.text().is_empty(), "{said:?}");
+    // Prometheus has found the new gateways meanwhile.
+    world.silent("MeshGatewayAbsent", &[]);
 }
 
 /// Who should carry the sidecar is not started without, and nobody else is affected.
