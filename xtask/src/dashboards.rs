@@ -106,6 +106,15 @@ pub(crate) fn files() -> Result<Vec<(String, String)>> {
         .collect()
 }
 
+/// What stands beside each other: up to four numbers, or two pictures.
+fn lines(panels: &[Panel]) -> Vec<&[Panel]> {
+    let number = |panel: &Panel| matches!(panel.shape, Shape::Number(_));
+    let alike = panels.chunk_by(|one, next| number(one) == number(next));
+    alike
+        .flat_map(|run| run.chunks(if number(&run[0]) { 4 } else { 2 }))
+        .collect()
+}
+
 fn page(dashboard: &Dashboard) -> Value {
     let mut panels = Vec::new();
     let mut y = 0;
@@ -114,21 +123,15 @@ fn page(dashboard: &Dashboard) -> Value {
         let place = json!({"h": 1, "w": 24, "x": 0, "y": y});
         panels.push(json!({"id": id, "type": "row", "title": row.title, "collapsed": false, "gridPos": place, "panels": []}));
         y += 1;
-        let (mut x, mut tallest) = (0, 0);
-        for one in &row.panels {
-            let (width, height) = match one.shape {
-                Shape::Number(_) => (6, 4),
-                Shape::Lines | Shape::Stack => (12, 8),
-            };
-            if x + width > 24 {
-                (x, y, tallest) = (0, y + tallest, 0);
+        for line in lines(&row.panels) {
+            let numbers = matches!(line[0].shape, Shape::Number(_));
+            let (width, height) = (24 / line.len().max(1), if numbers { 4 } else { 8 });
+            for (at, one) in line.iter().enumerate() {
+                let place = json!({"h": height, "w": width, "x": at * width, "y": y});
+                panels.push(picture(one, panels.len() + 1, &place));
             }
-            let place = json!({"h": height, "w": width, "x": x, "y": y});
-            panels.push(picture(one, panels.len() + 1, &place));
-            x += width;
-            tallest = tallest.max(height);
+            y += height;
         }
-        y += tallest;
     }
     json!({
         "uid": dashboard.uid,
@@ -178,6 +181,10 @@ fn picture(panel: &Panel, id: usize, place: &Value) -> Value {
         })
         .collect();
     let mut defaults = json!({"unit": panel.unit, "noValue": "nothing yet"});
+    if number && panel.unit == "short" {
+        // Rises are estimated between scrapes; what is counted is whole.
+        defaults["decimals"] = json!(0);
+    }
     let (kind, options) = match panel.shape {
         Shape::Number(good) => {
             let (steps, color) = steps(good);

@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_mins(2);
 /// What is written in the chart, and what stands in its place.
 const SHORTER: [(&str, &str); 8] = [
     ("interval: 1m", "interval: 1s"),
-    ("[6h]", "[20s]"),
+    ("[6h]", "[30s]"),
     ("[1h]", "[1m]"),
     ("[30m]", "[1m]"),
     ("[15m]", "[15s]"),

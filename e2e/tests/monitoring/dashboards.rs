@@ -125,6 +125,7 @@ fn every_panel_has_words_a_unit_a_source_of_choice_and_a_place_of_its_own() {
 
 #[test]
 fn a_dashboard_lets_choose_prometheus_and_namespace() {
+    let known = served::served();
     for page in dashboards() {
         let variables = page["templating"]["list"].as_array().unwrap();
         let of = |name: &str| variables.iter().find(|one| one["name"] == name).unwrap();
@@ -138,6 +139,15 @@ fn a_dashboard_lets_choose_prometheus_and_namespace() {
         let namespace = of("namespace");
         assert_eq!(namespace["refresh"], 2, "asked again when the time changes");
         assert_eq!(namespace["allValue"], ".*");
+        let asked = text(&namespace["query"]["query"]);
+        let named = asked
+            .split_once("=~\"")
+            .and_then(|(_, rest)| rest.split_once('"'));
+        let (named, _) = named.expect("metrics that installations have");
+        assert!(
+            named.split('|').all(|metric| known.contains_key(metric)),
+            "{asked}"
+        );
         assert!(
             !page.to_string().contains("\"datasource\":\""),
             "{}: a source by name",

@@ -55,7 +55,7 @@ fn now() -> Row {
 fn work() -> Row {
     let slow = |metric: &str, label: &str| {
         format!(
-            "histogram_quantile(0.95, sum by (le, {label}) (rate({metric}_bucket{{$ns}}[$__rate_interval])))"
+            "histogram_quantile(0.95, sum by (le, {label}) (rate({metric}_bucket{{$ns}}[$__rate_interval]))) >= 0"
         )
     };
     let (object, pass) = (
@@ -92,11 +92,11 @@ fn work() -> Row {
                 "How long a change waits until everything that follows from it is made.",
                 &[
                     (
-                        "histogram_quantile(0.5, sum by (le) (rate(mesh_operator_change_latency_seconds_bucket{$ns}[$__rate_interval])))",
+                        "histogram_quantile(0.5, sum by (le) (rate(mesh_operator_change_latency_seconds_bucket{$ns}[$__rate_interval]))) >= 0",
                         "half",
                     ),
                     (
-                        "histogram_quantile(0.95, sum by (le) (rate(mesh_operator_change_latency_seconds_bucket{$ns}[$__rate_interval])))",
+                        "histogram_quantile(0.95, sum by (le) (rate(mesh_operator_change_latency_seconds_bucket{$ns}[$__rate_interval]))) >= 0",
                         "95 %",
                     ),
                 ],
@@ -121,9 +121,10 @@ fn api() -> Row {
             panel(
                 ("Requests by verb and resource", "reqps"),
                 Shape::Lines,
-                "The ten busiest.",
+                "The ten busiest of the chosen time.",
+                // Asked of its end: ten of each moment would be many lines.
                 &[(
-                    "topk(10, sum by (verb, resource) (rate(mesh_operator_api_requests_total{$ns}[$__rate_interval])))",
+                    "sum by (verb, resource) (rate(mesh_operator_api_requests_total{$ns}[$__rate_interval])) and topk(10, sum by (verb, resource) (increase(mesh_operator_api_requests_total{$ns}[$__range] @ end())))",
                     "{{verb}} {{resource}}",
                 )],
             ),
@@ -154,6 +155,24 @@ fn freshness() -> Row {
         title: "Certificates and views",
         panels: vec![
             panel(
+                ("Authority ends in", "s"),
+                Shape::Number(Good::From(4_000_000_000)),
+                "Time left of the mesh's certificate authority, which is replaced when two thirds of its ten years are over.",
+                &[(
+                    "min(mesh_operator_certificate_expiry_seconds{$ns, name=\"authority\"})",
+                    "",
+                )],
+            ),
+            panel(
+                ("Snapshots not accepted", "short"),
+                Shape::Number(Good::Zero),
+                "Views that gateways could not make in the chosen time.",
+                &[(
+                    "sum(increase(mesh_gateway_snapshots_rejected_total{$ns}[$__range]))",
+                    "",
+                )],
+            ),
+            panel(
                 ("Certificates of members end in", "s"),
                 Shape::Lines,
                 "Shortest time left. They live a day and are replaced when a third is left.",
@@ -171,24 +190,6 @@ fn freshness() -> Row {
                         "worker {{name}}",
                     ),
                 ],
-            ),
-            panel(
-                ("Authority ends in", "s"),
-                Shape::Number(Good::From(4_000_000_000)),
-                "Time left of the mesh's certificate authority, which is replaced when two thirds of its ten years are over.",
-                &[(
-                    "min(mesh_operator_certificate_expiry_seconds{$ns, name=\"authority\"})",
-                    "",
-                )],
-            ),
-            panel(
-                ("Snapshots not accepted", "short"),
-                Shape::Number(Good::Zero),
-                "Views that gateways could not make in the chosen time.",
-                &[(
-                    "sum(increase(mesh_gateway_snapshots_rejected_total{$ns}[$__range]))",
-                    "",
-                )],
             ),
             panel(
                 ("Age of gateways' views", "s"),

@@ -187,8 +187,17 @@ fn dependence() -> Row {
             panel(
                 ("Concentration index", "none"),
                 Shape::Lines,
-                "Sum of the squares of all shares (Herfindahl and Hirschman): 1 where one has everything, 0.25 where four share evenly.",
+                "Sum of the squares of all shares (Herfindahl and Hirschman): 1 where one has everything, 0.25 where four share evenly. What is unknown counts as one.",
                 &indices,
+            ),
+            panel(
+                ("Claims end in", "s"),
+                Shape::Lines,
+                "Time until the claims about a cloud end, by backend. MeshClaimExpiresSoon fires two weeks before.",
+                &[(
+                    "min by (namespace, backend) (mesh_gateway_claim_expiry_seconds{$ns})",
+                    "{{namespace}} {{backend}}",
+                )],
             ),
         ],
     }

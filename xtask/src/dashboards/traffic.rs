@@ -73,7 +73,7 @@ fn requests() -> Row {
     }
 }
 
-/// Three quantiles of a histogram.
+/// The quantiles of a histogram; nothing where nothing was observed, which would be no number.
 fn quantiles(
     title: &'static str,
     description: &'static str,
@@ -87,7 +87,7 @@ fn quantiles(
             format!("le, {label}")
         };
         format!(
-            "histogram_quantile({quantile}, sum by ({labels}) (rate({metric}_bucket{{$ns}}[$__rate_interval])))"
+            "histogram_quantile({quantile}, sum by ({labels}) (rate({metric}_bucket{{$ns}}[$__rate_interval]))) >= 0"
         )
     };
     let all = [query("0.5"), query("0.95"), query("0.99")];

@@ -57,12 +57,12 @@ pub(crate) fn scale(world: &World) {
     });
     std::thread::sleep(Duration::from_secs(3));
     scale_to(world, 1);
+    world.fires("MeshLastFloorAtRisk", &[("namespace", HOME)]);
     until("one worker is left", LIMIT, || {
         let pods = world.get(&["pods", "-n", HOME, "-l", "inferencemesh.dev/backend=floor"]);
         (pods["items"].as_array()?.len() == 1).then_some(())
     });
     unharmed(load, 4);
-    world.fires("MeshLastFloorAtRisk", &[("namespace", HOME)]);
 }
 
 pub(crate) fn killed_worker(world: &World) {
