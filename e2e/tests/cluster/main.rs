@@ -207,6 +207,10 @@ const CHAPTERS: &[Chapter] = &[
         chapter::caches::gone,
     ),
     (
+        "no_alert_fires_once_nothing_is_left_of_what_they_were_about",
+        chapter::alerts::silent_in_the_end,
+    ),
+    (
         "rights_granted_are_rights_used",
         chapter::rights::used_are_granted,
     ),

@@ -229,4 +229,22 @@ impl Prometheus {
             begun.elapsed().as_secs_f32()
         );
     }
+
+    /// Waits until no alert fires.
+    pub(crate) fn quiet(&self, world: &World) {
+        let (begun, mut left) = (Instant::now(), Vec::new());
+        while begun.elapsed() < LIMIT {
+            self.discover(world);
+            match self.firing(world) {
+                Some(firing) if firing.is_empty() => {
+                    println!("  all silent after {:.1} s", begun.elapsed().as_secs_f32());
+                    return;
+                }
+                Some(firing) => left = firing,
+                None => {}
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        panic!("these still fire: {left:#?}");
+    }
 }

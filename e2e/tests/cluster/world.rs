@@ -95,6 +95,11 @@ impl World {
         self.prometheus().silent(self, (alert, labels), || {});
     }
 
+    /// Waits until no alert fires at all.
+    pub(crate) fn quiet(&self) {
+        self.prometheus().quiet(self);
+    }
+
     /// A folder of this machine that the nodes see too and everybody may write; it goes with the world.
     pub(crate) fn scratch(&self, name: &str) -> String {
         use std::os::unix::fs::PermissionsExt;

@@ -134,6 +134,18 @@ fn index(label: &str) -> String {
     format!("sum(({}) ^ 2)", shares(label))
 }
 
+fn claims() -> Panel {
+    panel(
+        ("Claims end in", "s"),
+        Shape::Lines,
+        "Time until the claims about a cloud end, by backend. MeshClaimExpiresSoon fires two weeks before.",
+        &[(
+            "min by (namespace, backend) (mesh_gateway_claim_expiry_seconds{$ns})",
+            "{{namespace}} {{backend}}",
+        )],
+    )
+}
+
 fn dependence() -> Row {
     let share = |title, label: &'static str, legend, description| -> Panel {
         let shares = shares(label);
@@ -190,15 +202,7 @@ fn dependence() -> Row {
                 "Sum of the squares of all shares (Herfindahl and Hirschman): 1 where one has everything, 0.25 where four share evenly. What is unknown counts as one.",
                 &indices,
             ),
-            panel(
-                ("Claims end in", "s"),
-                Shape::Lines,
-                "Time until the claims about a cloud end, by backend. MeshClaimExpiresSoon fires two weeks before.",
-                &[(
-                    "min by (namespace, backend) (mesh_gateway_claim_expiry_seconds{$ns})",
-                    "{{namespace}} {{backend}}",
-                )],
-            ),
+            claims(),
         ],
     }
 }

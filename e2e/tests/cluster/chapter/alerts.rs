@@ -9,7 +9,7 @@ use crate::chapter::ask;
 use crate::world::{HOME, TEAM, World};
 
 const CLOUD: (&str, &str) = (HOME, "a-cloud");
-pub(crate) const GONE: (&str, &str) = (HOME, "no-cloud");
+const GONE: (&str, &str) = (HOME, "no-cloud");
 const UNREADABLE: (&str, &str) = (TEAM, "unreadable");
 
 /// The date so many days from now.
@@ -48,8 +48,7 @@ fn silent(world: &World, alert: &str, of: &[(&str, &str)]) {
     prometheus.silent(world, (alert, of), || asked(world, GONE.1));
 }
 
-/// All the while a cloud that does not answer is asked: it rests, is tried again, and rests; it comes and goes. That
-/// it is silent again once nothing of it is left, `floor` looks at, since that takes a while.
+/// All the while a cloud that does not answer is asked: it rests, is tried again, and rests; it comes and goes.
 pub(crate) fn fire(world: &World) {
     ask::with_cloud(world);
     let flapping = ("MeshBackendFlapping", &[("backend", GONE.1)]);
@@ -63,6 +62,11 @@ pub(crate) fn fire(world: &World) {
     uninjected(world);
     fires(world, flapping.0, flapping.1);
     remove(world, GONE);
+}
+
+/// Nothing of what alerts were about is left.
+pub(crate) fn silent_in_the_end(world: &World) {
+    world.quiet();
 }
 
 fn claims(world: &World) {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::chapter::alerts;
 use crate::world::{HOME, TEAM, World, until};
 
 const REFUSED: [&str; 4] = [
@@ -100,7 +99,6 @@ pub(crate) fn protected_alone(world: &World) {
         world.silent(alert, of);
     }
     world.silent("MeshRestrictedUnserved", &[("namespace", HOME)]);
-    world.silent("MeshBackendFlapping", &[("backend", alerts::GONE.1)]);
 }
 
 /// What nobody protects is told: the pods of the floor go, with nobody there who would make them again.
