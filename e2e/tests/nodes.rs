@@ -23,6 +23,7 @@ mod nodes {
             name: String::from("twonodes"),
             gpus: vec![(Vendor::Nvidia, 2), (Vendor::Amd, 1), (Vendor::Intel, 1)],
             claims: vec![(Vendor::Nvidia, 2), (Vendor::Intel, 1)],
+            silence: Duration::from_secs(16),
             ..Options::default()
         })
         .unwrap() else {

@@ -96,7 +96,7 @@ impl ControlPlane {
         authority.kubeconfig(&this.kubeconfig, &this.server, &admin)?;
         if options.tier > Tier::ControlPlane {
             this.daemons
-                .push(place(this.controller_manager(options.tier, authority)?));
+                .push(place(this.controller_manager(options.silence, authority)?));
             this.daemons.push(place(this.scheduler(authority)?));
         }
         this.daemons
@@ -105,7 +105,7 @@ impl ControlPlane {
         Ok(this)
     }
 
-    fn controller_manager(&self, tier: Tier, authority: &Authority) -> Result<Daemon> {
+    fn controller_manager(&self, silence: Duration, authority: &Authority) -> Result<Daemon> {
         let config = self.kubeconfig_for(authority, "system:kube-controller-manager", None)?;
         let args = words(&[
             &format!("--kubeconfig={}", config.display()),
@@ -123,7 +123,7 @@ impl ControlPlane {
             "--leader-elect=false",
             "--secure-port=0",
             "--node-monitor-period=2s",
-            &format!("--node-monitor-grace-period={}s", grace(tier)),
+            &format!("--node-monitor-grace-period={}s", silence.as_secs()),
             "--concurrent-deployment-syncs=20",
             "--concurrent-replicaset-syncs=20",
             "--concurrent-gc-syncs=40",
@@ -237,12 +237,6 @@ impl ControlPlane {
         self.namespace
             .context("only clusters with nodes have a network")
     }
-}
-
-/// After how many seconds of silence a node counts as lost. kwok renews the leases of two hundred nodes
-/// every ten seconds, and never again makes a pod ready that was once called lost with its node.
-fn grace(tier: Tier) -> u32 {
-    if tier == Tier::Nodes { 16 } else { 60 }
 }
 
 fn network(state: &State) -> Result<Namespace> {

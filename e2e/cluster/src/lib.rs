@@ -70,6 +70,10 @@ pub struct Options {
     pub gpus: Vec<(Vendor, u8)>,
     /// GPUs of each real node that a driver offers to `ResourceClaims`. They do not exist either.
     pub claims: Vec<(Vendor, u8)>,
+    /// After how much silence a node counts as lost. kwok renews the leases of two hundred nodes every ten
+    /// seconds, and never again makes a pod ready that was once called lost with its node; a kubelet on a busy
+    /// machine takes its time after an outage of the API server. Kubernetes says 50 s.
+    pub silence: Duration,
 }
 
 impl Default for Options {
@@ -82,6 +86,7 @@ impl Default for Options {
             network_policies: false,
             gpus: Vec::new(),
             claims: Vec::new(),
+            silence: Duration::from_mins(1),
         }
     }
 }
