@@ -156,6 +156,7 @@ fn start(up: &Up) -> Result<()> {
         network_policies: up.network_policies,
         gpus: up.gpus.clone(),
         claims: up.claims.clone(),
+        ..Options::default()
     })?;
     println!(
         "cluster {} is up after {:.1} s",
