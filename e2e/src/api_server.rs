@@ -107,17 +107,18 @@ impl ApiServer {
         Ok(path.display().to_string())
     }
 
-    /// Part of the chart as Helm renders it for release `mesh` in `mesh-system`.
+    /// Part of the chart as Helm renders it for release `mesh` in `mesh-system`, with these values (`a.b=c`).
     ///
     /// # Errors
     /// If Helm is not built, or refuses.
-    pub fn rendered(&self, template: &str) -> Result<String> {
+    pub fn rendered(&self, template: &str, values: &[&str]) -> Result<String> {
         let chart = root().join("charts/inference-mesh").display().to_string();
         let done = self
             .cluster
             .command(&tool::path("helm")?)
             .args(["template", "mesh", &chart, "-n", "mesh-system"])
             .args(["--show-only", &format!("templates/{template}")])
+            .args(values.iter().flat_map(|value| ["--set", value]))
             .output()?;
         let said = said(&done);
         if !said.good {

@@ -152,6 +152,8 @@ impl Operator {
             .env("MESH_ADMIN_LISTEN", "127.0.0.1:0")
             .env("MESH_SIGN_LISTEN", "127.0.0.1:0")
             .env("MESH_POD_NAME", &settings.identity)
+            // Who asks it here needs no time to learn that it ends.
+            .env("MESH_DRAIN_DELAY", "0s")
             .env("MESH_WORKER_IMAGE", "inferencemesh.local/worker:test")
             .env(
                 "MESH_WORKER_FLOOR_IMAGE",
@@ -204,6 +206,11 @@ impl Operator {
     pub fn terminate(mut self) -> Result<ExitStatus> {
         signal(self.pid(), "TERM")?;
         self.ended(STOP)
+    }
+
+    /// The same, without waiting for its end.
+    pub fn ask_to_end(&self) -> Result<()> {
+        signal(self.pid(), "TERM")
     }
 
     /// Waits until it ends by itself.

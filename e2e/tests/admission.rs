@@ -1,7 +1,10 @@
 //! What the API server itself refuses by the chart's admission policies, also while no part of the mesh runs.
 
 #[cfg(test)]
-mod tests {
+mod admission {
+    mod canaries;
+    mod escape;
+
     use mesh_cluster::Tier;
     use mesh_e2e::api_server::{ApiServer, until};
     use serde_json::{Value, json};
@@ -68,7 +71,7 @@ mod tests {
 
     fn start() -> Option<World> {
         let server = ApiServer::start("admission", Tier::ControlPlane).unwrap()?;
-        let rendered = server.rendered("admission.yaml");
+        let rendered = server.rendered("admission.yaml", &["confine.hostPaths={/usr/share/data}"]);
         let rendered = match rendered {
             Ok(rendered) => rendered,
             Err(error) => {
@@ -383,6 +386,8 @@ mod tests {
         }
         let host = world.refusal(&pod(name, true), "tenant");
         assert!(host.expect("a refusal").contains("would escape"));
+        escape::refused(world, name);
+        canaries::kept(world, name);
         assert_eq!(world.refusal(&pod(name, false), "tenant"), None);
         for line in [
             "delete networkpolicy mesh-confine -n closed",

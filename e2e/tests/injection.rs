@@ -6,6 +6,7 @@
 mod injection {
     mod controllers;
     mod missed;
+    mod posing;
     mod shapes;
 
     use std::process::Command;
@@ -153,9 +154,14 @@ mod injection {
     }
 
     fn begin(stage: &Stage, name: &str) -> Operator {
+        begin_with(stage, name, "0s")
+    }
+
+    fn begin_with(stage: &Stage, name: &str, drain: &str) -> Operator {
         let settings = stage
             .settings(name)
             .unwrap()
+            .env("MESH_DRAIN_DELAY", drain)
             .env("MESH_INJECT_LISTEN", "127.0.0.1:0")
             .env("MESH_SIDECAR_IMAGE", IMAGE)
             .env(
@@ -200,10 +206,12 @@ mod injection {
         again(&world);
         refused(&world);
         trusted(&world);
+        posing::refused(&world);
         missed::told(&world);
         let lacking = world.stage.refused().unwrap();
         assert!(lacking.is_empty(), "rights are lacking: {lacking:?}");
-        down(&mut world);
+        drains(&mut world);
+        down(&world);
         uninstalled(&world);
     }
 
@@ -248,9 +256,6 @@ mod injection {
                 asked.push((object, expected));
             }
         }
-        let mut ours = pod("strict", "worker", "enabled");
-        ours["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("mesh-operator");
-        asked.push((ours, false));
         let mut mirror = pod("strict", "mirror", "");
         mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
         mirror["spec"]["nodeName"] = json!("somewhere");
@@ -377,10 +382,35 @@ mod injection {
             .unwrap();
     }
 
+    /// Asked to end it gives up the lease at once, says that it is not ready, and answers still.
+    fn drains(world: &mut World) {
+        let first = world.operator.take().unwrap();
+        // Longer than any machine takes for what follows.
+        let operator = begin_with(&world.stage, "drains", "10m");
+        assert!(first.terminate().unwrap().success());
+        operator.leads(SOON).unwrap();
+        world.operator = Some(operator);
+        world.configure("helm");
+        let asking = [pod("asking", "drains", "")];
+        assert!(carries(&world.tried(&asking)[0]));
+        let operator = world.operator.as_ref().unwrap();
+        operator.ask_to_end().unwrap();
+        operator.readiness(503, "it is draining", SOON).unwrap();
+        let free = || {
+            let lease = world.stage.get(&["lease", "mesh-operator", "-n", HOME])?;
+            let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+            Ok(holder.is_empty().then_some(()))
+        };
+        world.stage.until("another may lead", SOON, free).unwrap();
+        for _ in 0..3 {
+            assert!(carries(&world.tried(&asking)[0]));
+        }
+        world.operator.take().unwrap().kill();
+    }
+
     /// Nobody answers: what should carry a sidecar is not made, and nothing else is touched.
-    fn down(world: &mut World) {
-        let operator = world.operator.take().unwrap();
-        assert!(operator.terminate().unwrap().success());
+    fn down(world: &World) {
+        assert!(world.operator.is_none());
         for (namespace, label) in [("asking", ""), ("strict", "disabled"), ("plain", "enabled")] {
             let said = world.refused(&pod(namespace, "down", label));
             assert!(said.contains("failed calling webhook"), "{said}");

@@ -6,13 +6,16 @@
     reason = "a chapter that cannot go on ends by a panic"
 )]
 
+#[path = "operator_confines/guarded.rs"]
+mod guarded;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use mesh_cluster::Tier;
 use mesh_e2e::operator::{HOME, Operator};
 use mesh_e2e::stage::{Stage, namespace};
-use mesh_e2e::{operator, story};
+use mesh_e2e::story;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(40);
@@ -41,7 +44,7 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
     ("whatever_widens_it_is_named", widened),
     (
         "nobody_else_opens_the_namespace_or_poses_as_a_canary",
-        admitted,
+        guarded::admitted,
     ),
     ("without_the_label_everything_of_it_goes", opened),
     ("no_right_was_missing_for_any_of_this", |stage| {
@@ -58,10 +61,16 @@ fn main() -> ExitCode {
 }
 
 fn lead(stage: &Stage, interval: &str) -> Operator {
-    let settings = stage
-        .settings("confines")
-        .unwrap()
+    lead_with(stage, interval, &[])
+}
+
+fn lead_with(stage: &Stage, interval: &str, more: &[(&str, &str)]) -> Operator {
+    let settings = stage.settings("confines").unwrap();
+    let settings = more
+        .iter()
+        .fold(settings, |all, (name, value)| all.env(name, value))
         .env("MESH_CONFINE_NEVER", "spared,other")
+        .env("MESH_CONFINE_HOST_PATHS", "/usr/share/data")
         .env("MESH_CANARY_IMAGE", "inferencemesh.local/operator:test")
         .env("MESH_CANARY_INTERVAL", interval);
     let operator = stage.begin(&settings).unwrap();
@@ -104,9 +113,26 @@ fn enforced(stage: &Stage, status: &str, reason: &str) -> String {
     stage.until(&what, SOON, all).unwrap()
 }
 
+/// The policy, with a further way out.
+fn policy(stage: &Stage, further: Option<Value>) {
+    let mut allow = vec![json!({"cidr": "198.51.100.0/24", "ports": [5432]})];
+    allow.extend(further);
+    stage
+        .apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": HOME, "name": "confined"},
+            "spec": {"floor": {"backendRef": {"name": "floor"}}, "egress": {"confine": true, "allow": allow}}}))
+        .unwrap();
+}
+
 fn confines(stage: &Stage) {
     stage.floor().unwrap();
-    let operator = lead(stage, "1h");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    drop(port);
+    let own = [
+        ("MESH_POD_IP", "127.0.0.1"),
+        ("MESH_ADMIN_LISTEN", &address),
+    ];
+    let operator = lead_with(stage, "1h", &own);
     for name in ["kube-mine", "spared", CLOSED, "unlabeled"] {
         stage.apply(&namespace(name)).unwrap();
     }
@@ -115,10 +141,10 @@ fn confines(stage: &Stage) {
     for name in SPARED.iter().chain([&CLOSED]) {
         stage.kubectl(&["label", "namespace", name, LABEL]).unwrap();
     }
-    stage
-        .apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": HOME, "name": "confined"},
-            "spec": {"floor": {"backendRef": {"name": "floor"}}, "egress": {"confine": true, "allow": [{"cidr": "198.51.100.0/24", "ports": [5432]}]}}}))
-        .unwrap();
+    let squats = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": CLOSED, "name": "mesh-canary-all-1"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+    stage.apply(&squats).unwrap();
+    guarded::proves_nothing(stage);
     let made = confined(stage);
     let rules = made["spec"]["egress"].to_string();
     assert!(
@@ -370,6 +396,7 @@ fn wild(name: &str) -> Value {
 }
 
 fn widened(stage: &Stage) {
+    guarded::unrestricted(stage);
     let operator = lead(stage, "1h");
     enforced(stage, "True", "Succeeded");
     // Also by somebody who labels it as the operator's own.
@@ -392,85 +419,6 @@ fn widened(stage: &Stage) {
         .kubectl(&["delete", "pod", "-n", CLOSED, "wild", "--force"])
         .unwrap();
     enforced(stage, "True", "Succeeded");
-    stop(operator);
-}
-
-fn admitted(stage: &Stage) {
-    operator::admission(&stage.cluster).unwrap();
-    let refusal = |object: &Value| refusal(stage, object);
-    let refused = || Ok(refusal(&wild("wild")));
-    let told = stage.until("it is refused", SOON, refused).unwrap();
-    assert!(told.contains("would escape"), "{told}");
-    let told = refusal(&egress("theirs", &json!({}))).unwrap();
-    assert!(told.contains("would open it"), "{told}");
-    let delete = ["delete", "networkpolicy", "-n", CLOSED, NAME];
-    assert!(
-        stage
-            .cluster
-            .kubectl(&delete)
-            .unwrap_err()
-            .contains("is the operator's")
-    );
-
-    poses(stage);
-}
-
-fn poses(stage: &Stage) {
-    let refusal = |object: &Value| refusal(stage, object);
-    let operator = lead(stage, "1h");
-    let (_, real) = job(stage, 0);
-    let mut posing = pod_of(&real);
-    posing["metadata"]["name"] = json!("posing");
-    let told = refusal(&posing).unwrap();
-    assert!(
-        told.contains("inferencemesh.dev/canary is the operator's"),
-        "{told}"
-    );
-    let mut forged = real.clone();
-    forged["metadata"] =
-        json!({"namespace": CLOSED, "name": "forged", "labels": real["metadata"]["labels"]});
-    forged["spec"].as_object_mut().unwrap().remove("selector");
-    forged["status"] = Value::Null;
-    for part in [
-        "controller-uid",
-        "batch.kubernetes.io/controller-uid",
-        "job-name",
-        "batch.kubernetes.io/job-name",
-    ] {
-        let labels = forged["spec"]["template"]["metadata"]["labels"].as_object_mut();
-        labels.unwrap().remove(part);
-    }
-    assert!(refusal(&forged).unwrap().contains("is the operator's"));
-    forged["metadata"]["labels"] = json!({});
-    assert!(
-        refusal(&forged).unwrap().contains("is the operator's"),
-        "by its template alone"
-    );
-    // An ordinary pod stays one.
-    let mut plain = wild("plain");
-    plain["spec"]["hostNetwork"] = json!(false);
-    create_as(stage, "tenant", &plain, &[]).unwrap();
-    let label = [
-        "label",
-        "pod",
-        "-n",
-        CLOSED,
-        "plain",
-        "inferencemesh.dev/canary=all",
-    ];
-    assert!(
-        stage
-            .cluster
-            .kubectl(&label)
-            .unwrap_err()
-            .contains("is the operator's")
-    );
-    assert!(
-        stage
-            .cluster
-            .kubectl(&["label", "pod", "-n", CLOSED, "plain", "a=b"])
-            .is_ok()
-    );
     stop(operator);
 }
 

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use mesh_crds::value::DurationText;
 use mesh_watch::Scope;
 
 /// Makes a cluster match the objects of inferencemesh.dev.
@@ -57,6 +59,9 @@ pub(crate) struct Run {
     /// The gateways are asked this often (seconds) how backends do.
     #[arg(long, env = "MESH_HEALTH_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
     pub(crate) health_seconds: u16,
+    /// Time after a signal in which it still answers, for example `5s`: whoever asks here learns of it meanwhile.
+    #[arg(long, env = "MESH_DRAIN_DELAY", default_value = "5s", value_parser = delay)]
+    pub(crate) drain_delay: Duration,
     /// Objects that are made if they are not there: the floor of an installation.
     #[arg(long, env = "MESH_BOOTSTRAP")]
     pub(crate) bootstrap: Option<PathBuf>,
@@ -69,6 +74,9 @@ pub(crate) struct Run {
     /// Further namespaces that are never confined, separated by commas.
     #[arg(long, env = "MESH_CONFINE_NEVER", value_delimiter = ',')]
     pub(crate) confine_never: Vec<String>,
+    /// Folders of nodes that pods of confined namespaces may read, separated by commas.
+    #[arg(long, env = "MESH_CONFINE_HOST_PATHS", value_delimiter = ',')]
+    pub(crate) confine_host_paths: Vec<String>,
     #[command(flatten)]
     pub(crate) canary: crate::confine::Options,
     /// Image of the worker.
@@ -89,6 +97,11 @@ pub(crate) struct Run {
     /// Secrets to pull them with, separated by commas.
     #[arg(long, env = "MESH_IMAGE_PULL_SECRETS", value_delimiter = ',')]
     pub(crate) image_pull_secrets: Vec<String>,
+}
+
+fn delay(text: &str) -> Result<Duration, String> {
+    let read = DurationText(text.to_owned());
+    read.read().map_err(|error| error.to_string())
 }
 
 /// Images of vLLM and llama.cpp by the maker of the accelerator. Where none is given, such a backend is

@@ -7,6 +7,8 @@
 mod canaries;
 mod enforced;
 mod holds;
+mod loose;
+mod places;
 mod pools;
 mod proof;
 mod targets;
@@ -15,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::ResourceExt;
+use kube::{Client, ResourceExt};
 use mesh_crds::guard::{Dns, Egress, EgressRule};
 use mesh_crds::label;
 use serde_json::{Value, json};
@@ -28,6 +30,8 @@ pub(crate) use canaries::{Canaries, Options, ages, confined};
 #[cfg(test)]
 pub(crate) use enforced::Observed;
 pub(crate) use enforced::enforced;
+pub(crate) use loose::FRESH;
+use loose::Loose;
 
 /// Name of the NetworkPolicy of a confined namespace. The chart's admission policies know it too.
 pub(crate) const NAME: &str = "mesh-confine";
@@ -73,6 +77,8 @@ pub(crate) struct Plan {
     asking: BTreeSet<(String, String)>,
     /// Why not everything stands as it shall.
     pub(crate) failed: Option<String>,
+    /// What pods of confined namespaces are.
+    loose: BTreeMap<String, Loose>,
 }
 
 impl Accepted {
@@ -279,7 +285,12 @@ pub(crate) async fn keep(
         namespaces: &namespaces,
         policies,
     });
-    if let Err(error) = write(writer, world, &plan).await {
+    let leaving = known
+        .iter()
+        .filter(|namespace| namespace.metadata.deletion_timestamp.is_some())
+        .map(|namespace| namespace.name_any())
+        .collect();
+    if let Err(error) = write(writer, world, &plan, &leaving).await {
         tracing::warn!(reason = error.reason(), %error, "a namespace could not be confined");
         plan.failed = Some(error.to_string());
     }
@@ -292,11 +303,16 @@ fn confinable(labels: &Labels) -> bool {
     says(label::CONFINE, label::ENABLED) && !says(label::MESH, label::OWN)
 }
 
-async fn write(writer: &Writer, world: &World, plan: &Plan) -> Result<(), Error> {
+async fn write(
+    writer: &Writer,
+    world: &World,
+    plan: &Plan,
+    leaving: &BTreeSet<String>,
+) -> Result<(), Error> {
     for wanted in &plan.wanted {
         writer.apply(wanted.clone(), &world.networks).await?;
     }
-    for leftover in plan.leftovers(&world.networks.state()) {
+    for leftover in plan.leftovers(&world.networks.state(), leaving) {
         writer.delete(&**leftover).await?;
     }
     Ok(())
@@ -309,21 +325,37 @@ pub(crate) fn ours(network: &NetworkPolicy) -> bool {
 }
 
 impl Plan {
-    /// NetworkPolicies of ours whose namespace is no longer confined.
+    /// Looks at the pods of everything that is confined.
+    pub(crate) async fn look(&mut self, canaries: &Canaries, client: &Client) {
+        let namespaces: BTreeSet<String> = self.by_policy.values().flatten().cloned().collect();
+        self.loose = canaries.loose(client, &namespaces).await;
+    }
+
+    /// True if there is something to look at.
+    pub(crate) fn confines_something(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// NetworkPolicies of ours whose namespace is no longer confined. One that is being deleted stays closed to its
+    /// end: its pods may run until then.
     pub(crate) fn leftovers<'n>(
         &self,
         networks: &'n [Arc<NetworkPolicy>],
+        leaving: &BTreeSet<String>,
     ) -> impl Iterator<Item = &'n Arc<NetworkPolicy>> {
         let wanted: BTreeSet<Option<String>> = self
             .wanted
             .iter()
             .map(|policy| policy.metadata.namespace.clone())
             .collect();
+        let leaving = leaving.clone();
         networks.iter().filter(move |network| {
             let there = network.name_any() == NAME && ours(network);
+            let namespace = &network.metadata.namespace;
             there
                 && network.metadata.deletion_timestamp.is_none()
-                && !wanted.contains(&network.metadata.namespace)
+                && !wanted.contains(namespace)
+                && !namespace.as_ref().is_some_and(|one| leaving.contains(one))
         })
     }
 }

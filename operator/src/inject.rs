@@ -13,6 +13,7 @@ mod address;
 mod bundle;
 mod case;
 mod look;
+mod made;
 mod metrics;
 mod mutate;
 mod review;
@@ -120,6 +121,7 @@ pub(crate) async fn start(
     let injector = Arc::new(Injector {
         template: template.clone(),
         metrics: metrics.clone(),
+        shutdown: shutdown.clone(),
     });
     let (router, serving) = (review::router(&injector), shutdown.clone());
     let limits = Limits {

@@ -118,14 +118,14 @@ async fn run(
     let canaries = Canaries::new(&options);
     let around = (&world, &keeper, canaries.clone());
     serve_admin(admin_listener, &metrics, around, &shutdown);
-    let signals = shutdown.clone();
-    shutdown.spawn(async move { signals.on_signal().await });
+    let delay = options.drain_delay;
+    shutdown.spawn(shutdown.on_signal_drain(delay));
 
     // A standby keeps its memory of the cluster fresh and writes nothing.
-    let Some(()) = shutdown.token.run_until_cancelled(lease.acquire()).await else {
-        shutdown.finish(GRACE).await;
+    if !leads(&lease, &shutdown).await {
+        end(&shutdown, delay).await;
         return Ok(());
-    };
+    }
     tracing::info!("leading");
     let poll = Poll::default();
     let health = Health::default();
@@ -146,7 +146,7 @@ async fn run(
     let lost = keep(&lease, &shutdown);
     let lost = tokio::select! {
         biased;
-        () = shutdown.token.cancelled() => false,
+        () = shutdown.until_draining() => false,
         lost = lost => lost.is_ok(),
         () = pass.run() => false,
         () = poll.run(&fetchers) => false,
@@ -158,7 +158,7 @@ async fn run(
     if !lost {
         lease.release().await;
     }
-    shutdown.finish(GRACE).await;
+    end(&shutdown, delay).await;
     anyhow::ensure!(
         !lost,
         "another operator leads now; starting again as its standby"
@@ -166,15 +166,36 @@ async fn run(
     Ok(())
 }
 
+/// Waits until this replica leads; false if it is to end before.
+async fn leads(lease: &Lease, shutdown: &Shutdown) -> bool {
+    tokio::select! {
+        biased;
+        () = shutdown.until_draining() => false,
+        () = lease.acquire() => true,
+    }
+}
+
+/// Another may lead at once, but whoever asks here learns only after a while that it should ask elsewhere.
+async fn end(shutdown: &Shutdown, delay: Duration) {
+    if shutdown.draining() {
+        shutdown.token.cancelled().await;
+    } else {
+        shutdown.drain(delay).await;
+    }
+    shutdown.finish(GRACE).await;
+}
+
 /// Renews the lease apart from the passes, whose work must not keep it from being renewed; tells when it is
 /// lost.
 fn keep(lease: &Arc<Lease>, shutdown: &Shutdown) -> tokio::sync::oneshot::Receiver<()> {
     let (tell, lost) = tokio::sync::oneshot::channel();
-    let (kept, stop) = (Arc::clone(lease), shutdown.token.clone());
+    let (kept, stop) = (Arc::clone(lease), shutdown.clone());
     shutdown.spawn(async move {
-        if stop.run_until_cancelled(kept.keep()).await.is_some() {
-            // Nobody listens any more: it ends anyway.
-            let _ = tell.send(());
+        tokio::select! {
+            biased;
+            () = stop.until_draining() => {}
+            // If nobody listens any more, it ends anyway.
+            () = kept.keep() => drop(tell.send(())),
         }
     });
     lost
@@ -190,9 +211,11 @@ fn serve_admin(
     metrics.register(&mut registry);
     endpoint::register(keeper, &mut registry);
     let (seen, kept) = (world.clone(), Arc::clone(keeper));
+    let ending = shutdown.clone();
     let missing = move || {
         let all = seen.missing().into_iter().chain(kept.missing());
-        all.collect::<Vec<String>>()
+        let ending = ending.draining().then(|| String::from("it is draining"));
+        all.chain(ending).collect::<Vec<String>>()
     };
     let (counted, standing) = (world.clone(), metrics.clone());
     let refresh = Arc::new(move || {

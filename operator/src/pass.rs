@@ -63,6 +63,8 @@ struct Memory {
     found: BTreeMap<Id, Found>,
     /// Backends that could not be written.
     failed: BTreeSet<Id>,
+    /// Something is confined, whose pods are looked at more often.
+    confines: bool,
 }
 
 /// Fault, class, and what the gateways say.
@@ -101,7 +103,7 @@ impl Pass {
     /// Until dropped.
     pub(crate) async fn run(&self) {
         let (mut changed, mut told) = (self.world.changed(), self.poll.changed());
-        let mut heard = self.health.changed();
+        let (mut heard, mut noted) = (self.health.changed(), self.canaries.changed());
         let mut failures = 0;
         loop {
             changed.borrow_and_update();
@@ -112,12 +114,17 @@ impl Pass {
             };
             tokio::time::sleep(DEBOUNCE).await;
             failures = if good { 0 } else { failures + 1 };
-            let wait = if good { RESYNC } else { rest(failures) };
+            let wait = match good {
+                true if self.memory().confines => confine::FRESH,
+                true => RESYNC,
+                false => rest(failures),
+            };
             let news = async {
                 tokio::select! {
                     news = changed.changed() => news,
                     news = told.changed() => news,
                     news = heard.changed() => news,
+                    news = noted.changed() => news,
                 }
             };
             if let Ok(Err(_)) = tokio::time::timeout(wait, news).await {
@@ -165,6 +172,7 @@ impl Pass {
         good &= self.backends(scope, &seen).await;
         let confined = self.confine(&seen).await;
         good &= confined.failed.is_none();
+        self.memory().confines = confined.confines_something();
         let judged = tokio::task::block_in_place(|| policy::judge(&seen.snapshot, seen.now));
         for read in seen.policies.iter().filter(|read| !read.deleted()) {
             let begun = Instant::now();

@@ -146,3 +146,8 @@ metadata:
 - {name: mesh-trust, mountPath: /var/run/inferencemesh.dev/trust, readOnly: true}
 - {name: mesh-identity, mountPath: /var/run/inferencemesh.dev/identity}
 {{- end }}
+
+{{/* Folders of nodes that pods of confined namespaces may read, as a list in CEL. */}}
+{{- define "mesh.hostPaths" -}}
+[{{ range $number, $path := .Values.confine.hostPaths }}{{ if $number }}, {{ end }}'{{ $path }}'{{ end }}]
+{{- end }}

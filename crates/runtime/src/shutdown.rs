@@ -1,7 +1,5 @@
 //! Signals, and an orderly end: everything started here is told to stop and waited for.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -14,7 +12,8 @@ pub struct Shutdown {
     pub token: CancellationToken,
     /// Every background task is spawned here.
     pub tracker: TaskTracker,
-    draining: Arc<AtomicBool>,
+    /// Cancelled once it should be sent nothing more, which is before or at the end.
+    drain: CancellationToken,
 }
 
 impl Shutdown {
@@ -55,18 +54,30 @@ impl Shutdown {
                 () = asked => tracing::info!("asked to end, draining"),
                 () = shutdown.token.cancelled() => {}
             }
-            shutdown.draining.store(true, Ordering::Relaxed);
-            shutdown
-                .token
-                .run_until_cancelled(tokio::time::sleep(delay))
-                .await;
-            shutdown.token.cancel();
+            shutdown.drain(delay).await;
         }
+    }
+
+    /// What a signal does: says for `delay` that it is [`draining`](Self::draining), then cancels the token.
+    pub async fn drain(&self, delay: Duration) {
+        self.drain.cancel();
+        self.token
+            .run_until_cancelled(tokio::time::sleep(delay))
+            .await;
+        self.token.cancel();
     }
 
     /// True once this process should be sent nothing more.
     pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed) || self.token.is_cancelled()
+        self.drain.is_cancelled() || self.token.is_cancelled()
+    }
+
+    /// Waits until it is [`draining`](Self::draining).
+    pub async fn until_draining(&self) {
+        tokio::select! {
+            () = self.drain.cancelled() => {}
+            () = self.token.cancelled() => {}
+        }
     }
 
     /// Cancels, then waits at most `grace` for the background tasks. True if all ended.
@@ -113,6 +124,19 @@ mod tests {
         let token = shutdown.token.clone();
         shutdown.spawn(async move { token.cancelled().await });
         assert!(shutdown.finish(Duration::from_secs(1)).await);
+
+        // What waits for the drain goes first, what serves goes on until the end.
+        let draining = Shutdown::new();
+        let (first, last) = (draining.clone(), draining.clone());
+        let waited = async {
+            first.until_draining().await;
+            assert!(first.draining() && !first.token.is_cancelled());
+        };
+        let delay = Duration::from_secs(5);
+        let begun = tokio::time::Instant::now();
+        tokio::join!(waited, last.drain(delay));
+        assert_eq!(begun.elapsed(), delay);
+        assert!(draining.token.is_cancelled());
 
         let stuck = Shutdown::new();
         stuck.spawn(std::future::pending());

@@ -55,6 +55,14 @@ impl Python {
         self.scripts.join(name).display().to_string()
     }
 
+    /// Folders of the host that pods of this Python read, as they are named there.
+    pub(crate) fn host_paths(&self) -> Vec<String> {
+        let real = |folder: &PathBuf| folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        let folders = self.folders.iter().map(real);
+        let all: BTreeSet<String> = folders.map(|folder| folder.display().to_string()).collect();
+        all.into_iter().collect()
+    }
+
     fn volumes(&self) -> Vec<(Value, Value)> {
         let volume = |(number, folder): (usize, &PathBuf)| {
             let name = format!("host-{number}");

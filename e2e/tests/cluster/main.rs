@@ -150,6 +150,10 @@ const CHAPTERS: &[Chapter] = &[
         chapter::sidecar::node,
     ),
     (
+        "a_rollout_of_the_operator_refuses_no_pod_that_asks_for_a_sidecar",
+        chapter::sidecar::operator_rolled_out,
+    ),
+    (
         "without_the_webhook_no_pod_that_should_carry_a_sidecar_is_started",
         chapter::sidecar::without_webhook,
     ),

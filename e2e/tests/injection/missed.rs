@@ -5,14 +5,14 @@ use serde_json::Value;
 use super::{SOON, World, pod};
 
 /// Waits until a number is so.
-fn number(world: &World, metric: &str, expected: f64) {
+pub(super) fn number(world: &World, metric: &str, expected: f64) {
     let operator = world.operator.as_ref().unwrap();
     let found = || Ok(((operator.metric(metric)? - expected).abs() < 0.5).then_some(()));
     world.stage.until(metric, SOON, found).unwrap();
 }
 
 /// Waits for an event about a pod, which is told once.
-fn event(world: &World, name: &str, reason: &str) {
+pub(super) fn event(world: &World, name: &str, reason: &str) {
     let found = || {
         let selector = format!("regarding.name={name}");
         let args = ["events.events.k8s.io", "-A", "--field-selector", &selector];

@@ -4,21 +4,24 @@
 //! Refuses to make one that could prove nothing: without a forbidden place that answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::ResourceExt;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, PostParams};
+use kube::{Client, ResourceExt};
 use mesh_crds::label;
 use mesh_crds::value::DurationText;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
+use super::loose::{Looked, Loose};
+use super::places::{enough, places};
 use super::proof::{GENERATION, JOB_SECONDS, NUMBER, Seen, Standing, Verdict, standing};
-use super::targets::{Kind, Place, forbidden};
+use super::targets::forbidden;
 use super::{NAME, ours, pools};
 use crate::apply::{Error, MANAGER, Writer};
 use crate::args::Run;
@@ -49,15 +52,16 @@ pub(crate) struct Options {
     /// Time between two canaries of a namespace, for example `5m`.
     #[arg(long, env = "MESH_CANARY_INTERVAL", default_value = "5m", value_parser = interval)]
     canary_interval: Duration,
-    /// Labels of nodes by whose values pools of nodes are told apart, separated by commas.
+    /// Labels of nodes by whose values pools of nodes are told apart, separated by commas; those of the usual clouds
+    /// that nodes carry, if none is named.
     #[arg(long, env = "MESH_CANARY_POOL_LABELS", value_delimiter = ',')]
     pub(crate) canary_pool_labels: Vec<String>,
     /// Further places that must not be reached, as HOST:PORT, separated by commas.
     #[arg(long, env = "MESH_CANARY_FORBIDDEN", value_delimiter = ',', value_parser = place)]
-    canary_forbidden: Vec<Target>,
+    pub(super) canary_forbidden: Vec<Target>,
     /// Address of this pod, which canaries must not reach.
     #[arg(long, env = "MESH_POD_IP")]
-    pod_ip: Option<IpAddr>,
+    pub(super) pod_ip: Option<IpAddr>,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -81,6 +85,10 @@ pub(crate) struct Canaries {
     options: Arc<Run>,
     /// Why none could be made, by namespace.
     notes: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Counts what became of them.
+    told: Arc<watch::Sender<u64>>,
+    /// What pods of confined namespaces are.
+    looked: Arc<Looked>,
 }
 
 impl Canaries {
@@ -88,6 +96,8 @@ impl Canaries {
         Self {
             options: Arc::new(options.clone()),
             notes: Arc::default(),
+            told: Arc::new(watch::Sender::new(0)),
+            looked: Arc::default(),
         }
     }
 
@@ -120,6 +130,27 @@ impl Canaries {
             *why = format!("{why}; {note}");
         }
         found
+    }
+
+    /// Tells when none could be made, and when that is over.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.told.subscribe()
+    }
+
+    /// What pods of these namespaces are, that are confined.
+    pub(super) async fn loose(
+        &self,
+        client: &Client,
+        namespaces: &BTreeSet<String>,
+    ) -> BTreeMap<String, Loose> {
+        let folders = &self.options.confine_host_paths;
+        self.looked.at(client, folders, namespaces).await
+    }
+
+    /// Of how much of the cluster a proof speaks, in words.
+    pub(super) fn reach(&self, world: &World) -> String {
+        let canary = &self.options.canary;
+        pools::reach(&canary.canary_pool_labels, &world.nodes.state())
     }
 
     fn notes(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
@@ -185,17 +216,19 @@ impl Canaries {
     fn note(&self, policy: &NetworkPolicy, note: Option<String>) {
         let namespace = policy.namespace().unwrap_or_default();
         let mut notes = self.notes();
+        let known = notes.get(&namespace);
+        if known == note.as_ref() {
+            return;
+        }
         match note {
             Some(note) => {
-                if notes.get(&namespace) != Some(&note) {
-                    tracing::warn!(namespace, note, "no canary was made");
-                }
+                tracing::warn!(namespace, note, "no canary was made");
                 notes.insert(namespace, note);
             }
-            None => {
-                notes.remove(&namespace);
-            }
+            None => drop(notes.remove(&namespace)),
         }
+        drop(notes);
+        self.told.send_modify(|number| *number += 1);
     }
 
     /// Jobs of namespaces that are no longer confined, or were confined by an earlier NetworkPolicy. Owners
@@ -225,12 +258,17 @@ impl Canaries {
         let canary = &self.options.canary;
         let image = canary.canary_image.as_deref();
         let image = image.ok_or("the operator was given no image for canaries")?;
-        let places = self.places(world).await;
+        let places = places(&self.options, world).await;
         let (mut bad, left_out) = forbidden(&places, policy).await;
         bad.truncate(MOST - 2);
-        if bad.is_empty() {
+        if !enough(&bad) {
             let why = left_out.join(", ");
-            return Err(format!("there is nothing forbidden to try: {why}"));
+            let what = if bad.is_empty() {
+                "there is nothing forbidden to try"
+            } else {
+                "only the operator's own port could be tried, which proves nothing: name a further place in confine.canary.forbidden"
+            };
+            return Err(format!("{what}: {why}"));
         }
         let args = bad.iter().map(|target| format!("--forbidden={target}"));
         let home = self.allowed();
@@ -240,9 +278,11 @@ impl Canaries {
             .collect();
         let made = self.job(policy, pool, number, image, &args);
         let made: Job = serde_json::from_value(made).map_err(|error| error.to_string())?;
-        create(writer, &made)
-            .await
-            .map_err(|error| error.to_string())
+        let created = create(writer, &made).await;
+        if created.map_err(|error| error.to_string())? {
+            return Ok(());
+        }
+        taken(writer, policy, &made).await
     }
 
     /// Gateways by their name, so that names are proved too.
@@ -253,47 +293,6 @@ impl Canaries {
             address: format!("{host}:{port}"),
         };
         vec![target(8080), target(8443)]
-    }
-
-    async fn places(&self, world: &World) -> Vec<Place> {
-        let canary = &self.options.canary;
-        let mut places = Vec::new();
-        if let Some(address) = api_server().await {
-            places.push(Place {
-                target: Target {
-                    name: String::from("api-server"),
-                    address,
-                },
-                kind: Kind::ApiServer,
-            });
-        }
-        if let Some(ip) = canary.pod_ip {
-            let home = &self.options.mesh_namespace;
-            let namespaces = world.namespaces.state();
-            let labels = namespaces.iter().find(|one| one.name_any() == *home);
-            let mut namespace = labels.map(|one| one.labels().clone()).unwrap_or_default();
-            namespace.insert(label::NAMESPACE_NAME.to_owned(), home.clone());
-            let pod = [
-                ("app.kubernetes.io/part-of", "inference-mesh"),
-                ("app.kubernetes.io/component", "operator"),
-            ];
-            let pod = pod
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .into();
-            places.push(Place {
-                target: Target {
-                    name: String::from("operator-admin"),
-                    address: SocketAddr::new(ip, self.options.admin_listen.port()).to_string(),
-                },
-                kind: Kind::Pod { namespace, pod },
-            });
-        }
-        let more = canary.canary_forbidden.iter().map(|target| Place {
-            target: target.clone(),
-            kind: Kind::Address,
-        });
-        places.extend(more);
-        places
     }
 
     fn job(
@@ -394,29 +393,8 @@ pub(crate) fn ages(world: &World, canaries: &Canaries) -> BTreeMap<String, f64> 
     confined(world).iter().filter_map(age).collect()
 }
 
-/// `HOST:PORT` of the API server as every pod sees it.
-async fn api_server() -> Option<String> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    if let (Some(host), Some(port)) = (
-        variable("KUBERNETES_SERVICE_HOST"),
-        variable("KUBERNETES_SERVICE_PORT"),
-    ) {
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host
-        };
-        return Some(format!("{host}:{port}"));
-    }
-    let config = kube::Config::infer().await.ok()?;
-    let host = config.cluster_url.host()?;
-    Some(format!(
-        "{host}:{}",
-        config.cluster_url.port_u16().unwrap_or(443)
-    ))
-}
-
-async fn create(writer: &Writer, job: &Job) -> Result<(), Error> {
+/// False if there is one of that name.
+async fn create(writer: &Writer, job: &Job) -> Result<bool, Error> {
     let namespace = job.namespace().unwrap_or_default();
     let api: Api<Job> = Api::namespaced(writer.client.clone(), &namespace);
     let params = PostParams {
@@ -425,13 +403,32 @@ async fn create(writer: &Writer, job: &Job) -> Result<(), Error> {
     };
     writer.metrics.wrote("Job");
     match api.create(&params, job).await {
-        Ok(_) => Ok(()),
-        // Made before memory had caught up.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(source) => Err(Error::Write {
             what: format!("Job {namespace}/{}", job.name_any()),
             source: Box::new(source),
         }),
+    }
+}
+
+/// Whose the Job is that has the name: ours, made before memory had caught up, or somebody else's, who so keeps
+/// canaries from being sent.
+async fn taken(writer: &Writer, policy: &NetworkPolicy, made: &Job) -> Result<(), String> {
+    let (namespace, name) = (made.namespace().unwrap_or_default(), made.name_any());
+    let api: Api<Job> = Api::namespaced(writer.client.clone(), &namespace);
+    let params = ListParams::default().fields(&format!("metadata.name={name}"));
+    let found = api.list(&params).await.map_err(|error| error.to_string())?;
+    let owner = policy.uid().unwrap_or_default();
+    let ours = |job: &Job| {
+        let of_policy = job.owner_references().iter().any(|one| one.uid == owner);
+        of_policy && job.labels().contains_key(label::CANARY)
+    };
+    match found.items.first() {
+        Some(job) if !ours(job) => Err(format!(
+            "Job {namespace}/{name} of somebody else has the name of the next canary: delete it"
+        )),
+        _ => Ok(()),
     }
 }
 

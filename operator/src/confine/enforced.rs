@@ -1,6 +1,6 @@
 //! Condition `Enforced` of a policy that confines: True with three proofs. The NetworkPolicies stand, and
-//! canaries have met a network that keeps them; what NetworkPolicies of others open is inside; no pod is in
-//! its node's network, where none of them holds.
+//! canaries have met a network that keeps them; what NetworkPolicies of others open is inside; no pod gets out by
+//! its node, where none of them holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(crate) struct Observed<'a> {
     pub(crate) host_pods: &'a [Arc<Pod>],
     /// What canaries have proved, by namespace.
     pub(crate) proved: &'a BTreeMap<String, Verdict>,
+    /// Of how much of the cluster they speak.
+    pub(crate) reach: &'a str,
 }
 
 /// Condition `Enforced` of a policy, by its namespace and name.
@@ -50,6 +52,7 @@ pub(crate) fn enforced(
         networks: &world.networks.state(),
         host_pods: &world.host_pods.state(),
         proved: &networks.iter().filter(own).filter_map(proof).collect(),
+        reach: &canaries.reach(world),
     };
     plan.enforced(id, &observed)
 }
@@ -93,13 +96,43 @@ impl Plan {
         if let Some(message) = host_pod(namespaces, observed.host_pods) {
             return no("HostNetworkPods", message);
         }
+        if let Some(message) = self.unrestricted(namespaces) {
+            return no("PodsUnrestricted", message);
+        }
         if let Some((reason, message)) = unproved(namespaces, observed.proved) {
             return no(reason, message);
         }
         let list: Vec<&str> = namespaces.iter().map(String::as_str).collect();
         let list = list.join(", ");
-        let message = format!("canaries in {list} reached the mesh and nothing that is forbidden");
+        let reach = observed.reach;
+        let excepted = self.excepted(namespaces);
+        let message = format!(
+            "canaries in {list} reached the mesh and nothing that is forbidden, {reach}{excepted}"
+        );
         Fact::yes(condition::ENFORCED, message)
+    }
+
+    /// Pods that get out by their node.
+    fn unrestricted(&self, namespaces: &BTreeSet<String>) -> Option<String> {
+        let unknown = "its pods were not looked at yet";
+        namespaces.iter().find_map(|namespace| {
+            let known = self.loose.get(namespace);
+            known.map_or_else(
+                || Some(format!("{namespace}: {unknown}")),
+                |known| known.told(namespace),
+            )
+        })
+    }
+
+    /// Pods that read a folder of their node because the installation lets them, in words.
+    fn excepted(&self, namespaces: &BTreeSet<String>) -> String {
+        let known = namespaces
+            .iter()
+            .filter_map(|namespace| self.loose.get(namespace));
+        match known.map(|one| one.excepted).sum::<usize>() {
+            0 => String::new(),
+            number => format!("; pods that read a folder of confine.hostPaths: {number}"),
+        }
     }
 
     /// NetworkPolicies add up: one of anybody else that lets out more than ours, also one of a model cache

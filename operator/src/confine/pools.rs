@@ -1,5 +1,6 @@
 //! Pools of nodes: networks are set up per node, and nodes that differ may differ in this too. A pool is one
-//! combination of values of the labels that the installation names; without such labels all nodes are one.
+//! combination of values of the labels that the installation names, or that usual clouds give; without such labels all
+//! nodes are one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,12 +14,48 @@ use sha2::{Digest, Sha256};
 /// More pools than this are a label that is not about pools.
 pub(crate) const MOST: usize = 32;
 
+/// Labels by which Karpenter and the usual clouds tell pools apart.
+const USUAL: [&str; 4] = [
+    "karpenter.sh/nodepool",
+    "cloud.google.com/gke-nodepool",
+    "eks.amazonaws.com/nodegroup",
+    "kubernetes.azure.com/agentpool",
+];
+
+/// The labels that are named, or the usual ones that some node carries.
+fn telling(named: &[String], nodes: &[Arc<Node>]) -> Vec<String> {
+    if !named.is_empty() {
+        return named.to_vec();
+    }
+    let carried = |label: &&str| nodes.iter().any(|node| node.labels().contains_key(*label));
+    let usual = USUAL.into_iter().filter(carried);
+    usual.map(str::to_owned).collect()
+}
+
+/// Of how many nodes and pools a proof speaks, in words.
+pub(crate) fn reach(named: &[String], nodes: &[Arc<Node>]) -> String {
+    let labels = telling(named, nodes);
+    let count = |number: usize, what: &str| match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    };
+    let all = count(nodes.len(), "node");
+    if labels.is_empty() && nodes.len() > 1 {
+        return format!(
+            "on one node for all {all}, which no label of confine.canary.poolLabels tells apart"
+        );
+    }
+    let number = pools(named, nodes).len();
+    format!("in {} of {all}", count(number, "pool"))
+}
+
 /// Values of the labels, in their order; none where a node has no such label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pool(Vec<(String, Option<String>)>);
 
 /// All pools that have a node. Without labels there is one, with or without nodes.
-pub(crate) fn pools(labels: &[String], nodes: &[Arc<Node>]) -> BTreeSet<Pool> {
+pub(crate) fn pools(named: &[String], nodes: &[Arc<Node>]) -> BTreeSet<Pool> {
+    let labels = telling(named, nodes);
     let of = |node: &Node| {
         let value = |label: &String| (label.clone(), node.labels().get(label).cloned());
         Pool(labels.iter().map(value).collect())
@@ -79,7 +116,7 @@ mod tests {
     use k8s_openapi::api::core::v1::Node;
     use serde_json::{Value, json};
 
-    use super::pools;
+    use super::{pools, reach};
 
     fn node(labels: &Value) -> Arc<Node> {
         Arc::new(
@@ -116,5 +153,42 @@ mod tests {
         assert_eq!(both.len(), 4);
         let (affinity, _) = both.first().expect("one").place();
         assert!(affinity.to_string().contains("DoesNotExist"), "{affinity}");
+    }
+
+    #[test]
+    fn pools_of_the_usual_clouds_are_told_apart_without_being_named() {
+        let nodes = [
+            node(&json!({"cloud.google.com/gke-nodepool": "a", "pool": "x"})),
+            node(&json!({"cloud.google.com/gke-nodepool": "b", "pool": "x"})),
+            node(&json!({"pool": "x"})),
+        ];
+        let said: Vec<String> = pools(&[], &nodes).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "nodes with no cloud.google.com/gke-nodepool",
+                "nodes with cloud.google.com/gke-nodepool=a",
+                "nodes with cloud.google.com/gke-nodepool=b",
+            ]
+        );
+        assert_eq!(reach(&[], &nodes), "in 3 pools of 3 nodes");
+        let own = [String::from("pool")];
+        assert_eq!(
+            pools(&own, &nodes).len(),
+            1,
+            "what is named counts, and nothing else"
+        );
+        assert_eq!(reach(&own, &nodes), "in 1 pool of 3 nodes");
+        assert!(
+            reach(&[], &nodes[2..]).contains("in 1 pool of 1 node"),
+            "{}",
+            reach(&[], &nodes[2..])
+        );
+        let bare = [node(&json!({})), node(&json!({}))];
+        assert!(
+            reach(&[], &bare).starts_with("on one node for all 2 nodes"),
+            "{}",
+            reach(&[], &bare)
+        );
     }
 }

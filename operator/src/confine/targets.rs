@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use futures::future::join_all;
 use ipnet::IpNet;
@@ -15,6 +16,9 @@ use crate::canary::{Answer, Target, dial};
 
 /// Ports on which API servers listen behind their Service.
 const API_PORTS: [u16; 3] = [443, 6443, 8443];
+
+/// Longest time until a name is known.
+const NAMES: Duration = Duration::from_secs(2);
 
 type Labels = BTreeMap<String, String>;
 
@@ -45,9 +49,8 @@ pub(super) async fn forbidden(
     let answers = join_all(places.iter().map(|place| dial(&place.target.address))).await;
     for (place, answer) in places.iter().zip(answers) {
         let name = &place.target.name;
-        let resolved = tokio::net::lookup_host(&place.target.address).await;
-        let addresses: Vec<SocketAddr> = resolved.into_iter().flatten().collect();
-        if answer != Answer::Open {
+        let addresses = resolve(&place.target.address).await;
+        if answer != Answer::Open || addresses.is_empty() {
             left_out.push(format!("{name} does not answer the operator either"));
         } else if addresses
             .iter()
@@ -59,6 +62,15 @@ pub(super) async fn forbidden(
         }
     }
     (good, left_out)
+}
+
+/// None if the name is unknown, or nobody says what it is in time.
+async fn resolve(address: &str) -> Vec<SocketAddr> {
+    let found = tokio::time::timeout(NAMES, tokio::net::lookup_host(address)).await;
+    let Ok(Ok(addresses)) = found else {
+        return Vec::new();
+    };
+    addresses.collect()
 }
 
 /// Whether a NetworkPolicy lets out to a place. Says yes where it cannot tell.

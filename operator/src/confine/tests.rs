@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -6,6 +6,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use mesh_crds::condition::ConditionStatus;
 use serde_json::{Value, json};
 
+use super::loose::Loose;
 use super::proof::Verdict;
 use super::{Accepted, Inputs, Labels, NAME, Observed, Plan, plan};
 use crate::status::Fact;
@@ -149,13 +150,24 @@ fn enforced(networks: &[Arc<NetworkPolicy>], host_pods: &[Arc<Pod>]) -> Fact {
 }
 
 fn with_proof(networks: &[Arc<NetworkPolicy>], host_pods: &[Arc<Pod>], verdict: Verdict) -> Fact {
+    with_pods(networks, host_pods, verdict, Loose::default())
+}
+
+fn with_pods(
+    networks: &[Arc<NetworkPolicy>],
+    host_pods: &[Arc<Pod>],
+    verdict: Verdict,
+    loose: Loose,
+) -> Fact {
     let open = json!({"confine": true, "allow": [{"cidr": "198.51.100.0/24", "ports": [443]}]});
-    let plan = planned(&[accepted(MESH, "p", red(&open))]);
+    let mut plan = planned(&[accepted(MESH, "p", red(&open))]);
+    plan.loose = BTreeMap::from([(String::from("a"), loose)]);
     let observed = Observed {
         mesh_namespace: MESH,
         networks,
         host_pods,
         proved: &BTreeMap::from([(String::from("a"), verdict)]),
+        reach: "in 2 pools of 3 nodes",
     };
     plan.enforced(&(MESH.to_owned(), String::from("p")), &observed)
 }
@@ -261,12 +273,60 @@ fn a_pod_in_its_nodes_network_escapes_and_is_named() {
 }
 
 #[test]
+fn pods_that_get_out_by_their_node_are_named_and_what_is_excepted_is_told() {
+    let with = |loose: Loose| with_pods(&[], &[], Verdict::Proved, loose);
+    let mut wild = Loose::default();
+    wild.pods
+        .insert(String::from("wild"), vec!["hostPID", "privileged"]);
+    let fact = with(wild);
+    assert!(
+        says(&fact, ConditionStatus::False, "PodsUnrestricted"),
+        "{fact:?}"
+    );
+    assert!(
+        format!("{fact:?}").contains("1 of its pods")
+            && format!("{fact:?}").contains("a/wild (hostPID, privileged)"),
+        "{fact:?}"
+    );
+    let unknown = with(Loose {
+        unknown: Some(String::from("no answer")),
+        ..Loose::default()
+    });
+    assert!(says(&unknown, ConditionStatus::False, "PodsUnrestricted"));
+    let reads = with(Loose {
+        excepted: 2,
+        ..Loose::default()
+    });
+    assert!(reads.holds());
+    let told = format!("{reads:?}");
+    assert!(
+        told.contains("in 2 pools of 3 nodes; pods that read a folder of confine.hostPaths: 2"),
+        "{told}"
+    );
+    // Not looked at is not good.
+    let plan = planned(&[accepted(MESH, "p", red(&json!({"confine": true})))]);
+    let observed = Observed {
+        mesh_namespace: MESH,
+        networks: &[],
+        host_pods: &[],
+        proved: &BTreeMap::from([(String::from("a"), Verdict::Proved)]),
+        reach: "",
+    };
+    let fact = plan.enforced(&(MESH.to_owned(), String::from("p")), &observed);
+    assert!(
+        says(&fact, ConditionStatus::False, "PodsUnrestricted"),
+        "{fact:?}"
+    );
+}
+
+#[test]
 fn what_cannot_be_confined_is_said() {
     let observed = Observed {
         mesh_namespace: MESH,
         networks: &[],
         host_pods: &[],
         proved: &BTreeMap::new(),
+        reach: "",
     };
     let id = (MESH.to_owned(), String::from("p"));
     for (spec, status, reason) in [
@@ -303,8 +363,11 @@ fn a_namespace_that_is_confined_no_longer_is_opened_and_others_are_left_alone() 
         network(NAME, &json!({"podSelector": {}})),
     ];
     let left: Vec<&str> = plan
-        .leftovers(&networks)
+        .leftovers(&networks, &BTreeSet::new())
         .map(|one| one.metadata.namespace.as_deref().expect("a namespace"))
         .collect();
     assert_eq!(left, ["b"]);
+    // Its pods may run until it is gone.
+    let leaving = BTreeSet::from([String::from("b")]);
+    assert_eq!(plan.leftovers(&networks, &leaving).count(), 0);
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::Metrics;
 use super::case::{Asked, asked, namespace_asks};
+use super::made::{Made, says_so};
 use super::mutate::{FOREIGN, TEMPLATE};
 use super::template::CONTAINER;
 use crate::events::{Events, Story};
@@ -146,17 +147,28 @@ impl Look {
                 .is_some_and(|namespace| !asking.contains_key(&namespace))
         };
         found.extend(themselves.into_iter().filter(elsewhere));
-        found.retain(|pod| self.should(namespaces, pod));
+        let made = Made::of(&self.world);
+        found.retain(|pod| self.should(namespaces, &made, pod));
         Ok(found)
     }
 
     /// True if somebody asked that it carry the sidecar, and it can.
-    fn should(&self, namespaces: &BTreeMap<String, Arc<Namespace>>, pod: &Pod) -> bool {
+    fn should(
+        &self,
+        namespaces: &BTreeMap<String, Arc<Namespace>>,
+        made: &Made,
+        pod: &Pod,
+    ) -> bool {
         let name = pod.namespace().unwrap_or_default();
         let Some(namespace) = namespaces.get(&name) else {
             return false;
         };
-        let asked = asked(&self.home, (&name, namespace.labels()), pod.labels());
+        let mut asked = asked(&self.home, (&name, namespace.labels()), pod.labels());
+        if says_so(pod) && !made.makes(pod) {
+            // To be taken for the operator's own is a way to opt out.
+            let of_all = namespace_asks(&self.home, &name, namespace.labels());
+            asked = of_all.filter(|asked| *asked == Asked::Required);
+        }
         let gone = pod.metadata.deletion_timestamp.is_some() || ended(pod);
         let fit = !unfit(pod) || asked == Some(Asked::Required);
         asked.is_some() && !gone && fit && !pod.annotations().contains_key(MIRROR)
@@ -165,7 +177,9 @@ impl Look {
     async fn tell_missed(&self, pods: Vec<Pod>) -> usize {
         for pod in &pods {
             const NOTE: &str = "this pod should carry the mesh's sidecar and does not: it was made before that was asked, or while the webhook was not; delete it, and what is made in its place has one";
-            self.tell(pod, ("SidecarMissing", NOTE)).await;
+            const POSES: &str = "this pod should carry the mesh's sidecar and does not: its label app.kubernetes.io/managed-by says that it is the operator's, which did not make it; take the label off whatever makes it";
+            let note = if says_so(pod) { POSES } else { NOTE };
+            self.tell(pod, ("SidecarMissing", note)).await;
         }
         pods.len()
     }
@@ -178,6 +192,7 @@ impl Look {
     /// Of those that say they carry it: how many do not, and how many are of another template.
     async fn carrying(&self, namespaces: &BTreeMap<String, Arc<Namespace>>) -> (usize, usize) {
         let (mut forged, mut outdated) = (Vec::new(), 0);
+        let made = Made::of(&self.world);
         for pod in self.world.injected.state() {
             let annotations = pod.annotations();
             if let Some(hosts) = annotations.get(FOREIGN) {
@@ -195,7 +210,7 @@ impl Look {
                 Some(hash) if carries => {
                     outdated += usize::from(*hash != self.hash && !ended(&pod));
                 }
-                _ if self.should(namespaces, &pod) => forged.push((*pod).clone()),
+                _ if self.should(namespaces, &made, &pod) => forged.push((*pod).clone()),
                 _ => {}
             }
         }

@@ -86,6 +86,10 @@ pub(crate) enum Refused {
     #[error("no sidecar can be injected: {0} is the name of the mesh's own; rename yours")]
     NameTaken(String),
     #[error(
+        "no sidecar can be injected: container {container} mounts volume {volume}, which is the sidecar's own; use a volume of yours"
+    )]
+    VolumeTaken { container: String, volume: String },
+    #[error(
         "no sidecar can be injected: container {container} has port {port}, which is the sidecar's ({} and {}); use another",
         PORTS[0],
         PORTS[1]
@@ -105,6 +109,7 @@ impl Refused {
             Self::Unfit(unfit) | Self::Required(unfit) => unfit.reason(),
             Self::NameTaken(_) => "NameTaken",
             Self::PortTaken { .. } => "PortTaken",
+            Self::VolumeTaken { .. } => "VolumeTaken",
             Self::Foreign { .. } => "ForeignBaseUrl",
             Self::Unreadable(_) => "Unreadable",
         }
@@ -158,6 +163,7 @@ fn with_sidecar(pod: &Value, case: Case, template: &Template) -> Result<Injected
         .partition(|one| again && one["name"] == CONTAINER);
     free_names(spec, &init, again, template)?;
     free_ports(init.iter().chain(list(&spec["containers"])))?;
+    free_volumes(init.iter().chain(list(&spec["containers"])), template)?;
 
     let mut warnings = Vec::new();
     let mut foreign = Vec::new();
@@ -234,6 +240,29 @@ fn free_ports<'a>(containers: impl Iterator<Item = &'a Value>) -> Result<(), Ref
             return Err(Refused::PortTaken {
                 container: name(container),
                 port,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What the sidecar knows and shows is its own: whoever writes its snapshot says what the policies are.
+fn free_volumes<'a>(
+    containers: impl Iterator<Item = &'a Value>,
+    template: &Template,
+) -> Result<(), Refused> {
+    for container in containers {
+        let mounts = list(&container["volumeMounts"]).chain(list(&container["volumeDevices"]));
+        let ours = |mount: &&Value| {
+            template
+                .volumes
+                .iter()
+                .any(|own| own["name"] == mount["name"])
+        };
+        if let Some(mount) = mounts.into_iter().find(ours) {
+            return Err(Refused::VolumeTaken {
+                container: name(container),
+                volume: name(mount),
             });
         }
     }

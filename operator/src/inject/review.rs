@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -18,6 +18,7 @@ use json_patch::{AddOperation, Patch, PatchOperation};
 use kube::api::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
 use kube::core::response::StatusSummary;
+use mesh_runtime::Shutdown;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -47,6 +48,7 @@ const LONGEST_WARNING: usize = 250;
 pub(crate) struct Injector {
     pub(crate) template: Template,
     pub(crate) metrics: Metrics,
+    pub(crate) shutdown: Shutdown,
 }
 
 /// One path for each webhook of the chart.
@@ -72,7 +74,7 @@ impl Injector {
             Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "the request is too large")),
             Ok(Ok(body)) => read(&body),
         };
-        let answer = match asked {
+        let mut answer = match asked {
             Ok(asked) => Json(self.review(case, &asked)).into_response(),
             Err((status, words)) => {
                 self.metrics.answered("malformed", "", false);
@@ -80,6 +82,11 @@ impl Injector {
                 (status, format!("{words}\n")).into_response()
             }
         };
+        if self.shutdown.draining() {
+            // The API server keeps connections: the next question goes to another replica.
+            let headers = answer.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         self.metrics.took(begun.elapsed());
         answer
     }

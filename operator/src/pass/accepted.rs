@@ -25,7 +25,9 @@ impl Pass {
     /// Confines namespaces.
     pub(super) async fn confine(&self, seen: &Seen) -> confine::Plan {
         let accepted = self.accepted(seen);
-        confine::keep(&self.writer, &self.world, &self.options, &accepted).await
+        let mut plan = confine::keep(&self.writer, &self.world, &self.options, &accepted).await;
+        plan.look(&self.canaries, &self.client).await;
+        plan
     }
 
     /// The newest accepted spec of every policy.

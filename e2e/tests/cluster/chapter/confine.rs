@@ -64,7 +64,11 @@ fn confine(world: &World) {
         "inferencemesh.dev/confine=enabled",
     ]);
     let begun = Instant::now();
-    enforced(world, "True", "Succeeded");
+    let told = enforced(world, "True", "Succeeded");
+    assert!(
+        told.contains("pods that read a folder of confine.hostPaths: 1"),
+        "{told}"
+    );
     assert!(
         begun.elapsed() < Duration::from_mins(1),
         "proved only after {:?}",
@@ -105,6 +109,7 @@ pub(crate) fn proved(world: &World) {
         "packets left for the cloud"
     );
     assert!(!cloud_log(world).contains(PROMPT));
+    escapes_are_refused(world);
     canary_is_harmless(world);
     age_is_told(world);
 }
@@ -143,6 +148,42 @@ fn reaches_what_it_may(world: &World, allowed: &str, cloud: &str) {
         &json!({"model": "smollm2", "text": "Hello", "max_tokens": 4}),
     );
     assert_eq!(said.status(), 200, "{said:?}");
+}
+
+/// No pod is made there that would get out by its node, also not by what makes pods.
+fn escapes_are_refused(world: &World) {
+    let pod = |spec: &Value| {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": CLOSED, "name": "wild"},
+            "spec": {"containers": [{"name": "c", "image": mesh_cluster::Cluster::PAUSE_IMAGE}]}});
+        for (key, value) in spec.as_object().unwrap() {
+            pod["spec"][key] = value.clone();
+        }
+        pod
+    };
+    for spec in [
+        json!({"hostNetwork": true}),
+        json!({"hostPID": true}),
+        json!({"volumes": [{"name": "v", "hostPath": {"path": "/var/run"}}]}),
+    ] {
+        let said = world.cluster.apply(&pod(&spec), "tenant").unwrap_err();
+        assert!(said.contains("would escape by its node"), "{said}");
+    }
+    let script = world.python.script("dial.py");
+    let image = mesh_cluster::Cluster::PAUSE_IMAGE;
+    let mut writes = world.python.pod(CLOSED, "writes", image, &[&script]);
+    writes["spec"]["containers"][0]["volumeMounts"][0]["readOnly"] = json!(false);
+    let said = world.cluster.apply(&writes, "tenant").unwrap_err();
+    assert!(said.contains("a pod with hostPath would escape"), "{said}");
+    let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": CLOSED, "name": "wild"},
+        "spec": {"backoffLimit": 0, "template": {"spec": pod(&json!({"hostPID": true, "restartPolicy": "Never"}))["spec"]}}});
+    job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(0);
+    world.apply(&job);
+    until("it is told why the Job makes no pod", LIMIT, || {
+        let selector = "--field-selector=involvedObject.name=wild";
+        let events = world.kubectl(&["get", "events", "-n", CLOSED, selector, "-o", "json"]);
+        events.contains("would escape by its node").then_some(())
+    });
+    world.kubectl(&["delete", "-n", CLOSED, "job/wild"]);
 }
 
 fn canary_is_harmless(world: &World) {

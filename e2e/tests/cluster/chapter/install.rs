@@ -13,6 +13,11 @@ pub(crate) fn floor(world: &World) {
     let enforced = "pod-security.kubernetes.io/enforce=restricted";
     world.kubectl(&["label", "namespace", HOME, enforced]);
     let begun = std::time::Instant::now();
+    // Applications of these tests read their host's Python, also where they are confined.
+    let folders = format!(
+        "confine.hostPaths={{{}}}",
+        world.python.host_paths().join(",")
+    );
     world.helm(&[
         "install",
         RELEASE,
@@ -22,6 +27,8 @@ pub(crate) fn floor(world: &World) {
         // So that nobody has to wait for a canary for long.
         "--set",
         "confine.canary.interval=10s",
+        "--set",
+        &folders,
         "--wait",
         "--timeout",
         "3m",

@@ -181,6 +181,42 @@ pub(crate) fn node(world: &World) {
     world.silent("MeshGatewayAbsent", &[]);
 }
 
+/// While the operator's pods are replaced, pods that ask for a sidecar are made without a pause.
+pub(crate) fn operator_rolled_out(world: &World) {
+    let mut asking = pod(world, "rolled", &["-c", "pass"]);
+    asking["metadata"] = json!({"namespace": BESIDE, "generateName": "rolled-"});
+    let file = format!("{}/rolled.json", world.scratch("rolled"));
+    std::fs::write(&file, asking.to_string()).unwrap();
+    let create = ["create", "--dry-run=server", "-o", "json", "-f", &file];
+    let operators = || {
+        let component = "app.kubernetes.io/component=operator";
+        let pods = world.get(&["pods", "-n", HOME, "-l", component]);
+        let mut names: Vec<String> = pods["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pod| text(&pod["metadata"]["name"]).to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let before = operators();
+    world.kubectl(&["rollout", "restart", "-n", HOME, "deployment/mesh-operator"]);
+    let mut made = 0;
+    until("all are others", LIMIT, || {
+        for _ in 0..5 {
+            let said = world.kubectl(&create);
+            assert!(said.contains("mesh-sidecar"), "{said}");
+            made += 1;
+        }
+        let now = operators();
+        let others = now.iter().all(|name| !before.contains(name));
+        (others && now.len() == before.len()).then_some(())
+    });
+    println!("  {made} pods looked at while the operator was replaced, none refused");
+    assert!(made > 10, "only {made} pods in all that time");
+}
+
 /// Who should carry the sidecar is not started without, and nobody else is affected.
 pub(crate) fn without_webhook(world: &World) {
     let operators = |replicas: u64| {

@@ -379,6 +379,18 @@ fn names_and_ports_of_the_sidecar_are_nobody_elses() {
         assert_eq!(said.reason(), "PortTaken");
         assert!(said.to_string().contains(&port.to_string()), "{said}");
     }
+    for place in ["containers", "initContainers"] {
+        let mut reads = with(
+            place,
+            json!([{"name": "spy", "image": "a", "volumeMounts": [{"name": "mesh-sidecar-snapshot", "mountPath": "/s"}]}]),
+        );
+        let said = refused(&reads, ENABLED);
+        assert_eq!(said.reason(), "VolumeTaken");
+        assert!(said.to_string().contains("mesh-sidecar-snapshot"), "{said}");
+        // Nor in what was here before, and has it by name.
+        reads["metadata"]["annotations"] = json!({TEMPLATE: "0"});
+        assert_eq!(refused(&reads, ENABLED).reason(), "VolumeTaken");
+    }
     let empty = json!({"metadata": {}});
     assert_eq!(refused(&empty, ENABLED).reason(), "Unreadable");
 }

@@ -1,12 +1,14 @@
 //! Reviews as the API server sends them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use mesh_runtime::Shutdown;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -17,10 +19,15 @@ use super::super::template::tests::template;
 use super::{Injector, router};
 
 fn served() -> (Router, Metrics) {
+    until(&Shutdown::new())
+}
+
+fn until(shutdown: &Shutdown) -> (Router, Metrics) {
     let metrics = Metrics::default();
     let injector = Injector {
         template: template("registry.example/sidecar:1"),
         metrics: metrics.clone(),
+        shutdown: shutdown.clone(),
     };
     (router(&Arc::new(injector)), metrics)
 }
@@ -53,6 +60,27 @@ async fn ask(router: &Router, path: &str, body: String) -> (StatusCode, String) 
     let status = answer.status();
     let body = to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
     (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_drains_it_answers_and_lets_the_connection_go() {
+    let shutdown = Shutdown::new();
+    let (router, _) = until(&shutdown);
+    let closes = || async {
+        let body = review(&plain(), false).to_string();
+        let request = Request::post("/inject/namespace").body(Body::from(body));
+        let answer = router.clone().oneshot(request.expect("a request")).await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.headers().get("connection").is_some()
+    };
+    assert!(!closes().await);
+    let look = async {
+        shutdown.until_draining().await;
+        closes().await
+    };
+    let (lets_go, ()) = tokio::join!(look, shutdown.drain(Duration::from_secs(5)));
+    assert!(lets_go);
 }
 
 async fn reviewed(router: &Router, path: &str, body: &Value) -> Value {
