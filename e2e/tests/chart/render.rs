@@ -440,7 +440,11 @@ fn refused(world: &World) {
         ("gateway: {replica: 3}\n", "replica"),
         ("scope: everywhere\n", "scope"),
         ("operator: {digest: latest}\n", "digest"),
-        ("operator: {drainDelaySeconds: 1}\n", "drainDelaySeconds"),
+        ("operator: {drainDelaySeconds: -1}\n", "drainDelaySeconds"),
+        ("worker: {drainDelaySeconds: 1}\n", "drainDelaySeconds"),
+        ("confine: {hostPaths: [/]}\n", "hostPaths"),
+        ("confine: {hostPaths: [/usr/../var]}\n", "hostPaths"),
+        ("confine: {hostPaths: [\"/usr'\"]}\n", "hostPaths"),
         ("gateway: {replicas: 0}\n", "replicas"),
         (
             "commonLabels: {app.kubernetes.io/name: mine}\n",
