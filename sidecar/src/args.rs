@@ -55,6 +55,10 @@ pub struct Args {
     /// After SIGTERM: how long answers may take to end.
     #[arg(long, env = "MESH_DRAIN_TIMEOUT", default_value = "20", value_parser = seconds)]
     pub drain_timeout: Duration,
+    /// How long the gateway may take, beyond the policy's deadline, until an answer begins that is no stream: it begins
+    /// with its end. Streams get two minutes of it.
+    #[arg(long, env = "MESH_ANSWER_TIMEOUT", default_value = "600", value_parser = seconds)]
+    pub answer_timeout: Duration,
     /// Log filter, for example `info`.
     #[arg(long, env = "MESH_LOG", default_value = "info")]
     pub log: String,

@@ -1,5 +1,5 @@
 //! What the application asked, as it can be sent again, and asking the gateway: twice if it is not there, since
-//! another replica may be.
+//! another replica may be. What a gateway may have begun is not asked of a second one: a cloud would be paid twice.
 
 use std::time::Duration;
 
@@ -68,17 +68,27 @@ pub(crate) async fn gateway(
     for _ in 0..2 {
         let begun = Instant::now();
         let sent = shared.gateway.send(ask.request(bearer, level), limit).await;
+        let mut begins = ask.method != Method::GET;
         last = match sent {
-            Ok(answer) if absent(&answer) => Failure::Absent,
+            Ok(answer) if absent(&answer) => {
+                // Of the three, one says that the request went nowhere.
+                begins &= answer.status() != StatusCode::SERVICE_UNAVAILABLE;
+                Failure::Absent
+            }
             Ok(answer) => return Ok(answered(shared, answer)),
-            Err(failure) => failure,
+            Err(failure) => {
+                begins &= failure != Failure::Connect;
+                failure
+            }
         };
         shared.metrics.attempted(GATEWAY, None, last.as_str());
-        if begun.elapsed() > QUICK {
+        if begins || begun.elapsed() > QUICK {
             break;
         }
     }
-    if shared.breaker.failed() {
+    // One that was there and went, or took long over one request, may be there for the next.
+    let gone = matches!(last, Failure::Connect | Failure::Absent);
+    if gone && shared.breaker.failed() {
         tracing::warn!(cause = last.as_str(), "no gateway answers");
     }
     Err(last)

@@ -16,6 +16,8 @@ struct Rest {
     length: Duration,
     /// One request finds out whether it is back.
     trial: bool,
+    /// It takes connections and says nothing: whoever asked would wait for long.
+    mute: bool,
 }
 
 /// Whether the gateway is asked.
@@ -28,6 +30,9 @@ impl Breaker {
     /// True if the gateway may be asked now. While it rests, one request after each rest tries.
     pub(crate) fn admits(&self) -> bool {
         let mut rest = self.rest();
+        if rest.mute {
+            return false;
+        }
         let Some(until) = rest.until else {
             return true;
         };
@@ -45,7 +50,15 @@ impl Breaker {
         let mut rest = self.rest();
         rest.length = Duration::ZERO;
         rest.trial = false;
-        rest.until.take().is_some()
+        let mute = std::mem::take(&mut rest.mute);
+        rest.until.take().is_some() || mute
+    }
+
+    /// It hangs: until it answers the stream of snapshots, which is opened again and again, nobody else asks it.
+    /// True if it had answered before.
+    pub(crate) fn silent(&self) -> bool {
+        let mut rest = self.rest();
+        !std::mem::replace(&mut rest.mute, true) && rest.until.is_none()
     }
 
     /// It did not. True if it had before.
@@ -64,7 +77,8 @@ impl Breaker {
 
     /// True while it rests.
     pub(crate) fn resting(&self) -> bool {
-        self.rest().until.is_some()
+        let rest = self.rest();
+        rest.until.is_some() || rest.mute
     }
 
     fn rest(&self) -> MutexGuard<'_, Rest> {
@@ -100,5 +114,15 @@ mod tests {
         assert!(breaker.answered());
         assert!(breaker.admits() && breaker.admits() && !breaker.resting());
         assert!(!breaker.answered());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_is_not_asked_until_it_answers() {
+        let breaker = Breaker::default();
+        assert!(breaker.silent() && !breaker.silent());
+        tokio::time::advance(Duration::from_mins(5)).await;
+        assert!(!breaker.admits() && breaker.resting());
+        assert!(breaker.answered());
+        assert!(breaker.admits() && !breaker.resting());
     }
 }

@@ -1,5 +1,5 @@
 //! Where to go when no gateway answers: the floors that `mesh-trust` names, and the one that the gateway
-//! pushed, which wins.
+//! pushed, which wins. Of its class the lower word counts: without gateways `mesh-trust` may be the newer one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub(crate) struct Known {
 /// What is known of floors.
 pub(crate) struct Below {
     trust: Arc<Trust>,
+    /// All that `mesh-trust` names.
+    listed: ArcSwapOption<Floors>,
     told: ArcSwapOption<Known>,
     pushed: ArcSwapOption<Known>,
 }
@@ -37,6 +39,7 @@ impl Below {
     pub(crate) fn new(trust: Arc<Trust>) -> Self {
         Self {
             trust,
+            listed: ArcSwapOption::empty(),
             told: ArcSwapOption::empty(),
             pushed: ArcSwapOption::empty(),
         }
@@ -44,12 +47,33 @@ impl Below {
 
     /// The floor of this pod, if one is known.
     pub(crate) fn current(&self) -> Option<Arc<Known>> {
-        self.pushed.load_full().or_else(|| self.told.load_full())
+        let Some(pushed) = self.pushed.load_full() else {
+            return self.told.load_full();
+        };
+        let listed = self.listed.load();
+        let mut floors = listed.iter().flat_map(|listed| &listed.floors);
+        let same = floors.find(|one| one.account == pushed.floor.account);
+        let (class, level) = (pushed.floor.class, pushed.floor.max_privacy);
+        let lower = same.map(|one| (class.min(one.class), level.min(one.max_privacy)));
+        match lower {
+            Some(lower) if lower != (class, level) => {
+                let mut known = (*pushed).clone();
+                (known.floor.class, known.floor.max_privacy) = lower;
+                Some(Arc::new(known))
+            }
+            _ => Some(pushed),
+        }
     }
 
     /// What the gateway says. A snapshot without a floor leaves what `mesh-trust` says.
     pub(crate) fn push(&self, floor: Option<&Floor>) {
         replace(&self.pushed, floor, &self.trust);
+    }
+
+    /// What `mesh-trust` says.
+    fn tell(&self, floors: Floors) {
+        replace(&self.told, best(&floors), &self.trust);
+        self.listed.store(Some(Arc::new(floors)));
     }
 
     /// Follows the folder until dropped.
@@ -59,7 +83,7 @@ impl Below {
             match read(&folder).await {
                 Ok(floors) => {
                     said.clear();
-                    replace(&self.told, best(&floors), &self.trust);
+                    self.tell(floors);
                 }
                 Err(words) => {
                     // Once, not for every look. What was known stays.
@@ -152,6 +176,35 @@ mod tests {
         let floors = Floors::new([rented, owned.clone()].into());
         assert_eq!(best(&floors), Some(&owned));
         assert_eq!(best(&Floors::new([].into())), None);
+    }
+
+    #[tokio::test]
+    async fn of_the_class_of_a_floor_the_lower_word_counts_whoever_says_it() {
+        use SovereigntyClass::{OwnHardware, RentedHardware};
+        mesh_runtime::install_crypto_provider();
+        let below = Below::new(Trust::new());
+        let seen = |below: &Below| {
+            let known = below.current().expect("a floor");
+            (known.floor.class, known.floor.max_privacy)
+        };
+        let (restricted, internal) = (PrivacyLevel::Restricted, PrivacyLevel::Internal);
+        for (pushed, told, class) in [
+            (OwnHardware, OwnHardware, OwnHardware),
+            (OwnHardware, RentedHardware, RentedHardware),
+            (RentedHardware, OwnHardware, RentedHardware),
+        ] {
+            below.push(Some(&floor("floor", pushed)));
+            below.tell(Floors::new([floor("floor", told)].into()));
+            assert_eq!(seen(&below), (class, restricted), "{pushed} {told}");
+        }
+        let mut lower = floor("floor", OwnHardware);
+        lower.max_privacy = internal;
+        below.push(Some(&floor("floor", OwnHardware)));
+        below.tell(Floors::new([lower].into()));
+        assert_eq!(seen(&below), (OwnHardware, internal));
+        // One of its own namespace, which only the gateway names.
+        below.push(Some(&floor("own", OwnHardware)));
+        assert_eq!(seen(&below), (OwnHardware, restricted));
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use mesh_core::pushed::{BEAT, LONGEST, Line, PATH};
 
 use crate::Shared;
 use crate::ask::absent;
+use crate::peer::Failure;
 
 /// Longest time until the stream begins.
 const BEGIN: Duration = Duration::from_secs(5);
@@ -70,8 +71,14 @@ async fn once(shared: &Shared) -> Ended {
     let Ok(request) = request else {
         return Ended::Away;
     };
-    let Ok(answer) = shared.gateway.send(request, BEGIN).await else {
-        return Ended::Away;
+    let answer = match shared.gateway.send(request, BEGIN).await {
+        Ok(answer) => answer,
+        Err(failure) => {
+            if failure == Failure::Timeout {
+                hangs(shared);
+            }
+            return Ended::Away;
+        }
     };
     if absent(&answer) {
         return Ended::Away;
@@ -90,11 +97,21 @@ async fn once(shared: &Shared) -> Ended {
     Ended::Served
 }
 
+fn hangs(shared: &Shared) {
+    if shared.breaker.silent() {
+        tracing::warn!("the gateway hangs: it is asked again once it tells the policy");
+    }
+}
+
 async fn read(shared: &Shared, mut body: Incoming) {
     let mut rest = BytesMut::new();
     // False while the gateway's own is one that we do not take.
     let mut same = false;
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout(BEAT * 3, body.frame()).await {
+    loop {
+        let Ok(frame) = tokio::time::timeout(BEAT * 3, body.frame()).await else {
+            return hangs(shared);
+        };
+        let Some(Ok(frame)) = frame else { return };
         let Ok(data) = frame.into_data() else {
             continue;
         };

@@ -24,6 +24,7 @@ use crate::ask::{Ask, gateway};
 use crate::floor::{Fallen, floor};
 use crate::judge::{Judged, Raises, judge};
 use crate::metrics::Metrics;
+use crate::peer::Failure;
 use crate::{Shared, Sidecar};
 
 /// From this size on reading and classifying a body leaves the threads that serve connections.
@@ -34,8 +35,6 @@ const BODY_LIMIT: usize = 8 << 20;
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// What a floor may take through the gateway until its first token.
 const FLOOR_TIME: Duration = Duration::from_mins(2);
-/// What an answer may take that is not a stream: its head comes with its end.
-const WHOLE_TIME: Duration = Duration::from_mins(10);
 /// The same where no model is asked.
 const OTHER_TIME: Duration = Duration::from_secs(30);
 const NO_GATEWAY: &str = "no gateway answers";
@@ -219,10 +218,12 @@ async fn serve(
     if let Some(pushed) = &snapshot {
         why = NO_GATEWAY;
         if shared.breaker.admits() {
-            let limit = limit(&judged, pushed);
-            let asked = gateway(shared, ask, bearer, Some(judged.level), limit).await;
-            if let Ok(response) = asked {
-                return Ok(response);
+            let limit = limit(&judged, pushed, shared.patience);
+            match gateway(shared, ask, bearer, Some(judged.level), limit).await {
+                Ok(response) => return Ok(response),
+                // It may be at work still, for the application or for nobody.
+                Err(Failure::Timeout) => return Err(late()),
+                Err(_) => {}
             }
         }
     }
@@ -243,11 +244,11 @@ async fn serve(
 }
 
 /// How long the gateway may take until its answer begins.
-fn limit(judged: &Judged, pushed: &Pushed) -> Duration {
+fn limit(judged: &Judged, pushed: &Pushed, whole: Duration) -> Duration {
     let attempts = Duration::from_millis(pushed.deadline_ms);
     match &judged.read {
-        Ok(read) if read.0.stream => attempts + FLOOR_TIME,
-        Ok(_) => attempts + WHOLE_TIME,
+        Ok(read) if read.0.stream => attempts + FLOOR_TIME.min(whole),
+        Ok(_) => attempts + whole,
         Err(_) => OTHER_TIME,
     }
 }
@@ -299,6 +300,16 @@ async fn pass(
         return models(shared).ok_or_else(nobody);
     }
     Err(nobody())
+}
+
+fn late() -> Error {
+    Error::NoBackend {
+        message: String::from(
+            "a gateway took the request and did not answer in time; nobody else was asked, since it may be at work on it",
+        ),
+        tried: Vec::new(),
+        retry_after: Duration::from_secs(2),
+    }
 }
 
 fn nobody() -> Error {

@@ -62,6 +62,7 @@ pub struct Sidecar {
 
 struct Shared {
     annotation: Option<PrivacyLevel>,
+    patience: Duration,
     token: Token,
     gateway: Peer,
     breaker: Breaker,
@@ -82,6 +83,7 @@ impl Sidecar {
         let trust = Trust::new();
         let shared = Arc::new(Shared {
             annotation: args.floor_level(),
+            patience: args.answer_timeout,
             token: Token::new(args.token_file.clone()),
             gateway: Peer::new(&args.gateway_url, None, &trust)?,
             breaker: Breaker::default(),

@@ -63,23 +63,110 @@ async fn a_dead_gateway_is_replaced_by_the_floor_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_ends_before_it_answers_is_asked_once_more_and_then_the_floor_is() {
+async fn what_a_gateway_may_have_begun_is_not_asked_of_a_second_one_and_the_floor_answers() {
     let (world, running) = World::new().await.told(&policy(PrivacyLevel::Public)).await;
     world.gateway.then(Act::Hangup);
     let answer = running.ask(&[], &chat("hello")).await;
-    assert_eq!((answer.status, answer.header("mesh-degraded")), (200, None));
     assert_eq!(
-        world.gateway.arrived().len(),
-        2,
-        "another replica may answer"
+        (answer.status, answer.header("mesh-degraded")),
+        (200, Some("floor_only"))
     );
+    let counts = || (world.gateway.arrived().len(), world.floor.arrived().len());
+    assert_eq!(counts(), (1, 1), "a cloud is not paid twice");
+    // The next one is asked as ever.
+    let answer = running.ask(&[], &chat("hello")).await;
+    assert_eq!((answer.status, answer.header("mesh-degraded")), (200, None));
+    assert_eq!(counts(), (2, 1));
+    // What costs nothing is asked again.
     world.gateway.then(Act::Hangup);
+    assert_eq!(running.get("/v1/models").await.status, 200);
+    assert_eq!(counts(), (4, 1));
     // Not a gateway's words: somebody between us says that there is none.
     world.gateway.then(Act::json(503, "{}"));
     let answer = running.ask(&[], &chat("hello")).await;
+    assert_eq!((answer.status, answer.header("mesh-degraded")), (200, None));
+    assert_eq!(counts(), (6, 1), "another replica may answer");
+    world.gateway.then(Act::json(504, "{}"));
+    let answer = running.ask(&[], &chat("hello")).await;
     assert_eq!(answer.header("mesh-degraded"), Some("floor_only"));
-    assert_eq!(world.gateway.arrived().len(), 4);
-    assert_eq!(world.floor.arrived().len(), 1);
+    assert_eq!(counts(), (7, 2));
+}
+
+#[tokio::test]
+async fn a_gateway_that_took_a_request_and_says_nothing_is_waited_for_as_long_as_is_allowed_and_nobody_else_is_asked()
+ {
+    let world = World::new().await;
+    let mut hasty = policy(PrivacyLevel::Public);
+    hasty.deadline_ms = 200;
+    world.gateway.push(&line(&hasty));
+    let more = ["--answer-timeout", "1"];
+    let running = Running::start(&world.pod, world.gateway.address, &more).await;
+    let running = running.told().await;
+    world.gateway.then(Act::Silence);
+    let answer = running.ask(&[], &chat("hello")).await;
+    assert_eq!(
+        (answer.status, answer.header("mesh-reason")),
+        (503, Some("no_backend"))
+    );
+    assert!(
+        answer.text.contains("did not answer in time"),
+        "{}",
+        answer.text
+    );
+    assert!(answer.header("retry-after").is_some());
+    assert!(world.floor.arrived().is_empty(), "it may be at work still");
+    assert_eq!(world.gateway.arrived().len(), 1);
+    // One slow request is no gateway that is gone.
+    let answer = running.ask(&[], &chat("hello")).await;
+    assert_eq!((answer.status, answer.header("mesh-degraded")), (200, None));
+}
+
+#[tokio::test]
+async fn a_gateway_that_hangs_is_not_asked_until_it_tells_the_policy_again() {
+    let world = World::new().await;
+    let told = line(&policy(PrivacyLevel::Public));
+    world.pod.keep_snapshot(&told);
+    world.gateway.push(&told);
+    world.gateway.hang(true);
+    let running = Running::start(&world.pod, world.gateway.address, &[]).await;
+    let running = running.knows_a_floor().await;
+    running.until(|state| state["gateway"] == "rests").await;
+    let answer = running.ask(&[], &chat("hello")).await;
+    assert_eq!(
+        (answer.status, answer.header("mesh-degraded")),
+        (200, Some("floor_only"))
+    );
+    assert!(world.gateway.arrived().is_empty());
+    world.gateway.hang(false);
+    running.until(|state| state["gateway"] == "answers").await;
+    let answer = running.ask(&[], &chat("hello")).await;
+    assert_eq!((answer.status, answer.header("mesh-degraded")), (200, None));
+}
+
+#[tokio::test]
+async fn a_floor_that_mesh_trust_no_longer_thinks_so_well_of_is_believed_no_more() {
+    let mesh = Mesh::new();
+    let (gateway, floor) = (
+        Peer::start(&mesh.gateway()).await,
+        Peer::start(&mesh.floor()).await,
+    );
+    let mut rented = floor_at(floor.address);
+    rented.class = SovereigntyClass::RentedHardware;
+    let pod = Pod::new(&mesh, &[rented]);
+    let mut pushed = policy(PrivacyLevel::Public);
+    pushed.floor = Some(floor_at(floor.address));
+    // Told by the file first, so that both are known in the end.
+    let running = Running::start(&pod, gateway.address, &[]).await;
+    let running = running.knows_a_floor().await;
+    gateway.push(&line(&pushed));
+    let running = running.told().await;
+    gateway.kill().await;
+    let answer = running.ask(&[], &chat("Charge 4111 1111 1111 1111")).await;
+    assert_eq!(
+        (answer.status, answer.header("mesh-reason")),
+        (403, Some("policy_denied"))
+    );
+    assert!(floor.arrived().is_empty());
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use mesh_core::pushed::PATH;
+use mesh_core::pushed::{BEAT, Line, PATH};
 use mesh_identity::{Member, server_config};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -68,6 +68,8 @@ struct Script {
     acts: VecDeque<Act>,
     arrived: Vec<Arrived>,
     forgets: bool,
+    /// Takes what comes and answers nothing.
+    hangs: bool,
     /// Lines for those who ask for a snapshot; none: there is no such path.
     lines: Option<String>,
 }
@@ -160,6 +162,11 @@ impl Peer {
         self.shared.told.send_modify(|number| *number += 1);
     }
 
+    /// From now on it takes what comes and answers nothing, or answers again.
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.script().hangs = hangs;
+    }
+
     /// Keeps nothing of what arrives from now on.
     pub(crate) fn forget(&self) {
         self.script().forgets = true;
@@ -216,6 +223,10 @@ async fn handle(
     shared: Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::io::Error> {
+    let hangs = shared.script.lock().expect("no test panicked").hangs;
+    if hangs {
+        return std::future::pending().await;
+    }
     if request.uri().path() == PATH {
         return Ok(told(&shared));
     }
@@ -289,7 +300,11 @@ fn told(shared: &Arc<Shared>) -> Response<Body> {
     let (shared, mut changed) = (Arc::clone(shared), shared.told.subscribe());
     changed.mark_changed();
     let lines = futures::stream::unfold((shared, changed), |(shared, mut changed)| async move {
-        changed.changed().await.ok()?;
+        // As a gateway does, whether there is news or not.
+        match tokio::time::timeout(BEAT, changed.changed()).await {
+            Ok(news) => news.ok()?,
+            Err(_) => return Some((Ok(Bytes::from(Line::Alive.write())), (shared, changed))),
+        }
         let lines = shared
             .script
             .lock()
