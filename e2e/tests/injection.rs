@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod injection {
     mod controllers;
+    mod latency;
     mod missed;
     mod posing;
     mod shapes;

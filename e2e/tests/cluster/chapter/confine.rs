@@ -171,6 +171,7 @@ fn escapes_are_refused(world: &World) {
     let script = world.python.script("dial.py");
     let image = mesh_cluster::Cluster::PAUSE_IMAGE;
     let mut writes = world.python.pod(CLOSED, "writes", image, &[&script]);
+    writes["spec"]["serviceAccountName"] = json!(APP);
     writes["spec"]["containers"][0]["volumeMounts"][0]["readOnly"] = json!(false);
     let said = world.cluster.apply(&writes, "tenant").unwrap_err();
     assert!(said.contains("a pod with hostPath would escape"), "{said}");
