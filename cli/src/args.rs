@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::ask::Expected;
+
 /// Access to AI that nobody can take away: classify, keep private things home, fail over, always answer.
 #[derive(Debug, Parser)]
 #[command(
@@ -65,6 +67,8 @@ pub(crate) enum Command {
     Up(Up),
     /// Explain how a request would be served, without sending it anywhere.
     Why(Why),
+    /// Ask a running mesh, and see whether it answers or refuses as expected.
+    Ask(Ask),
     /// Show what the classifier finds in a text.
     Classify(Classify),
     /// Check policies.
@@ -120,6 +124,12 @@ pub(crate) struct Remote {
     /// Environment variable that holds the API key, if the mesh asks for one.
     #[arg(long, default_value = "MESH_API_KEY")]
     pub(crate) key_env: String,
+    /// File with the API key or a `ServiceAccount`'s token, in place of the variable.
+    #[arg(long, env = "MESH_KEY_FILE", conflicts_with = "cluster")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// File with certificate authorities (PEM) to trust besides the machine's own: `ca.crt` of ConfigMap `mesh-trust`.
+    #[arg(long, env = "MESH_CA_FILE", conflicts_with = "cluster")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// The mesh of a cluster, reached with the kubeconfig, in place of an address.
     #[arg(long)]
     pub(crate) cluster: bool,
@@ -163,6 +173,32 @@ pub(crate) struct Why {
     /// Decide from the files of this directory instead of asking a running mesh; health is then assumed.
     #[arg(long, conflicts_with = "cluster")]
     pub(crate) dir: Option<PathBuf>,
+    /// The mesh to ask.
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+/// `mesh ask`.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    /// Text of the request.
+    pub(crate) text: String,
+    /// Model to name.
+    #[arg(short, long, default_value = "auto")]
+    pub(crate) model: String,
+    /// The header `mesh-privacy`.
+    #[arg(long)]
+    pub(crate) privacy: Option<String>,
+    /// Longest answer, in tokens.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) max_tokens: u32,
+    /// What must come back, `KEY=VALUE,…` of status, reason, backend, class, privacy; given several times, one of
+    /// them; default: a completion.
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    pub(crate) expect: Vec<Expected>,
+    /// Seconds to try again while nobody can answer yet.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub(crate) patience: u64,
     /// The mesh to ask.
     #[command(flatten)]
     pub(crate) remote: Remote,

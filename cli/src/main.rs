@@ -5,6 +5,7 @@
 //! cannot run.
 
 mod args;
+mod ask;
 mod catalog;
 mod classify;
 mod cluster;
@@ -64,6 +65,7 @@ async fn run(cli: Cli) -> anyhow::Result<Answer> {
     match cli.command {
         Command::Up(up) => up::run(up).await,
         Command::Why(why) => why::run(why, output).await,
+        Command::Ask(ask) => ask::run(ask, output).await,
         Command::Classify(classify) => classify::run(&classify, output),
         Command::Policy(policy) => policy::run(&policy, output),
         Command::Models(models) => models::run(models, output).await,

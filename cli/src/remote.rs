@@ -1,5 +1,8 @@
 //! Reaching a running mesh: at an address, or in a cluster.
 
+use std::path::Path;
+
+use anyhow::Context as _;
 use mesh_backends::control::Control;
 use mesh_core::Sensitive;
 
@@ -40,5 +43,19 @@ pub(crate) async fn connect(remote: &Remote) -> anyhow::Result<Reached> {
         let gateway = Cluster::connect(remote).await?.gateway(remote).await?;
         return Ok(Reached::Cluster(gateway));
     }
-    Ok(Reached::Address(Control::new(&remote.url, remote.key())?))
+    let key = match &remote.key_file {
+        Some(file) => Some(Sensitive::new(read(file)?.trim().to_owned())),
+        None => remote.key(),
+    };
+    let authorities = remote.ca_file.as_deref().map(read).transpose()?;
+    let authorities = authorities.as_deref().unwrap_or_default();
+    Ok(Reached::Address(Control::trusting(
+        &remote.url,
+        key,
+        authorities,
+    )?))
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
 }

@@ -429,6 +429,44 @@ mod tests {
     }
 
     #[test]
+    fn ask_says_whether_what_came_back_was_expected() {
+        let Some(world) = World::new(&[("floor.yaml", FLOOR)]) else {
+            return;
+        };
+        let mesh = world.start(&[]);
+        let ask = |more: &[&str]| world.run(&[&["ask", "--url", &mesh.api], more].concat());
+        let (code, said) = ask(&["Hello"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("by floor, OwnHardware"), "{said}");
+        let (either, refused) = ("status=200,class=OwnHardware", "status=400");
+        let card = format!("Charge {CARD}");
+        let (code, said) = ask(&[&card, "--expect", refused, "--expect", either]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("restricted"), "{said}");
+        // A definite answer that was not expected is not asked for again.
+        let (code, said) = ask(&["Hello", "--expect", refused, "--patience", "600"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("expected status=400"), "{said}");
+        let unknown = ["Hello", "--privacy", "secret", "--expect", refused];
+        assert_eq!(ask(&unknown).0, Some(0));
+        assert_eq!(ask(&["Hello", "--expect", "color=red"]).0, Some(2));
+        let nobody = [
+            "ask",
+            "Hello",
+            "--url",
+            "http://127.0.0.1:9",
+            "--patience",
+            "1",
+        ];
+        let (code, said) = world.run(&nobody);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("no mesh answers"), "{said}");
+        let (code, said) = ask(&["Hello", "--key-file", "no-such-file"]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("no-such-file"), "{said}");
+    }
+
+    #[test]
     fn wrong_use_ends_with_2() {
         let Some(world) = World::new(&[]) else { return };
         assert_eq!(world.run(&["no-such-command"]).0, Some(2));

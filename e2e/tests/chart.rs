@@ -9,7 +9,10 @@
     reason = "a test that cannot go on ends by a panic"
 )]
 mod chart {
+    mod conform;
     mod hub;
+    mod kustomize;
+    mod refused;
     mod release;
     mod render;
     mod rights;

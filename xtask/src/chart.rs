@@ -21,10 +21,21 @@ pub(crate) fn violations(root: &Path) -> Result<Vec<String>> {
     let values = fs::read_to_string(chart.join("values.yaml"))?;
     let schema: Value = serde_json::from_slice(&fs::read(chart.join("values.schema.json"))?)?;
     let mut templates = String::new();
-    for entry in fs::read_dir(chart.join("templates"))? {
-        templates.push_str(&fs::read_to_string(entry?.path())?);
-    }
+    read_all(&chart.join("templates"), &mut templates)?;
     judge(&values, &schema, &templates).context("the values of the chart could not be read")
+}
+
+/// Appends every file of a folder and of those in it.
+fn read_all(folder: &Path, text: &mut String) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            read_all(&path, text)?;
+        } else {
+            text.push_str(&fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
 }
 
 fn judge(values: &str, schema: &Value, templates: &str) -> Result<Vec<String>> {

@@ -116,8 +116,12 @@ mod with_product {
         let dashboards = crate::dashboards::files()?
             .into_iter()
             .map(into(DASHBOARDS));
+        let kustomize = crate::kustomize::files(root)?
+            .into_iter()
+            .map(into(crate::kustomize::FOLDER));
         Ok(manifests
             .chain(chart)
+            .chain(kustomize)
             .chain(pages)
             .chain(dashboards)
             .chain([readme])
@@ -142,12 +146,16 @@ mod with_product {
             .filter(differs)
             .map(|(path, text)| Change::Differs { path, text })
             .collect();
-        for folder in [MANIFESTS, CHART, DASHBOARDS] {
-            let Ok(entries) = fs::read_dir(root.join(folder)) else {
+        let kustomize = crate::kustomize::PARTS;
+        let kustomize = kustomize.map(|part| Path::new(crate::kustomize::FOLDER).join(part));
+        let folders = [MANIFESTS, CHART, DASHBOARDS].map(PathBuf::from);
+        for folder in folders.into_iter().chain(kustomize) {
+            let known = |folder: &Path| wanted.iter().any(|(path, _)| path.starts_with(folder));
+            let Ok(entries) = fs::read_dir(root.join(&folder)) else {
                 continue;
             };
-            for entry in entries {
-                let path = Path::new(folder).join(entry?.file_name());
+            for entry in entries.filter(|_| known(&folder)) {
+                let path = folder.join(entry?.file_name());
                 if !wanted.iter().any(|(known, _)| *known == path) {
                     changes.push(Change::Leftover { path });
                 }

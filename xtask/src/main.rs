@@ -19,6 +19,8 @@ mod dashboards;
 mod dockerfile;
 mod generate;
 mod images;
+#[cfg(feature = "gen")]
+mod kustomize;
 mod layering;
 mod model;
 mod process;

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use mesh_core::Sensitive;
 use reqwest::{Client, RequestBuilder, Url};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
 /// A running mesh.
@@ -14,6 +16,24 @@ pub struct Control {
     base: Url,
     key: Option<Sensitive<String>>,
     client: Client,
+}
+
+/// What came back, be it an answer or a refusal.
+#[derive(Debug)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Value,
+}
+
+impl Reply {
+    /// A header, if it is there and text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
 }
 
 /// Why the running mesh did not answer as asked.
@@ -28,6 +48,9 @@ pub enum Error {
     /// The HTTP client could not be built.
     #[error("could not build the HTTP client")]
     Client,
+    /// What was given to trust holds no certificate.
+    #[error("the file of certificate authorities holds none, or is not PEM")]
+    Authorities,
     /// Nobody answers there.
     #[error(
         "no mesh answers at {base}: start one with `mesh up DIR`, or name another with --url or MESH_URL"
@@ -63,6 +86,7 @@ impl Error {
         match self {
             Self::Address { .. } => "Address",
             Self::Client => "Client",
+            Self::Authorities => "Authorities",
             Self::Unreachable { .. } => "Unreachable",
             Self::Refused { .. } => "Refused",
             Self::NotAMesh { .. } => "NotAMesh",
@@ -76,6 +100,18 @@ impl Control {
     /// # Errors
     /// If the address is not one.
     pub fn new(url: &str, key: Option<Sensitive<String>>) -> Result<Self, Error> {
+        Self::trusting(url, key, "")
+    }
+
+    /// The same that trusts further certificate authorities: PEM, or empty.
+    ///
+    /// # Errors
+    /// If the address is not one, or the authorities are none.
+    pub fn trusting(
+        url: &str,
+        key: Option<Sensitive<String>>,
+        authorities: &str,
+    ) -> Result<Self, Error> {
         let wrong = || Error::Address {
             url: url.to_owned(),
         };
@@ -83,7 +119,8 @@ impl Control {
         if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
             return Err(wrong());
         }
-        let tls = crate::tls::config(&[]).map_err(|_| Error::Client)?;
+        let roots = roots(authorities)?;
+        let tls = crate::tls::config(&roots).map_err(|_| Error::Client)?;
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()
@@ -119,6 +156,28 @@ impl Control {
         body: &Value,
         headers: &[(&str, &str)],
     ) -> Result<Value, Error> {
+        self.send(self.posting(path, body, headers)?).await
+    }
+
+    /// The same, where a refusal is no fault.
+    ///
+    /// # Errors
+    /// If it is not reachable, or is not a mesh.
+    pub async fn exchange(
+        &self,
+        path: &str,
+        body: &Value,
+        headers: &[(&str, &str)],
+    ) -> Result<Reply, Error> {
+        self.reply(self.posting(path, body, headers)?).await
+    }
+
+    fn posting(
+        &self,
+        path: &str,
+        body: &Value,
+        headers: &[(&str, &str)],
+    ) -> Result<RequestBuilder, Error> {
         let mut request = self
             .client
             .post(self.join(path)?)
@@ -126,7 +185,7 @@ impl Control {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.send(request.body(body.to_string())).await
+        Ok(request.body(body.to_string()))
     }
 
     fn join(&self, path: &str) -> Result<Url, Error> {
@@ -136,6 +195,19 @@ impl Control {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Value, Error> {
+        let reply = self.reply(request).await?;
+        if reply.status.is_success() {
+            return Ok(reply.body);
+        }
+        let message = reply.body.pointer("/error/message").and_then(Value::as_str);
+        Err(Error::Refused {
+            base: self.base.clone(),
+            status: reply.status,
+            message: message.unwrap_or("no reason given").to_owned(),
+        })
+    }
+
+    async fn reply(&self, request: RequestBuilder) -> Result<Reply, Error> {
         let request = match &self.key {
             Some(key) => request.bearer_auth(key.expose()),
             None => request,
@@ -145,22 +217,29 @@ impl Control {
             source: source.without_url(),
         };
         let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
+        let (status, headers) = (answer.status(), answer.headers().clone());
         let bytes = answer.bytes().await.map_err(unreachable)?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|_| Error::NotAMesh {
+        let body = serde_json::from_slice(&bytes).map_err(|_| Error::NotAMesh {
             base: self.base.clone(),
         })?;
-        if status.is_success() {
-            return Ok(value);
-        }
-        let message = value
-            .pointer("/error/message")
-            .and_then(Value::as_str)
-            .unwrap_or("no reason given");
-        Err(Error::Refused {
-            base: self.base.clone(),
+        Ok(Reply {
             status,
-            message: message.to_owned(),
+            headers,
+            body,
         })
     }
+}
+
+fn roots(authorities: &str) -> Result<Vec<Vec<u8>>, Error> {
+    if authorities.is_empty() {
+        return Ok(Vec::new());
+    }
+    let certificates = CertificateDer::pem_slice_iter(authorities.as_bytes())
+        .map(|one| one.map(|certificate| certificate.to_vec()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| Error::Authorities)?;
+    if certificates.is_empty() {
+        return Err(Error::Authorities);
+    }
+    Ok(certificates)
 }

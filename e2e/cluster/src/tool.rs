@@ -31,7 +31,7 @@ struct Module {
 }
 
 /// What is built one after the other, so that what one compiled serves the next.
-static MODULES: [Module; 7] = [
+static MODULES: [Module; 9] = [
     Module {
         name: "etcd",
         programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
@@ -77,6 +77,18 @@ static MODULES: [Module; 7] = [
     Module {
         name: "helm",
         programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+    },
+    // The one before, which many clusters are still run with.
+    Module {
+        name: "helm3",
+        programs: &[("helm3", "helm.sh/helm/v3/cmd/helm")],
+    },
+    Module {
+        name: "kubeconform",
+        programs: &[(
+            "kubeconform",
+            "github.com/yannh/kubeconform/cmd/kubeconform",
+        )],
     },
     Module {
         name: "coredns",

@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::conform::Schemas;
+use super::refused;
 use super::world::{World, text};
 
-const HOME: &str = "mesh-system";
+pub(super) const HOME: &str = "mesh-system";
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 /// What the chart comes with in `ci`.
 const PROFILES: [&str; 7] = [
@@ -76,6 +78,7 @@ gateway:
 worker: {{repository: registry.example/w, digest: {DIGEST}}}
 workerFloor: {{repository: registry.example/wf, digest: {DIGEST}}}
 workerCuda: {{repository: registry.example/wc, digest: {DIGEST}}}
+test: {{repository: registry.example/t, digest: {DIGEST}}}
 sidecar: {{repository: registry.example/s, digest: {DIGEST}, log: debug, resources: {{requests: {{cpu: 1}}}}}}
 engines: {{vllm: {{nvidia: \"\", amd: registry.example/vllm:rocm}}, llamaCpp: {{cpu: registry.example/llama:cpu}}}}
 floor: {{enabled: true, replicas: 2, kvMemory: 128Mi, resources: {{requests: {{cpu: 1, memory: 1Gi}}}}}}
@@ -119,8 +122,21 @@ fn sets() -> Vec<(String, String)> {
     all
 }
 
-/// Renders a set twice, has the API server look at every object, and gives them.
-fn rendered(world: &World, name: &str, values: &str) -> Vec<Value> {
+/// What an API server sees of a manifest, document by document: Helm 3 and 4 place comments, empty lines
+/// and kinds that they do not know differently.
+fn told(manifest: &str) -> Vec<String> {
+    let documents = manifest.split("---\n").map(|document| {
+        let lines = document.lines().map(str::trim_end);
+        let told = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        told.collect::<Vec<_>>().join("\n")
+    });
+    let mut documents: Vec<String> = documents.filter(|document| !document.is_empty()).collect();
+    documents.sort();
+    documents
+}
+
+/// Renders a set twice, and by the Helm before; has schemas and the API server look at every object, and gives them.
+fn rendered(world: &World, schemas: &Schemas, name: &str, values: &str) -> Vec<Value> {
     let values = world.file(&format!("{name}.values.yaml"), values);
     let args = [&["-n", HOME, "-f", &values], FOREIGN.as_slice()].concat();
     world
@@ -133,6 +149,13 @@ fn rendered(world: &World, name: &str, values: &str) -> Vec<Value> {
     };
     let manifest = render();
     assert_eq!(manifest, render(), "{name}: two renders differ");
+    let before = world.rendered_by_helm_3(&args);
+    let (now, before) = (told(&manifest), told(&before));
+    assert_eq!(now.len(), before.len(), "{name}: Helm 4 and 3");
+    for (now, before) in now.iter().zip(&before) {
+        assert_eq!(now, before, "{name}: Helm 4 and 3");
+    }
+    schemas.take(world, name, &manifest);
     let manifest = world.file(&format!("{name}.yaml"), &manifest);
     let said = world.kubectl_said(&[
         "apply",
@@ -160,15 +183,14 @@ fn of<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
 }
 
 fn pods(objects: &[Value]) -> impl Iterator<Item = (&str, &Value)> {
-    objects
-        .iter()
-        .filter(|object| matches!(text(&object["kind"]), "Deployment" | "Job"))
-        .map(|object| {
-            (
-                text(&object["metadata"]["name"]),
-                &object["spec"]["template"]["spec"],
-            )
-        })
+    objects.iter().filter_map(|object| {
+        let spec = match text(&object["kind"]) {
+            "Deployment" | "Job" => &object["spec"]["template"]["spec"],
+            "Pod" => &object["spec"],
+            _ => return None,
+        };
+        Some((text(&object["metadata"]["name"]), spec))
+    })
 }
 
 /// Every pod is restricted, says what it needs, and is spread.
@@ -190,7 +212,7 @@ fn pods_are_modest(set: &str, objects: &[Value]) {
             );
         }
     }
-    assert_eq!(count, 3, "{set}: operator, gateway, hook");
+    assert_eq!(count, 6, "{set}: operator, gateway, hook, three tests");
 }
 
 /// The pod lives longer than the gateway takes to drain.
@@ -257,11 +279,14 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
     };
     world.namespace(HOME);
     world.namespace("lab");
+    // A pod is taken only where its account is, also when it is only tried.
+    world.kubectl(&["create", "serviceaccount", "mesh-test", "-n", HOME]);
     foreign_kinds(&world);
-    refused(&world);
+    refused::all(&world);
+    let schemas = Schemas::of(&world);
     for (set, values) in sets() {
         let set = set.as_str();
-        let objects = rendered(&world, set, &values);
+        let objects = rendered(&world, &schemas, set, &values);
         pods_are_modest(set, &objects);
         grace_covers_the_drain(set, &objects);
         budgets_follow_replicas(set, &objects);
@@ -282,20 +307,7 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
             _ => assert!(!wide.is_empty(), "{set}"),
         }
         if set == "everything" {
-            for (name, pod) in pods(&objects) {
-                let image = text(&pod["containers"][0]["image"]);
-                assert_eq!(image, format!("registry.example/own@{DIGEST}"), "{name}");
-                assert_eq!(pod["imagePullSecrets"][1]["name"], "two", "{name}");
-                assert_eq!(
-                    pod["priorityClassName"], "system-cluster-critical",
-                    "{name}"
-                );
-                assert_eq!(pod["tolerations"][0]["key"], "dedicated", "{name}");
-                assert_eq!(pod["hostUsers"], false, "{name}");
-                let spread = &pod["topologySpreadConstraints"];
-                assert_eq!(spread.as_array().map(Vec::len), Some(1), "{name}");
-                assert_eq!(spread[0]["topologyKey"], "zone", "{name}");
-            }
+            placed(&objects);
             extras(&objects);
             secrets(&objects);
             monitored(&objects);
@@ -311,6 +323,29 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
         if set == "bare" {
             assert!(of(&objects, "ConfigMap", "mesh-bootstrap").is_none());
         }
+    }
+}
+
+/// Every pod is what the values say: image, place, priority.
+fn placed(objects: &[Value]) {
+    for (name, pod) in pods(objects) {
+        let image = text(&pod["containers"][0]["image"]);
+        let own = if name.starts_with("mesh-test-") {
+            "t"
+        } else {
+            "own"
+        };
+        assert_eq!(image, format!("registry.example/{own}@{DIGEST}"), "{name}");
+        assert_eq!(pod["imagePullSecrets"][1]["name"], "two", "{name}");
+        assert_eq!(
+            pod["priorityClassName"], "system-cluster-critical",
+            "{name}"
+        );
+        assert_eq!(pod["tolerations"][0]["key"], "dedicated", "{name}");
+        assert_eq!(pod["hostUsers"], false, "{name}");
+        let spread = &pod["topologySpreadConstraints"];
+        assert_eq!(spread.as_array().map(Vec::len), Some(1), "{name}");
+        assert_eq!(spread[0]["topologyKey"], "zone", "{name}");
     }
 }
 
@@ -431,57 +466,5 @@ fn injection_is_narrow(set: &str, objects: &[Value]) {
         assert!(namespaces.contains("inferencemesh.dev/inject"), "{one}");
         assert_eq!(one["rules"][0]["operations"], serde_json::json!(["CREATE"]));
         assert_eq!(one["rules"][0]["resources"], serde_json::json!(["pods"]));
-    }
-}
-
-/// Values that mean nothing are refused with words.
-fn refused(world: &World) {
-    for (values, words) in [
-        ("gateway: {replica: 3}\n", "replica"),
-        ("scope: everywhere\n", "scope"),
-        ("operator: {digest: latest}\n", "digest"),
-        ("operator: {drainDelaySeconds: -1}\n", "drainDelaySeconds"),
-        ("worker: {drainDelaySeconds: 1}\n", "drainDelaySeconds"),
-        ("confine: {hostPaths: [/]}\n", "hostPaths"),
-        ("confine: {hostPaths: [/usr/../var]}\n", "hostPaths"),
-        ("confine: {hostPaths: [\"/usr'\"]}\n", "hostPaths"),
-        ("gateway: {replicas: 0}\n", "replicas"),
-        (
-            "commonLabels: {app.kubernetes.io/name: mine}\n",
-            "app.kubernetes.io/name",
-        ),
-        (
-            "networkPolicy: {gateway: {egress: {cidrs: [example.com]}}}\n",
-            "cidrs",
-        ),
-        ("floor: {kvMemory: much}\n", "kvMemory"),
-        ("sidecar: {digest: latest}\n", "digest"),
-        ("injection: {enabled: maybe}\n", "enabled"),
-        (
-            "gateway: {podLabels: {app.kubernetes.io/name: mine}}\n",
-            "app.kubernetes.io/name",
-        ),
-        ("gateway: {extraEnv: [{value: a}]}\n", "extraEnv"),
-        ("extraObjects: [{kind: ConfigMap}]\n", "extraObjects"),
-        (
-            "monitoring: {prometheusRule: {maxProviderShare: 80}}\n",
-            "maxProviderShare",
-        ),
-        ("monitoring: {podMonitor: {interval: often}}\n", "interval"),
-        (
-            "scope: namespaced\ngateway: {credentialNamespaces: [lab]}\n",
-            "credentialNamespaces",
-        ),
-        ("gateway: {secretNames: [NOT_A_NAME]}\n", "secretNames"),
-    ] {
-        let values = world.file("refused.yaml", values);
-        let said = world
-            .helm(
-                "template",
-                "mesh",
-                &["-n", HOME, "-f", &values, "--kube-version", KUBERNETES],
-            )
-            .expect_err(words);
-        assert!(said.contains(words), "{words}: {said}");
     }
 }

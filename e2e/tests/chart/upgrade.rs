@@ -1,9 +1,10 @@
-//! From an older chart to this one, back, and forth again. There is no older release yet, so one is made of this chart:
-//! another version, a kind without one of its fields, one Deployment with other settings.
+//! From an older chart to this one, back, and forth again, and away, with Helm 4 and with Helm 3. There is no older
+//! release yet, so one is made of this chart: another version, a kind without one of its fields, one Deployment with
+//! other settings.
 
 use std::path::Path;
 
-use super::world::World;
+use super::world::{HELM, HELM_3, World};
 
 const HOME: &str = "mesh-system";
 const NO_HOOKS: &str = "--no-hooks";
@@ -68,14 +69,53 @@ fn standing(world: &World) -> (bool, String) {
 
 #[test]
 fn an_upgrade_brings_new_fields_and_keeps_objects_and_a_rollback_goes_back() {
-    let Some(world) = World::start("chartupgrade") else {
-        return;
-    };
+    if let Some(world) = World::with("chartupgrade", HELM) {
+        there_and_back(&world);
+        gone(&world, "v4.");
+    }
+}
+
+#[test]
+fn helm_3_installs_upgrades_goes_back_and_uninstalls() {
+    if let Some(world) = World::with("chartupgrade3", HELM_3) {
+        there_and_back(&world);
+        gone(&world, "v3.");
+    }
+}
+
+/// The kinds and all objects stay, unless they were said not to be kept.
+fn gone(world: &World, version: &str) {
+    let said = world.helm_alone(&["version", "--short"]).unwrap();
+    assert!(said.starts_with(version), "{said}");
+    let place = ["-n", HOME, NO_HOOKS];
+    world.helm("uninstall", "mesh", &place).unwrap();
+    let old = ["get", "-n", HOME, "inferencebackend/old"];
+    world.kubectl(&old);
+    let mut lost = place.to_vec();
+    lost.extend(["--set", "crds.keep=false"]);
+    let notes = world.helm("install", "mesh", &lost).unwrap();
+    assert!(notes.contains("ALL objects"), "{notes}");
+    world.kubectl(&old);
+    world.helm("uninstall", "mesh", &place).unwrap();
+    let label = "app.kubernetes.io/part-of=inference-mesh";
+    let left = || world.kubectl(&["get", "crd", "-l", label, "-o", "name"]);
+    // The API server deletes their objects first.
+    for _ in 0..300 {
+        if left().trim().is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert!(left().trim().is_empty(), "{}", left());
+    world.try_kubectl(&old).unwrap_err();
+}
+
+fn there_and_back(world: &World) {
     world.namespace(HOME);
-    let older = older(&world);
+    let older = older(world);
     let place = ["-n", HOME, NO_HOOKS];
     world.helm_chart("install", &older, &place).unwrap();
-    assert_eq!(standing(&world), (false, String::from("30")));
+    assert_eq!(standing(world), (false, String::from("30")));
     let object = |name: &str, limits: &str| {
         let text = format!(
             "apiVersion: inferencemesh.dev/v1alpha1\nkind: InferenceBackend\nmetadata: {{name: {name}, namespace: {HOME}}}\nspec:\n  external: {{url: \"http://127.0.0.1:9/v1\"}}\n  models: [{{name: m}}]\n{limits}"
@@ -104,19 +144,19 @@ fn an_upgrade_brings_new_fields_and_keeps_objects_and_a_rollback_goes_back() {
     );
 
     world.helm("upgrade", "mesh", &place).unwrap();
-    assert_eq!(standing(&world), (true, String::from("60")));
+    assert_eq!(standing(world), (true, String::from("60")));
     world.kubectl(&["get", "-n", HOME, "inferencebackend/old"]);
     apply(&new).unwrap();
 
     world
         .helm_alone(&["rollback", "mesh", "1", "-n", HOME, NO_HOOKS])
         .unwrap();
-    assert_eq!(standing(&world), (false, String::from("30")));
+    assert_eq!(standing(world), (false, String::from("30")));
     for name in ["old", "new"] {
         world.kubectl(&["get", "-n", HOME, &format!("inferencebackend/{name}")]);
     }
     world.helm("upgrade", "mesh", &place).unwrap();
-    assert_eq!(standing(&world), (true, String::from("60")));
+    assert_eq!(standing(world), (true, String::from("60")));
     let limit = "jsonpath={.spec.limits.concurrentRequests}";
     let kept = world.kubectl(&["get", "-n", HOME, "inferencebackend/new", "-o", limit]);
     assert_eq!(kept, "3", "what was said is still said");

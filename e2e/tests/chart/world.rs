@@ -8,15 +8,9 @@ use serde_json::Value;
 
 use super::render::KUBERNETES;
 
-/// Another Helm than ours, for who wants to know of an older one.
-const HELM: &str = "MESH_HELM";
-
-fn helm() -> anyhow::Result<PathBuf> {
-    match std::env::var_os(HELM) {
-        Some(helm) => Ok(helm.into()),
-        None => tool::obtain("helm"),
-    }
-}
+/// The programs of both generations: names of tools.
+pub(super) const HELM: &str = "helm";
+pub(super) const HELM_3: &str = "helm3";
 
 pub(super) struct World {
     pub(super) cluster: Cluster,
@@ -27,11 +21,17 @@ pub(super) struct World {
 impl World {
     /// None where the machine has not what it takes, which is said.
     pub(super) fn start(name: &str) -> Option<Self> {
+        Self::with(name, HELM)
+    }
+
+    /// The same with one of the two.
+    pub(super) fn with(name: &str, helm: &str) -> Option<Self> {
         let options = Options {
             name: name.to_owned(),
             ..Options::default()
         };
-        let started = helm().and_then(|helm| Ok((Cluster::start(&options)?.here()?, helm)));
+        let started =
+            tool::obtain(helm).and_then(|helm| Ok((Cluster::start(&options)?.here()?, helm)));
         match started {
             Ok((cluster, helm)) => {
                 let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -95,13 +95,29 @@ impl World {
 
     /// Helm as it is.
     pub(super) fn helm_alone(&self, args: &[&str]) -> Result<String, String> {
-        let mut command = self.cluster.command(&self.helm);
+        self.run(&self.helm, args)
+    }
+
+    /// The manifest of release `mesh` by the Helm before ours.
+    pub(super) fn rendered_by_helm_3(&self, args: &[&str]) -> String {
+        let helm = tool::obtain(HELM_3).unwrap();
+        let all = [&["template", "mesh", &self.chart], args].concat();
+        self.run(&helm, &all).unwrap()
+    }
+
+    /// Another program of the tests on files of this cluster: what it wrote, or what it said and wrote when it refused.
+    pub(super) fn tool(&self, name: &str, args: &[&str]) -> Result<String, String> {
+        self.run(&tool::obtain(name).unwrap(), args)
+    }
+
+    fn run(&self, program: &Path, args: &[&str]) -> Result<String, String> {
+        let mut command = self.cluster.command(program);
         let done = command.args(args).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if done.status.success() {
             Ok(text(&done.stdout))
         } else {
-            Err(text(&done.stderr))
+            Err(text(&done.stderr) + &text(&done.stdout))
         }
     }
 

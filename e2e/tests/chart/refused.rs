@@ -1,0 +1,58 @@
+//! Values that the chart does not take.
+
+use super::render::{HOME, KUBERNETES};
+use super::world::World;
+
+/// Values that mean nothing are refused with words.
+pub(super) fn all(world: &World) {
+    for (values, words) in [
+        ("gateway: {replica: 3}\n", "replica"),
+        ("scope: everywhere\n", "scope"),
+        ("operator: {digest: latest}\n", "digest"),
+        ("operator: {drainDelaySeconds: -1}\n", "drainDelaySeconds"),
+        ("worker: {drainDelaySeconds: 1}\n", "drainDelaySeconds"),
+        ("confine: {hostPaths: [/]}\n", "hostPaths"),
+        ("confine: {hostPaths: [/usr/../var]}\n", "hostPaths"),
+        ("confine: {hostPaths: [\"/usr'\"]}\n", "hostPaths"),
+        ("gateway: {replicas: 0}\n", "replicas"),
+        (
+            "commonLabels: {app.kubernetes.io/name: mine}\n",
+            "app.kubernetes.io/name",
+        ),
+        (
+            "networkPolicy: {gateway: {egress: {cidrs: [example.com]}}}\n",
+            "cidrs",
+        ),
+        ("floor: {kvMemory: much}\n", "kvMemory"),
+        ("sidecar: {digest: latest}\n", "digest"),
+        ("test: {enabled: false}\n", "enabled"),
+        ("crds: {keep: maybe}\n", "keep"),
+        ("injection: {enabled: maybe}\n", "enabled"),
+        (
+            "gateway: {podLabels: {app.kubernetes.io/name: mine}}\n",
+            "app.kubernetes.io/name",
+        ),
+        ("gateway: {extraEnv: [{value: a}]}\n", "extraEnv"),
+        ("extraObjects: [{kind: ConfigMap}]\n", "extraObjects"),
+        (
+            "monitoring: {prometheusRule: {maxProviderShare: 80}}\n",
+            "maxProviderShare",
+        ),
+        ("monitoring: {podMonitor: {interval: often}}\n", "interval"),
+        (
+            "scope: namespaced\ngateway: {credentialNamespaces: [lab]}\n",
+            "credentialNamespaces",
+        ),
+        ("gateway: {secretNames: [NOT_A_NAME]}\n", "secretNames"),
+    ] {
+        let values = world.file("refused.yaml", values);
+        let said = world
+            .helm(
+                "template",
+                "mesh",
+                &["-n", HOME, "-f", &values, "--kube-version", KUBERNETES],
+            )
+            .expect_err(words);
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
