@@ -13,6 +13,7 @@ pub(crate) mod local;
 pub(crate) mod memory;
 pub(crate) mod monitoring;
 pub(crate) mod namespaced;
+pub(crate) mod quickstart;
 pub(crate) mod rights;
 pub(crate) mod serve;
 pub(crate) mod sidecar;

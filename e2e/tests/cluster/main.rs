@@ -18,6 +18,7 @@
 
 mod application;
 mod chapter;
+mod page;
 mod prometheus;
 mod world;
 
@@ -37,6 +38,14 @@ const CHAPTERS: &[Chapter] = &[
     (
         "every_pod_of_the_release_runs_restricted",
         chapter::install::restricted,
+    ),
+    (
+        "helm_test_gets_an_answer_and_a_refusal",
+        chapter::quickstart::helm_test,
+    ),
+    (
+        "the_quickstart_does_what_it_says",
+        chapter::quickstart::told,
     ),
     ("the_samples_become_ready", chapter::install::samples),
     (

@@ -17,7 +17,14 @@ pub(crate) const RELEASE: &str = "mesh";
 pub(crate) const HOME: &str = "mesh-system";
 pub(crate) const TEAM: &str = "team";
 pub(crate) const APP: &str = "app";
-const IMAGES: [&str; 5] = ["operator", "gateway", "sidecar", "worker", "worker-floor"];
+const IMAGES: [&str; 6] = [
+    "operator",
+    "gateway",
+    "sidecar",
+    "worker",
+    "worker-floor",
+    "mesh",
+];
 
 pub(crate) struct World {
     // It lives in the network of the cluster, so it ends first.

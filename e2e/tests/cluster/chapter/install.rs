@@ -4,45 +4,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::world::{HOME, RELEASE, TEAM, World, until};
+use crate::chapter::quickstart;
+use crate::world::{HOME, TEAM, World, until};
 
 const KINDS: [&str; 3] = ["modelcaches", "inferencebackends", "sovereigntypolicies"];
 
 pub(crate) fn floor(world: &World) {
-    world.kubectl(&["create", "namespace", HOME]);
-    let enforced = "pod-security.kubernetes.io/enforce=restricted";
-    world.kubectl(&["label", "namespace", HOME, enforced]);
     let begun = std::time::Instant::now();
-    // Applications of these tests read their host's Python, also where they are confined.
-    let folders = format!(
-        "confine.hostPaths={{{}}}",
-        world.python.host_paths().join(",")
-    );
-    world.helm(&[
-        "install",
-        RELEASE,
-        &world.path("charts/inference-mesh"),
-        "-n",
-        HOME,
-        // So that nobody has to wait for a canary for long.
-        "--set",
-        "confine.canary.interval=10s",
-        "--set",
-        &folders,
-        "--wait",
-        "--timeout",
-        "3m",
-    ]);
-    println!(
-        "  helm install --wait: {:.1} s",
-        begun.elapsed().as_secs_f32()
-    );
+    quickstart::install(world);
     let limit = Duration::from_mins(3);
-    until("the floor is made", limit, || {
-        world
-            .try_kubectl(&["get", "-n", HOME, "inferencebackend/floor"])
-            .ok()
-    });
     world.wait(HOME, "modelcache/floor", "Ready", limit);
     world.wait(HOME, "inferencebackend/floor", "Ready", limit);
     world.wait(HOME, "sovereigntypolicy/default", "Ready", limit);
@@ -123,15 +93,7 @@ pub(crate) fn samples(world: &World) {
 }
 
 pub(crate) fn uninstall(world: &World) {
-    world.helm(&[
-        "uninstall",
-        RELEASE,
-        "-n",
-        HOME,
-        "--wait",
-        "--timeout",
-        "2m",
-    ]);
+    quickstart::uninstall(world);
     for kind in KINDS {
         let crd = format!("crd/{kind}.inferencemesh.dev");
         world.kubectl(&["get", &crd]);

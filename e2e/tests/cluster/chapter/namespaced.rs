@@ -73,6 +73,10 @@ fn answers(world: &World) {
     let said = ask(world, "secret", "Charge 4111 1111 1111 1111 please.");
     assert_eq!(said.status(), 403, "{said:?}");
     assert!(said.text().is_empty(), "{said:?}");
+    // The same, by the chart's own test.
+    let one = ["--filter", "name=mesh-test-restricted"];
+    let said = world.helm(&[&["test", RELEASE, "-n", SOLO], &one[..]].concat());
+    assert!(said.contains("Succeeded"), "{said}");
 }
 
 /// Nothing was asked for that a Role cannot give, and nothing more is granted.
