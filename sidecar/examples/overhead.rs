@@ -1,5 +1,6 @@
 //! What a sidecar adds to a call of the gateway: a scripted gateway over TLS on loopback, asked directly and through
-//! `mesh-sidecar` as its own process, in turns. Prints ratios and judges nothing. Usage: `overhead PROGRAM REQUESTS`.
+//! `mesh-sidecar` as its own process, in turns: first on cores as they are, then on cores that something of lowest priority keeps from sleeping, since waking a
+//! sleeping core takes longer than a sidecar does, and a virtual one longest. Prints and judges nothing. Usage: `overhead PROGRAM REQUESTS`.
 
 #![expect(
     clippy::expect_used,
@@ -184,9 +185,47 @@ async fn measure(program: PathBuf, requests: usize) {
     row("piece", &mut ds, &mut ts);
 }
 
+/// Keeps every core from sleeping, and takes it from nobody: its scheduling class runs where nothing else would.
+struct Awake(Vec<std::process::Child>);
+
+impl Awake {
+    fn new() -> std::io::Result<Self> {
+        let (own, cores) = (
+            std::env::current_exe()?,
+            std::thread::available_parallelism()?,
+        );
+        let spin = |_| {
+            let mut chrt = std::process::Command::new("chrt");
+            chrt.args(["--idle", "0"]).arg(&own).arg(SPIN).spawn()
+        };
+        (0..cores.get())
+            .map(spin)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// The word by which this program is asked to keep a core awake.
+const SPIN: &str = "spin";
+
 fn main() {
     let mut args = std::env::args().skip(1);
-    let program = args.next().expect("the program").into();
+    let program = args.next().expect("the program");
+    if program == SPIN {
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+    let program = PathBuf::from(program);
     let requests = args
         .next()
         .and_then(|word| word.parse().ok())
@@ -195,7 +234,14 @@ fn main() {
         .worker_threads(2)
         .enable_all()
         .build();
-    runtime
-        .expect("a runtime")
-        .block_on(measure(program, requests));
+    let runtime = runtime.expect("a runtime");
+    println!("cores as they are");
+    runtime.block_on(measure(program.clone(), requests));
+    match Awake::new() {
+        Ok(_awake) => {
+            println!("cores kept awake");
+            runtime.block_on(measure(program, requests));
+        }
+        Err(error) => println!("cores could not be kept awake (chrt of util-linux): {error}"),
+    }
 }

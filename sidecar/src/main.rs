@@ -13,8 +13,8 @@ use mesh_runtime::{Admin, Shutdown, listen, logs, serve};
 use mesh_sidecar::{Args, Sidecar};
 use prometheus_client::registry::Registry;
 
-/// Threads: it stands beside one application, however large the node is.
-const THREADS: usize = 2;
+/// Threads that serve: it stands beside one application, and a second one only adds waking it to every call. What takes time leaves it.
+const THREADS: usize = 1;
 /// Threads that names, files and large bodies may take, made when needed: a resolver that hangs holds its own only.
 const BLOCKING: usize = 16;
 /// How long background work may take to end once the last answer is written.
