@@ -122,6 +122,7 @@ mod admission {
             "delete ib floor -n mesh-system --wait=false",
             "delete ib --all -n mesh-system --wait=false",
             "delete ib --all -A --wait=false",
+            "delete --raw /apis/inferencemesh.dev/v1alpha1/namespaces/mesh-system/inferencebackends",
             "scale ib floor -n mesh-system --replicas=0",
             r#"patch ib floor -n mesh-system --type=merge -p {"spec":{"inCluster":{"replicas":0}}}"#,
             r#"patch ib floor -n mesh-system --type=merge -p {"spec":{"inCluster":null,"cloud":{"provider":"p","url":"https://a.example"}}}"#,
@@ -328,7 +329,10 @@ mod admission {
     }
 
     fn network(namespace: &str, name: &str, spec: &Value) -> Value {
-        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": namespace, "name": name}, "spec": spec})
+        // As the operator labels its own.
+        let labels = (name == "mesh-confine")
+            .then(|| json!({"app.kubernetes.io/managed-by": "mesh-operator"}));
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": namespace, "name": name, "labels": labels}, "spec": spec})
     }
 
     fn pod(namespace: &str, host: bool) -> Value {
@@ -392,6 +396,7 @@ mod admission {
         for line in [
             "delete networkpolicy mesh-confine -n closed",
             "delete networkpolicies --all -n closed",
+            "delete --raw /apis/networking.k8s.io/v1/namespaces/closed/networkpolicies",
             "label networkpolicy mesh-confine -n closed a=b",
         ] {
             world.refused(line, "is the operator's");

@@ -80,14 +80,19 @@ fn targets(snapshot: &Snapshot) -> Vec<Target> {
 async fn all(mut targets: Vec<Target>, patience: Duration) -> Vec<BackendId> {
     let until = Instant::now() + patience;
     loop {
-        targets = stream::iter(targets)
+        let left: Vec<BackendId> = targets.iter().map(|(backend, _)| backend.clone()).collect();
+        let round = stream::iter(targets)
             .map(async |target| (!any(&target.1).await).then_some(target))
             .buffer_unordered(AT_ONCE)
             .filter_map(std::future::ready)
-            .collect()
-            .await;
-        if targets.is_empty() || Instant::now() >= until {
-            return targets.into_iter().map(|(backend, _)| backend).collect();
+            .collect();
+        // However many there are: one round over all may take longer than there is time.
+        let Ok(silent) = tokio::time::timeout_at(until, round).await else {
+            return left;
+        };
+        targets = silent;
+        if targets.is_empty() {
+            return Vec::new();
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -64,6 +64,8 @@ pub(super) fn kept(world: &World, closed: &str) {
     );
     by(world, JOBS, &free, &[]).unwrap();
 
+    agents_of_networks(world, closed);
+
     // Its name is not to be had either, which would keep the next from being made.
     let squats = world.refusal(&job(closed, "mesh-canary-all-2", &json!({})), "tenant");
     assert!(
@@ -82,6 +84,30 @@ pub(super) fn kept(world: &World, closed: &str) {
         &[],
     )
     .unwrap();
+}
+
+/// What gives a pod its address writes so at the pod, by an account of its own, and nothing else.
+fn agents_of_networks(world: &World, closed: &str) {
+    let agent = "system:serviceaccount:calico-system:calico-cni-plugin";
+    for (more, good) in [
+        (
+            r#""metadata":{"annotations":{"cni.example/podIP":"192.0.2.1"}}"#,
+            true,
+        ),
+        (
+            r#""metadata":{"annotations":{"cni.example/podIP":"192.0.2.2"}},"status":{"message":"other"}"#,
+            false,
+        ),
+        (r#""metadata":{"labels":{"a":"b"}}"#, false),
+    ] {
+        for part in ["", " --subresource=status"] {
+            let line = format!("patch pod {POD} -n {closed}{part} --type=merge -p {{{more}}}");
+            // The part decides what of it is looked at at all.
+            let said = by(world, agent, &line, &[]);
+            let ignored = part.is_empty() == more.contains("status");
+            assert!(said.is_ok() == good || ignored, "{line}: {said:?}");
+        }
+    }
 }
 
 fn changed_by_nobody(world: &World, closed: &str) {

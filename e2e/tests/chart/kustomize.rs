@@ -17,11 +17,19 @@ fn of_helm(world: &World) -> Vec<String> {
     let manifest = world.helm("template", "mesh", &args).unwrap();
     let file = world.file("helm.yaml", &manifest);
     let shown = ["create", "--dry-run=client", "-o", "json", "-f", &file];
-    let list: Value = serde_json::from_str(&world.kubectl(&shown)).unwrap();
-    let items = list["items"].as_array().unwrap().iter();
-    let kept =
-        items.filter(|one| one["metadata"]["labels"]["app.kubernetes.io/component"] != "test");
-    kept.map(named).collect()
+    let objects = objects(&world.kubectl(&shown));
+    let mine = |one: &&Value| one["metadata"]["labels"]["app.kubernetes.io/component"] != "test";
+    objects.iter().filter(mine).map(named).collect()
+}
+
+/// What kubectl writes of several: one after another, or a list of them.
+fn objects(text: &str) -> Vec<Value> {
+    let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let split = |value: Value| match value["items"].as_array() {
+        Some(items) => items.clone(),
+        None => vec![value],
+    };
+    values.flat_map(|value| split(value.unwrap())).collect()
 }
 
 fn named(object: &Value) -> String {
@@ -35,7 +43,7 @@ fn named(object: &Value) -> String {
 
 #[test]
 fn kustomize_builds_what_helm_installs_and_the_api_server_takes_it() {
-    let Some(world) = World::start("chartkustomize") else {
+    let Some(world) = World::start("chartkust") else {
         return;
     };
     let apply = |part: &str| {
@@ -51,13 +59,8 @@ fn kustomize_builds_what_helm_installs_and_the_api_server_takes_it() {
         let complaints = String::from_utf8_lossy(&said.stderr);
         assert!(said.status.success(), "{part}: {complaints}");
         assert!(!complaints.to_lowercase().contains("warn"), "{complaints}");
-        let list: Value = serde_json::from_slice(&said.stdout).unwrap();
-        list["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(named)
-            .collect::<Vec<_>>()
+        let made = objects(&String::from_utf8_lossy(&said.stdout));
+        made.iter().map(named).collect::<Vec<_>>()
     };
     let (mut made, mut wanted) = (apply("base"), of_helm(&world));
     wanted.push(format!("Namespace {HOME}"));
@@ -94,6 +97,15 @@ fn built(world: &World) {
     assert!(
         !built.contains("inferencemesh.local"),
         "an image is left out"
+    );
+    let away = world.kubectl(&["kustomize", &folder(world, "registry-uninstall")]);
+    let operator = format!(
+        "registry.example/mesh/operator:{}",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(
+        away.contains(&operator) && !away.contains("inferencemesh.local"),
+        "{away}"
     );
     for image in ["operator", "gateway", "sidecar", "worker", "worker-floor"] {
         let image = format!(

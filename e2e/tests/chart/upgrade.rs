@@ -77,7 +77,7 @@ fn an_upgrade_brings_new_fields_and_keeps_objects_and_a_rollback_goes_back() {
 
 #[test]
 fn helm_3_installs_upgrades_goes_back_and_uninstalls() {
-    if let Some(world) = World::with("chartupgrade3", HELM_3) {
+    if let Some(world) = World::with("charthelm3", HELM_3) {
         there_and_back(&world);
         gone(&world, "v3.");
     }
