@@ -38,6 +38,10 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
         comes_back,
     ),
     (
+        "somebody_elses_policy_of_that_name_hinders_its_own_namespace_only",
+        taken,
+    ),
+    (
         "canaries_prove_it_by_what_they_say_and_by_nothing_else",
         proves,
     ),
@@ -95,8 +99,12 @@ fn confined(stage: &Stage) -> Value {
 
 /// Waits until `Enforced` is so; gives reason and message.
 fn enforced(stage: &Stage, status: &str, reason: &str) -> String {
+    enforced_of(POLICY, stage, status, reason)
+}
+
+fn enforced_of(policy: [&str; 3], stage: &Stage, status: &str, reason: &str) -> String {
     let all = || {
-        let [namespace, kind, name] = POLICY;
+        let [namespace, kind, name] = policy;
         let object = stage.get(&["-n", namespace, kind, name])?;
         let conditions = object["status"]["conditions"].as_array().cloned();
         let mut all = conditions.unwrap_or_default().into_iter();
@@ -197,6 +205,39 @@ fn comes_back(stage: &Stage) {
 }
 
 /// The Job of the next canary, once it is there.
+fn taken(stage: &Stage) {
+    let label = |name: &str, label: &str| stage.kubectl(&["label", "namespace", name, label]);
+    let theirs = |name: &str| json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": name, "name": NAME}, "spec": {"podSelector": {}}});
+    for name in ["taken-1", "taken-2", "taken-3", "beside"] {
+        stage.apply(&namespace(name)).unwrap();
+    }
+    for name in ["taken-1", "taken-2", "taken-3"] {
+        stage.apply(&theirs(name)).unwrap();
+        label(name, LABEL).unwrap();
+    }
+    label("beside", LABEL).unwrap();
+    let own = json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "metadata": {"namespace": "beside", "name": "own"},
+        "spec": {"floor": {"backendRef": {"name": "floor", "namespace": HOME}}, "egress": {"confine": true}}});
+    stage.apply(&own).unwrap();
+    let operator = lead(stage, "1h");
+    let there = || Ok(network(stage, "beside"));
+    stage.until("others are confined", SOON, there).unwrap();
+    let told = enforced(stage, "False", "WriteRefused");
+    assert!(told.contains("taken-"), "{told}");
+    enforced_of(["beside", POLICY[1], "own"], stage, "False", "NotProved");
+    label("beside", "inferencemesh.dev/confine-").unwrap();
+    let gone = || Ok(network(stage, "beside").is_none().then_some(()));
+    stage.until("what is left over goes", SOON, gone).unwrap();
+    for name in ["taken-1", "taken-2", "taken-3"] {
+        let kept = network(stage, name).unwrap();
+        assert_eq!(kept["spec"]["egress"], Value::Null, "{kept}");
+        label(name, "inferencemesh.dev/confine-").unwrap();
+    }
+    let delete = ["delete", "-n", "beside", POLICY[1], "own"];
+    stage.kubectl(&delete).unwrap();
+    stop(operator);
+}
+
 fn job(stage: &Stage, after: u64) -> (u64, Value) {
     let selector = "inferencemesh.dev/canary=all";
     let policy = confined(stage);

@@ -74,6 +74,11 @@ impl Error {
         }
     }
 
+    /// True if nothing else can be written now either: the API server did not answer.
+    pub(crate) fn unanswered(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if !matches!(**source, kube::Error::Api(_)))
+    }
+
     /// True if trying again does not help before somebody has.
     pub(crate) const fn stalls(&self) -> bool {
         matches!(self, Self::Taken { .. })

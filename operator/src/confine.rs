@@ -75,8 +75,8 @@ pub(crate) struct Plan {
     refused: BTreeMap<(String, String), String>,
     /// Policies that want to confine.
     asking: BTreeSet<(String, String)>,
-    /// Why not everything stands as it shall.
-    pub(crate) failed: Option<String>,
+    /// Why not everything stands as it shall, by namespace.
+    pub(crate) failed: BTreeMap<String, String>,
     /// What pods of confined namespaces are.
     loose: BTreeMap<String, Loose>,
 }
@@ -169,7 +169,7 @@ pub(crate) fn plan(inputs: &Inputs<'_>) -> Plan {
         let made = network_policy(inputs.mesh_namespace, namespace, &opened);
         match serde_json::from_value(made) {
             Ok(made) => plan.wanted.push(made),
-            Err(error) => plan.failed = Some(error.to_string()),
+            Err(error) => drop(plan.failed.insert(namespace.clone(), error.to_string())),
         }
     }
     plan
@@ -290,10 +290,8 @@ pub(crate) async fn keep(
         .filter(|namespace| namespace.metadata.deletion_timestamp.is_some())
         .map(|namespace| namespace.name_any())
         .collect();
-    if let Err(error) = write(writer, world, &plan, &leaving).await {
-        tracing::warn!(reason = error.reason(), %error, "a namespace could not be confined");
-        plan.failed = Some(error.to_string());
-    }
+    plan.failed
+        .extend(write(writer, world, &plan, &leaving).await);
     plan
 }
 
@@ -303,19 +301,57 @@ fn confinable(labels: &Labels) -> bool {
     says(label::CONFINE, label::ENABLED) && !says(label::MESH, label::OWN)
 }
 
+/// One namespace does not hinder another: what could not be done is told by namespace.
 async fn write(
     writer: &Writer,
     world: &World,
     plan: &Plan,
     leaving: &BTreeSet<String>,
-) -> Result<(), Error> {
+) -> BTreeMap<String, String> {
+    let mut failed = Failed::default();
     for wanted in &plan.wanted {
-        writer.apply(wanted.clone(), &world.networks).await?;
+        if failed.ended.is_none() {
+            let done = writer.apply(wanted.clone(), &world.networks).await;
+            failed.note(wanted, done.map(drop));
+        } else {
+            failed.skipped(wanted);
+        }
     }
     for leftover in plan.leftovers(&world.networks.state(), leaving) {
-        writer.delete(&**leftover).await?;
+        if failed.ended.is_none() {
+            let done = writer.delete(&**leftover).await;
+            failed.note(leftover, done.map(drop));
+        } else {
+            failed.skipped(leftover);
+        }
     }
-    Ok(())
+    failed.by_namespace
+}
+
+/// What could not be done.
+#[derive(Default)]
+struct Failed {
+    by_namespace: BTreeMap<String, String>,
+    /// Why the rest was not tried: each would wait as long for an API server that does not answer.
+    ended: Option<String>,
+}
+
+impl Failed {
+    fn note(&mut self, network: &NetworkPolicy, done: Result<(), Error>) {
+        let Err(error) = done else { return };
+        let namespace = network.namespace().unwrap_or_default();
+        tracing::warn!(reason = error.reason(), %error, namespace, "what confines a namespace could not be written");
+        if error.unanswered() {
+            self.ended = Some(error.to_string());
+        }
+        self.by_namespace.insert(namespace, error.to_string());
+    }
+
+    fn skipped(&mut self, network: &NetworkPolicy) {
+        let namespace = network.namespace().unwrap_or_default();
+        let why = self.ended.clone().unwrap_or_default();
+        self.by_namespace.insert(namespace, why);
+    }
 }
 
 /// Ours: by name and by who manages it.

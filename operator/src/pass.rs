@@ -171,7 +171,7 @@ impl Pass {
         }
         good &= self.backends(scope, &seen).await;
         let confined = self.confine(&seen).await;
-        good &= confined.failed.is_none();
+        good &= confined.failed.is_empty();
         self.memory().confines = confined.confines_something();
         let judged = tokio::task::block_in_place(|| policy::judge(&seen.snapshot, seen.now));
         for read in seen.policies.iter().filter(|read| !read.deleted()) {

@@ -357,6 +357,7 @@ impl Canaries {
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "imagePullSecrets": secrets,
+            "nodeSelector": {pools::OS: pools::LINUX},
             "affinity": affinity,
             "tolerations": tolerations,
             "containers": [{

@@ -87,7 +87,8 @@ impl Plan {
             let message = format!("no namespace that it selects is labeled {key}: {value}");
             return unknown("NothingToConfine", message);
         };
-        if let Some(message) = &self.failed {
+        let mut failed = namespaces.iter().filter_map(|one| self.failed.get(one));
+        if let Some(message) = failed.next() {
             return no("WriteRefused", message.clone());
         }
         if let Some(message) = self.widened(namespaces, observed) {

@@ -8,8 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, SecurityContext};
-use k8s_openapi::api::core::v1::{Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Container, EphemeralContainer, HTTPGetAction, Pod, PodSpec, SecurityContext, TCPSocketAction,
+    Volume, VolumeMount,
+};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use tokio::sync::Mutex;
@@ -184,8 +186,12 @@ pub(crate) fn loose(spec: &PodSpec, folders: &[String]) -> Vec<&'static str> {
     let of_pod = spec.security_context.as_ref();
     let windows = of_pod.and_then(|context| context.windows_options.as_ref());
     let process = windows.and_then(|options| options.host_process) == Some(true);
-    let mounted = spec.volumes.iter().flatten();
-    let mut mounted = mounted.filter(|one| one.host_path.is_some());
+    let mut volumes = spec.volumes.iter().flatten();
+    let mut mounted = volumes.clone().filter(|one| one.host_path.is_some());
+    let mut asking = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
     let said = [
         ("hostNetwork", spec.host_network == Some(true)),
         ("hostPID", spec.host_pid == Some(true)),
@@ -198,6 +204,8 @@ pub(crate) fn loose(spec: &PodSpec, folders: &[String]) -> Vec<&'static str> {
             "hostPath",
             mounted.any(|one| !excepted(one, &parts, folders)),
         ),
+        ("volumes of the network", volumes.any(from_elsewhere)),
+        ("probes of other hosts", asking.any(asks_elsewhere)),
     ];
     let loose = said.into_iter().filter_map(|(what, so)| so.then_some(what));
     loose.collect()
@@ -217,6 +225,44 @@ fn capable(context: &SecurityContext) -> bool {
 fn unmasked(context: &SecurityContext) -> bool {
     let mount = context.proc_mount.as_deref();
     mount.is_some_and(|mount| mount != "Default")
+}
+
+/// Of a kind that is not known to be the node's own, or the cluster's: the node mounts it from wherever the pod says.
+fn from_elsewhere(volume: &Volume) -> bool {
+    let known = volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.empty_dir.is_some()
+        || volume.projected.is_some()
+        || volume.downward_api.is_some()
+        || volume.persistent_volume_claim.is_some()
+        || volume.ephemeral.is_some()
+        || volume.image.is_some()
+        || volume.host_path.is_some();
+    !known
+}
+
+/// The kubelet connects for it to where it says, from the node.
+fn asks_elsewhere(container: &Container) -> bool {
+    let probes = [
+        &container.liveness_probe,
+        &container.readiness_probe,
+        &container.startup_probe,
+    ];
+    let probes = probes.into_iter().flatten();
+    let mut probes = probes.map(|one| (one.http_get.as_ref(), one.tcp_socket.as_ref()));
+    let hooks = container.lifecycle.iter();
+    let hooks = hooks.flat_map(|all| [&all.post_start, &all.pre_stop]);
+    let mut hooks = hooks
+        .flatten()
+        .map(|one| (one.http_get.as_ref(), one.tcp_socket.as_ref()));
+    let elsewhere = |(http, tcp): (Option<&HTTPGetAction>, Option<&TCPSocketAction>)| {
+        let hosts = [
+            http.and_then(|one| one.host.as_ref()),
+            tcp.and_then(|one| one.host.as_ref()),
+        ];
+        hosts.into_iter().flatten().any(|host| !host.is_empty())
+    };
+    probes.any(elsewhere) || hooks.any(elsewhere)
 }
 
 /// In a folder that the installation excepts, and only read.

@@ -1,6 +1,7 @@
 //! Pools of nodes: networks are set up per node, and nodes that differ may differ in this too. A pool is one
 //! combination of values of the labels that the installation names, or that usual clouds give; without such labels all
-//! nodes are one.
+//! nodes are one. Refuses nodes that a canary cannot run on, of other systems than Linux and virtual ones: they are of no
+//! pool, and their number is told.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,6 +23,27 @@ const USUAL: [&str; 4] = [
     "kubernetes.azure.com/agentpool",
 ];
 
+/// Label of a node: its operating system, which every kubelet tells.
+pub(crate) const OS: &str = "kubernetes.io/os";
+/// What canaries are built for.
+pub(crate) const LINUX: &str = "linux";
+/// Labels of nodes that are none: each pod there is a machine of a cloud's own.
+const VIRTUAL: [(&str, &str); 2] = [
+    ("type", "virtual-kubelet"),
+    ("eks.amazonaws.com/compute-type", "fargate"),
+];
+
+/// True if a canary can run there.
+fn real(node: &Node) -> bool {
+    let says = |key: &str, value: &str| node.labels().get(key).is_some_and(|one| one == value);
+    let linux = node.labels().get(OS).is_none_or(|system| system == LINUX);
+    linux && !VIRTUAL.iter().any(|(key, value)| says(key, value))
+}
+
+fn all_real(nodes: &[Arc<Node>]) -> Vec<Arc<Node>> {
+    nodes.iter().filter(|node| real(node)).cloned().collect()
+}
+
 /// The labels that are named, or the usual ones that some node carries.
 fn telling(named: &[String], nodes: &[Arc<Node>]) -> Vec<String> {
     if !named.is_empty() {
@@ -34,6 +56,17 @@ fn telling(named: &[String], nodes: &[Arc<Node>]) -> Vec<String> {
 
 /// Of how many nodes and pools a proof speaks, in words.
 pub(crate) fn reach(named: &[String], nodes: &[Arc<Node>]) -> String {
+    let counted = all_real(nodes);
+    let besides = match nodes.len() - counted.len() {
+        0 => String::new(),
+        left => {
+            format!("; not on {left} that are virtual or not of Linux, where no canary can run")
+        }
+    };
+    format!("{}{besides}", reach_of(named, &counted))
+}
+
+fn reach_of(named: &[String], nodes: &[Arc<Node>]) -> String {
     let labels = telling(named, nodes);
     let count = |number: usize, what: &str| match number {
         1 => format!("1 {what}"),
@@ -55,7 +88,8 @@ pub(crate) struct Pool(Vec<(String, Option<String>)>);
 
 /// All pools that have a node. Without labels there is one, with or without nodes.
 pub(crate) fn pools(named: &[String], nodes: &[Arc<Node>]) -> BTreeSet<Pool> {
-    let labels = telling(named, nodes);
+    let nodes = all_real(nodes);
+    let labels = telling(named, &nodes);
     let of = |node: &Node| {
         let value = |label: &String| (label.clone(), node.labels().get(label).cloned());
         Pool(labels.iter().map(value).collect())
@@ -77,20 +111,21 @@ impl Pool {
 
     /// What makes a pod run there: affinity and tolerations.
     pub(crate) fn place(&self) -> (Value, Value) {
-        if self.0.is_empty() {
-            return (Value::Null, json!([]));
-        }
         let wanted = |(label, value): &(String, Option<String>)| match value {
             Some(value) => json!({"key": label, "operator": "In", "values": [value]}),
             None => json!({"key": label, "operator": "DoesNotExist"}),
         };
-        let wanted: Vec<Value> = self.0.iter().map(wanted).collect();
+        let own = self.0.iter().map(wanted);
+        let not = |(key, value)| json!({"key": key, "operator": "NotIn", "values": [value]});
+        let wanted: Vec<Value> = own.chain(VIRTUAL.map(not)).collect();
         let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [{"matchExpressions": wanted}]}}});
-        (
-            affinity,
-            json!([{"operator": "Exists", "effect": "NoSchedule"}]),
-        )
+        let tolerations = if self.0.is_empty() {
+            json!([])
+        } else {
+            json!([{"operator": "Exists", "effect": "NoSchedule"}])
+        };
+        (affinity, tolerations)
     }
 }
 
@@ -153,6 +188,31 @@ mod tests {
         assert_eq!(both.len(), 4);
         let (affinity, _) = both.first().expect("one").place();
         assert!(affinity.to_string().contains("DoesNotExist"), "{affinity}");
+    }
+
+    #[test]
+    fn nodes_on_which_no_canary_can_run_are_of_no_pool_and_are_told() {
+        let named = [String::from("pool")];
+        let nodes = [
+            node(&json!({"pool": "a", "kubernetes.io/os": "linux"})),
+            node(&json!({"pool": "w", "kubernetes.io/os": "windows"})),
+            node(&json!({"pool": "v", "type": "virtual-kubelet"})),
+            node(&json!({"eks.amazonaws.com/compute-type": "fargate"})),
+        ];
+        let found = pools(&named, &nodes);
+        let said: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["nodes with pool=a"]);
+        let told = reach(&named, &nodes);
+        assert!(told.starts_with("in 1 pool of 1 node; not on 3"), "{told}");
+        assert_eq!(reach(&named, &nodes[..1]), "in 1 pool of 1 node");
+        for pool in pools(&[], &nodes[..1]).iter().chain(&found) {
+            let (affinity, _) = pool.place();
+            let text = affinity.to_string();
+            assert!(
+                text.contains("virtual-kubelet") && text.contains("fargate"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

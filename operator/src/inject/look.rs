@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodOS, PodSpec, PodStatus};
 use kube::api::{Api, ListParams};
 use kube::{Client, Resource, ResourceExt};
 use mesh_crds::label;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::Metrics;
 use super::case::{Asked, asked, namespace_asks};
 use super::made::{Made, says_so};
-use super::mutate::{FOREIGN, TEMPLATE};
+use super::mutate::{self, FOREIGN, TEMPLATE};
 use super::template::CONTAINER;
 use crate::events::{Events, Story};
 use crate::world::World;
@@ -27,6 +28,8 @@ const DEBOUNCE: Duration = Duration::from_secs(1);
 /// Annotation of pods that the kubelet makes of files.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const ACTION: &str = "Inject";
+/// Pods of one namespace that a look tells of: what was told of the same pods before is remembered for so many only.
+const TOLD: usize = 20;
 
 /// Of a pod that says it carries the sidecar: whether it does, and of which template.
 pub(crate) fn trim(pod: &mut Pod) {
@@ -42,6 +45,9 @@ pub(crate) fn trim(pod: &mut Pod) {
         ..Container::default()
     };
     let spec = pod.spec.take().unwrap_or_default();
+    let os = windows(&spec).then(|| PodOS {
+        name: "windows".to_owned(),
+    });
     let init = spec.init_containers.into_iter().flatten();
     pod.spec = Some(PodSpec {
         init_containers: Some(
@@ -50,6 +56,7 @@ pub(crate) fn trim(pod: &mut Pod) {
                 .collect(),
         ),
         host_network: spec.host_network,
+        os,
         ..PodSpec::default()
     });
     let phase = pod.status.take().and_then(|status| status.phase);
@@ -174,8 +181,9 @@ impl Look {
         asked.is_some() && !gone && fit && !pod.annotations().contains_key(MIRROR)
     }
 
+    /// Tells of some, counts all.
     async fn tell_missed(&self, pods: Vec<Pod>) -> usize {
-        for pod in &pods {
+        for pod in few(pods.iter()) {
             const NOTE: &str = "this pod should carry the mesh's sidecar and does not: it was made before that was asked, or while the webhook was not; delete it, and what is made in its place has one";
             const POSES: &str = "this pod should carry the mesh's sidecar and does not: its label app.kubernetes.io/managed-by says that it is the operator's, which did not make it; take the label off whatever makes it";
             let note = if says_so(pod) { POSES } else { NOTE };
@@ -193,14 +201,17 @@ impl Look {
     async fn carrying(&self, namespaces: &BTreeMap<String, Arc<Namespace>>) -> (usize, usize) {
         let (mut forged, mut outdated) = (Vec::new(), 0);
         let made = Made::of(&self.world);
-        for pod in self.world.injected.state() {
+        let all = self.world.injected.state();
+        let foreign = |pod: &&Pod| pod.annotations().contains_key(FOREIGN);
+        for pod in few(all.iter().map(|pod| &**pod).filter(foreign)) {
+            let hosts = &pod.annotations()[FOREIGN];
+            let note = format!(
+                "containers send past the mesh by an OPENAI_BASE_URL of their own: {hosts}"
+            );
+            self.tell(pod, ("ForeignBaseUrl", &note)).await;
+        }
+        for pod in all {
             let annotations = pod.annotations();
-            if let Some(hosts) = annotations.get(FOREIGN) {
-                let note = format!(
-                    "containers send past the mesh by an OPENAI_BASE_URL of their own: {hosts}"
-                );
-                self.tell(&pod, ("ForeignBaseUrl", &note)).await;
-            }
             let init = pod
                 .spec
                 .iter()
@@ -228,10 +239,32 @@ fn ended(pod: &Pod) -> bool {
 
 /// True if no sidecar can be in it.
 fn unfit(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_some_and(|spec| {
-        let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
-        spec.host_network == Some(true) || windows
-    })
+    let spec = pod.spec.as_ref();
+    spec.is_some_and(|spec| spec.host_network == Some(true) || windows(spec))
+}
+
+/// What the webhook says of the same.
+fn windows(spec: &PodSpec) -> bool {
+    let nodes = spec
+        .affinity
+        .as_ref()
+        .and_then(|one| one.node_affinity.as_ref());
+    mutate::windows(&json!({
+        "os": spec.os, "nodeSelector": spec.node_selector, "affinity": {"nodeAffinity": nodes},
+    }))
+}
+
+/// The first by name of each namespace, so that the next look finds the same.
+fn few<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<&'a Pod> {
+    let mut all: Vec<&Pod> = pods.collect();
+    all.sort_by_cached_key(|pod| (pod.namespace(), pod.name_any()));
+    let mut told: BTreeMap<Option<String>, usize> = BTreeMap::new();
+    all.retain(|pod| {
+        let number = told.entry(pod.namespace()).or_default();
+        *number += 1;
+        *number <= TOLD
+    });
+    all
 }
 
 /// Namespaces that ask for all of their pods.
@@ -241,4 +274,60 @@ fn asking(home: &str, namespaces: &BTreeMap<String, Arc<Namespace>>) -> BTreeMap
         Some((name.clone(), asked))
     };
     namespaces.iter().filter_map(asks).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::ResourceExt;
+    use serde_json::{Value, json};
+
+    use super::{TOLD, few, trim, unfit};
+
+    fn pod(namespace: &str, name: &str, spec: &Value) -> Pod {
+        let pod = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    #[test]
+    fn the_same_few_pods_of_each_namespace_are_told_of_however_many_there_are() {
+        let spec = json!({"containers": []});
+        let mut pods: Vec<Pod> = (0..100)
+            .map(|number| pod("many", &format!("p-{number:03}"), &spec))
+            .collect();
+        pods.push(pod("one", "p", &spec));
+        pods.reverse();
+        let names = |pods: &[Pod]| -> Vec<String> {
+            let told = few(pods.iter());
+            told.into_iter().map(ResourceExt::name_any).collect()
+        };
+        let first = names(&pods);
+        assert_eq!(first.len(), TOLD + 1);
+        assert!(first.contains(&"p".to_owned()) && first.contains(&"p-019".to_owned()));
+        pods.rotate_left(37);
+        assert_eq!(names(&pods), first);
+    }
+
+    #[test]
+    fn a_pod_that_only_windows_nodes_take_is_unfit_also_as_it_is_remembered() {
+        let required = |systems: &[&str]| {
+            json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": systems}]}]}}}})
+        };
+        for (spec, so) in [
+            (json!({"containers": []}), false),
+            (json!({"containers": [], "os": {"name": "windows"}}), true),
+            (
+                json!({"containers": [], "nodeSelector": {"kubernetes.io/os": "windows"}}),
+                true,
+            ),
+            (required(&["windows"]), true),
+            (required(&["linux", "windows"]), false),
+        ] {
+            let mut pod = pod("n", "p", &spec);
+            assert_eq!(unfit(&pod), so, "{spec}");
+            trim(&mut pod);
+            assert_eq!(unfit(&pod), so, "{spec} as it is remembered");
+        }
+    }
 }

@@ -147,7 +147,25 @@ fn unfit(pod: &Value) -> Option<Unfit> {
     if spec["hostNetwork"] == true {
         return Some(Unfit::HostNetwork);
     }
-    (spec["os"]["name"] == "windows").then_some(Unfit::Windows)
+    windows(spec).then_some(Unfit::Windows)
+}
+
+/// True if a pod of this spec runs on Windows and nowhere else, by what it says of its system or its nodes.
+pub(crate) fn windows(spec: &Value) -> bool {
+    const LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+    const WINDOWS: &str = "windows";
+    let selects = |label: &&str| spec["nodeSelector"][*label] == WINDOWS;
+    let says = |one: &Value| {
+        let of_os = LABELS.iter().any(|label| one["key"] == *label);
+        of_os && one["operator"] == "In" && one["values"] == json!([WINDOWS])
+    };
+    let required =
+        &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let terms = || list(&required["nodeSelectorTerms"]);
+    // Nodes of any of the terms will do.
+    let only =
+        terms().next().is_some() && terms().all(|term| list(&term["matchExpressions"]).any(says));
+    spec["os"]["name"] == WINDOWS || LABELS.iter().any(selects) || only
 }
 
 fn with_sidecar(pod: &Value, case: Case, template: &Template) -> Result<Injected, Refused> {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::case::{Asked, Case};
 use super::super::template::{CONTAINER, Template, tests::template};
-use super::{FOREIGN, Injected, Refused, Skipped, TEMPLATE, Unfit, Verdict, inject};
+use super::{FOREIGN, Injected, Refused, Skipped, TEMPLATE, Unfit, Verdict, inject, windows};
 
 const ENABLED: Case = Case {
     asked: Asked::Namespace,
@@ -302,6 +302,24 @@ fn of_two_values_of_one_name_the_last_counts_as_for_kubernetes() {
     assert!(injected(&two(out, SIDECAR), ENABLED).foreign.is_empty());
 }
 
+fn nodes_of(terms: &[&[&str]]) -> Value {
+    let term = |systems: &&[&str]| json!({"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": systems}]});
+    let terms: Vec<Value> = terms.iter().map(term).collect();
+    json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
+}
+
+#[test]
+fn a_pod_that_may_run_on_linux_is_not_of_windows() {
+    for spec in [
+        json!({"nodeSelector": {"kubernetes.io/os": "linux"}, "os": {"name": "linux"}}),
+        nodes_of(&[]),
+        nodes_of(&[&["windows"], &["linux"]]),
+        nodes_of(&[&["windows", "linux"]]),
+    ] {
+        assert!(!windows(&spec), "{spec}");
+    }
+}
+
 #[test]
 fn a_pod_in_its_nodes_network_is_refused_if_it_asked_and_else_skipped() {
     for (spec, unfit) in [
@@ -313,6 +331,15 @@ fn a_pod_in_its_nodes_network_is_refused_if_it_asked_and_else_skipped() {
             json!({"os": {"name": "windows"}, "containers": []}),
             Unfit::Windows,
         ),
+        (
+            json!({"nodeSelector": {"kubernetes.io/os": "windows"}, "containers": []}),
+            Unfit::Windows,
+        ),
+        (
+            json!({"nodeSelector": {"beta.kubernetes.io/os": "windows"}, "containers": []}),
+            Unfit::Windows,
+        ),
+        (nodes_of(&[&["windows"], &["windows"]]), Unfit::Windows),
     ] {
         let pod = pod(&spec);
         assert_eq!(
