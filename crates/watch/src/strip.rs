@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::api::ObjectMeta;
 
-/// Of a pod: who it is, where it runs and as whom, and whether it serves.
+/// Of a pod: who it is, where it runs and as whom, and whether it serves, or would but for its node.
 pub fn pod(pod: &mut Pod) {
     metadata(&mut pod.metadata);
     let spec = pod.spec.take().unwrap_or_default();
@@ -17,7 +17,8 @@ pub fn pod(pod: &mut Pod) {
         ..PodSpec::default()
     });
     let status = pod.status.take().unwrap_or_default();
-    let ready = |condition: &PodCondition| condition.type_ == "Ready";
+    let ready =
+        |condition: &PodCondition| ["Ready", "ContainersReady"].contains(&condition.type_.as_str());
     let bare = |condition: PodCondition| PodCondition {
         type_: condition.type_,
         status: condition.status,
@@ -72,7 +73,8 @@ mod tests {
             "metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"a": "b"}, "annotations": {"long": "text"}},
             "spec": {"nodeName": "n1", "serviceAccountName": "s", "containers": [{"name": "c", "env": [{"name": "KEY", "value": "v"}]}]},
             "status": {"phase": "Running", "podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}], "conditions": [
-                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}, {"type": "Initialized", "status": "True"}],
+                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}, {"type": "Initialized", "status": "True"},
+                {"type": "ContainersReady", "status": "True", "reason": "r"}],
                 "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0}]},
         }))
         .expect("a pod");
@@ -88,7 +90,8 @@ mod tests {
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"a": "b"}},
                 "spec": {"nodeName": "n1", "serviceAccountName": "s"},
-                "status": {"phase": "Running", "podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}], "conditions": [{"type": "Ready", "status": "True"}]},
+                "status": {"phase": "Running", "podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}], "conditions": [
+                    {"type": "Ready", "status": "True"}, {"type": "ContainersReady", "status": "True"}]},
             })
         );
         assert_ne!(kept, Value::Null);
