@@ -60,7 +60,7 @@ pub(crate) struct Run {
     #[arg(long, env = "MESH_HEALTH_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
     pub(crate) health_seconds: u16,
     /// Time after a signal in which it still answers, for example `5s`: whoever asks here learns of it meanwhile.
-    #[arg(long, env = "MESH_DRAIN_DELAY", default_value = "5s", value_parser = delay)]
+    #[arg(long, env = "MESH_DRAIN_DELAY", default_value = "5s", value_parser = duration)]
     pub(crate) drain_delay: Duration,
     /// Objects that are made if they are not there: the floor of an installation.
     #[arg(long, env = "MESH_BOOTSTRAP")]
@@ -99,7 +99,8 @@ pub(crate) struct Run {
     pub(crate) image_pull_secrets: Vec<String>,
 }
 
-fn delay(text: &str) -> Result<Duration, String> {
+/// As the kinds write one.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let read = DurationText(text.to_owned());
     read.read().map_err(|error| error.to_string())
 }

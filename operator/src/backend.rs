@@ -14,7 +14,7 @@ pub(crate) use build::worker_egress;
 pub(crate) use claims::Claims;
 pub(crate) use fleet::Fleet;
 pub(crate) use images::Images;
-pub(crate) use pods::{PodView, lost, view, view_among};
+pub(crate) use pods::{PodView, condition, lost, view, view_among};
 
 /// True if the network may read along, as its author declared.
 pub(crate) fn plaintext(backend: &InferenceBackend) -> bool {

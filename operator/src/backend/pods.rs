@@ -89,7 +89,7 @@ pub(crate) fn lost(nodes: &[Arc<Node>]) -> BTreeMap<String, String> {
 }
 
 /// Status, reason and message of a condition.
-fn condition(status: &PodStatus, type_: &str) -> Option<(bool, String, String)> {
+pub(crate) fn condition(status: &PodStatus, type_: &str) -> Option<(bool, String, String)> {
     let mut conditions = status.conditions.iter().flatten();
     let found = conditions.find(|one| one.type_ == type_)?;
     Some((

@@ -14,7 +14,6 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use mesh_crds::label;
-use mesh_crds::value::DurationText;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -24,7 +23,7 @@ use super::proof::{GENERATION, JOB_SECONDS, NUMBER, Seen, Standing, Verdict, sta
 use super::targets::forbidden;
 use super::{NAME, ours, pools};
 use crate::apply::{Error, MANAGER, Writer};
-use crate::args::Run;
+use crate::args::{Run, duration};
 use crate::canary::{MOST, Target};
 use crate::world::{MANAGED, World};
 
@@ -65,9 +64,7 @@ pub(crate) struct Options {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let read = DurationText(text.to_owned())
-        .read()
-        .map_err(|error| error.to_string())?;
+    let read = duration(text)?;
     let fits = (Duration::from_secs(10)..=Duration::from_hours(24)).contains(&read);
     fits.then_some(read)
         .ok_or_else(|| String::from("it is from 10s to 24h"))

@@ -7,6 +7,7 @@ use mesh_crds::label;
 
 use super::targets::{Kind, Place};
 use crate::args::Run;
+use crate::backend::condition;
 use crate::canary::Target;
 use crate::world::World;
 
@@ -81,8 +82,7 @@ fn gateways(
     pods.sort_by_key(|pod| pod.name_any());
     let serving = pods.iter().filter_map(|pod| {
         let status = pod.status.as_ref()?;
-        let mut conditions = status.conditions.iter().flatten();
-        conditions.find(|one| one.type_ == "Ready" && one.status == "True")?;
+        condition(status, "Ready").filter(|ready| ready.0)?;
         let ip = status.pod_ip.as_ref()?.parse().ok()?;
         let gone = pod.metadata.deletion_timestamp.is_some();
         (!gone).then(|| (SocketAddr::new(ip, GATEWAY_ADMIN), pod.labels().clone()))

@@ -143,8 +143,8 @@ async fn a_gateway_that_hangs_is_not_asked_until_it_tells_the_policy_again() {
     assert_eq!((answer.status, answer.header("mesh-degraded")), (200, None));
 }
 
-#[tokio::test]
-async fn a_floor_that_mesh_trust_no_longer_thinks_so_well_of_is_believed_no_more() {
+/// A gateway, a floor on rented hardware by the word of `mesh-trust`, and a pod that knows both.
+async fn beside_a_rented_floor() -> (Peer, Peer, Pod) {
     let mesh = Mesh::new();
     let (gateway, floor) = (
         Peer::start(&mesh.gateway()).await,
@@ -153,6 +153,12 @@ async fn a_floor_that_mesh_trust_no_longer_thinks_so_well_of_is_believed_no_more
     let mut rented = floor_at(floor.address);
     rented.class = SovereigntyClass::RentedHardware;
     let pod = Pod::new(&mesh, &[rented]);
+    (gateway, floor, pod)
+}
+
+#[tokio::test]
+async fn a_floor_that_mesh_trust_no_longer_thinks_so_well_of_is_believed_no_more() {
+    let (gateway, floor, pod) = beside_a_rented_floor().await;
     let mut pushed = policy(PrivacyLevel::Public);
     pushed.floor = Some(floor_at(floor.address));
     // Told by the file first, so that both are known in the end.
@@ -187,14 +193,7 @@ async fn without_a_snapshot_everything_is_restricted_and_only_the_floor_is_asked
 
 #[tokio::test]
 async fn a_floor_whose_class_does_not_admit_the_level_is_not_asked() {
-    let mesh = Mesh::new();
-    let (gateway, floor) = (
-        Peer::start(&mesh.gateway()).await,
-        Peer::start(&mesh.floor()).await,
-    );
-    let mut rented = floor_at(floor.address);
-    rented.class = SovereigntyClass::RentedHardware;
-    let pod = Pod::new(&mesh, &[rented]);
+    let (gateway, floor, pod) = beside_a_rented_floor().await;
     gateway.push(&line(&policy(PrivacyLevel::Internal)));
     let running = Running::start(&pod, gateway.address, &[])
         .await
