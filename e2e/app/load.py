@@ -1,6 +1,6 @@
 """Steady load with the official OpenAI SDK until a file appears: every request is counted, none is retried.
 
-Arguments: model, callers, path of the file that ends it. Prints one JSON object with the number of
+Arguments: model, callers, path of the file that ends it, and how many requests each caller makes at least. Prints one JSON object with the number of
 requests, of streams, every failure with its causes and when it was, and how long the slowest took.
 """
 
@@ -14,7 +14,7 @@ import openai
 
 BASE_URL = os.environ.get("OPENAI_BASE_URL", "http://mesh-gateway.mesh-system.svc:8080/v1")
 TOKEN_FILE = "/var/run/secrets/inferencemesh.dev/token/token"
-MODEL, CALLERS, END = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+MODEL, CALLERS, END, LEAST = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 
 
 def one(client, stream, text):
@@ -50,7 +50,7 @@ def caller(number):
     client = openai.OpenAI(base_url=BASE_URL, api_key=token, max_retries=0, timeout=120)
     count, streams, slowest, failures = 0, 0, 0.0, []
     begun = time.monotonic()
-    while not os.path.exists(END):
+    while count < LEAST or not os.path.exists(END):
         stream = (count + number) % 2 == 0
         asked = time.monotonic()
         try:

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, bail, ensure};
 
+pub use counter::Counted;
 pub use image::{Image, NOBODY, build_image};
 use serde_json::Value;
 pub use vendor::Vendor;

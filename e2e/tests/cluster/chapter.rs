@@ -1,6 +1,7 @@
 //! What the story tells, a file per part.
 
 pub(crate) mod alerts;
+pub(crate) mod alone;
 pub(crate) mod ask;
 pub(crate) mod caches;
 pub(crate) mod command_line;
@@ -14,6 +15,7 @@ pub(crate) mod memory;
 pub(crate) mod monitoring;
 pub(crate) mod namespaced;
 pub(crate) mod quickstart;
+pub(crate) mod restricted;
 pub(crate) mod rights;
 pub(crate) mod serve;
 pub(crate) mod sidecar;

@@ -126,7 +126,7 @@ const CHAPTERS: &[Chapter] = &[
         chapter::egress::narrowed,
     ),
     (
-        "a_confined_application_reaches_the_mesh_and_nothing_else_and_that_is_proved",
+        "a_confined_application_with_a_sidecar_reaches_the_mesh_and_nothing_else_and_that_is_proved",
         chapter::confine::proved,
     ),
     (
@@ -142,15 +142,11 @@ const CHAPTERS: &[Chapter] = &[
         chapter::transport::trusted_where_served,
     ),
     (
-        "traffic_and_a_killed_worker_need_no_operator",
-        chapter::transport::without_operator,
-    ),
-    (
         "an_unchanged_application_of_a_labeled_namespace_is_answered_through_its_sidecar",
         chapter::sidecar::beside,
     ),
     (
-        "a_sidecar_without_gateways_is_answered_by_the_floor",
+        "a_sidecar_whose_gateways_are_killed_is_answered_by_the_floor",
         chapter::sidecar::without_gateways,
     ),
     ("a_job_with_a_sidecar_completes", chapter::sidecar::job),
@@ -162,14 +158,10 @@ const CHAPTERS: &[Chapter] = &[
         "a_rollout_of_the_operator_refuses_no_pod_that_asks_for_a_sidecar",
         chapter::sidecar::operator_rolled_out,
     ),
-    (
-        "without_the_webhook_no_pod_that_should_carry_a_sidecar_is_started",
-        chapter::sidecar::without_webhook,
-    ),
     ("scaling_under_load_fails_no_request", chapter::serve::scale),
     (
-        "a_killed_worker_is_not_noticed_by_the_next_request",
-        chapter::serve::killed_worker,
+        "without_an_operator_traffic_goes_on_a_killed_worker_is_not_noticed_and_no_pod_lacks_its_sidecar",
+        chapter::alone::without_operator,
     ),
     (
         "the_gateway_answers_while_the_api_server_is_gone",

@@ -40,6 +40,7 @@ pub(crate) struct World {
 /// An application that asks without pause.
 pub(crate) struct Load<'w> {
     world: &'w World,
+    namespace: &'static str,
     name: String,
 }
 
@@ -205,19 +206,34 @@ impl World {
 
     /// Asks without pause from now on. It runs in the pod by itself, so it outlives the API server.
     pub(crate) fn load(&self, model: &str, callers: usize) -> Load<'_> {
+        self.load_from(TEAM, model, callers, 0)
+    }
+
+    /// The same from another namespace; each caller asks at least so often, whenever it is told to end.
+    pub(crate) fn load_from(
+        &self,
+        namespace: &'static str,
+        model: &str,
+        callers: usize,
+        each: u64,
+    ) -> Load<'_> {
         let name = format!("/tmp/load-{}", self.loads.fetch_add(1, Ordering::Relaxed));
         let (python, script) = (self.python.command(), self.python.script("load.py"));
         let program = format!(
-            "import subprocess; subprocess.Popen([{python:?}, {script:?}, {model:?}, '{callers}', '{name}.end'], \
+            "import subprocess; subprocess.Popen([{python:?}, {script:?}, {model:?}, '{callers}', '{name}.end', '{each}'], \
              stdout=open('{name}.part', 'w'), stderr=subprocess.STDOUT, start_new_session=True)"
         );
-        let done = self.exec(TEAM, &["-c", &program]).output().unwrap();
+        let done = self.exec(namespace, &["-c", &program]).output().unwrap();
         assert!(
             done.status.success(),
             "{}",
             String::from_utf8_lossy(&done.stderr)
         );
-        Load { world: self, name }
+        Load {
+            world: self,
+            namespace,
+            name,
+        }
     }
 
     /// What somebody would look at first.
@@ -286,7 +302,10 @@ impl Load<'_> {
             "import time\nopen('{name}.end', 'w').close()\nfor _ in range(1200):\n    text = open('{name}.part').read()\n    \
              if text.endswith('}}\\n'):\n        break\n    time.sleep(0.1)\nprint(text)"
         );
-        let done = self.world.exec(TEAM, &["-c", &program]).output()?;
+        let done = self
+            .world
+            .exec(self.namespace, &["-c", &program])
+            .output()?;
         let text = String::from_utf8_lossy(&done.stdout);
         let Some(said) = text
             .trim()

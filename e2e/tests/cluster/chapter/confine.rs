@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::chapter::ask::{self, CLOUDS, cloud_log};
 use crate::chapter::egress::{OUTSIDE, dial, outside};
 use crate::chapter::install::text;
+use crate::chapter::restricted;
 use crate::world::{APP, HOME, World, until};
 
-const CLOSED: &str = "closed";
-/// A cloud of its own, that nobody else asks.
-const CLOUD: &str = "faraway";
+pub(crate) const CLOSED: &str = "closed";
 const PROMPT: &str = "A prompt that must not leave by itself.";
 /// Until a canary has run and been heard of; one that gets out tries for 20 s.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -50,19 +50,24 @@ fn enforced(world: &World, status: &str, reason: &str) -> String {
     text(&found["message"]).to_owned()
 }
 
-/// Confines a namespace with an application and waits for the proof.
+/// Confines a namespace with an application that has a sidecar, and waits for the proof.
 fn confine(world: &World) {
     let allowed = ip(world, OUTSIDE, "answers");
+    world.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": CLOSED}}));
+    let label =
+        |wanted: &str| world.kubectl(&["label", "namespace", CLOSED, "--overwrite", wanted]);
+    label("inferencemesh.dev/inject=enabled");
+    until("the namespace is told whom to trust", LIMIT, || {
+        world
+            .try_kubectl(&["get", "-n", CLOSED, "configmap/mesh-trust"])
+            .ok()
+    });
     world.application(CLOSED);
-    let script = world.python.script("cloud.py");
-    world.python_pod(CLOUD, "cloud", &[&script, "8000"]);
+    let made = world.get(&["-n", CLOSED, &format!("pod/{APP}")]);
+    let first = &made["spec"]["initContainers"][0]["name"];
+    assert_eq!(first, "mesh-sidecar", "{made}");
     policy(world, &allowed);
-    world.kubectl(&[
-        "label",
-        "namespace",
-        CLOSED,
-        "inferencemesh.dev/confine=enabled",
-    ]);
+    label("inferencemesh.dev/confine=enabled");
     let begun = Instant::now();
     let told = enforced(world, "True", "Succeeded");
     assert!(
@@ -77,10 +82,10 @@ fn confine(world: &World) {
 }
 
 /// The application's own call to the cloud, past the mesh; true if it was answered.
-fn direct(world: &World, cloud: &str) -> bool {
+pub(crate) fn direct(world: &World, cloud: &str, words: &str) -> bool {
     let script = world.python.script("peer.py");
     let asked = json!({"url": format!("http://{cloud}:8000/v1/chat/completions"), "timeout": 4,
-        "body": {"model": "big", "messages": [{"role": "user", "content": PROMPT}]}});
+        "body": {"model": "big", "messages": [{"role": "user", "content": words}]}});
     let done = world
         .exec(CLOSED, &[&script, &asked.to_string()])
         .output()
@@ -89,50 +94,38 @@ fn direct(world: &World, cloud: &str) -> bool {
     said["status"] == 200
 }
 
-fn cloud_log(world: &World) -> String {
-    world.kubectl(&["logs", "-n", CLOUD, "cloud"])
-}
-
 pub(crate) fn proved(world: &World) {
     let allowed = outside(world);
+    ask::with_cloud(world);
     confine(world);
-    let cloud = ip(world, CLOUD, "cloud");
+    let cloud = ip(world, CLOUDS, "cloud");
     reaches_what_it_may(world, &allowed, &cloud);
-    world
-        .cluster
-        .count_packets(&ip(world, CLOSED, APP), &cloud)
-        .unwrap();
-    assert!(!direct(world, &cloud));
-    assert_eq!(
-        world.cluster.counted_packets().unwrap(),
-        0,
-        "packets left for the cloud"
-    );
-    assert!(!cloud_log(world).contains(PROMPT));
+    restricted::by_three_ways(world, &ip(world, CLOSED, APP), &cloud);
     escapes_are_refused(world);
     canary_is_harmless(world);
     age_is_told(world);
 }
 
 fn reaches_what_it_may(world: &World, allowed: &str, cloud: &str) {
-    let gateway = format!("mesh-gateway.{HOME}.svc");
-    let open = [
-        format!("{gateway}:8080"),
-        format!("{gateway}:8443"),
-        allowed.to_owned(),
-    ];
     let pods = |component: &str| {
         let selector = format!("app.kubernetes.io/component={component}");
         let pods = world.get(&["pods", "-n", HOME, "-l", &selector]);
         text(&pods["items"][0]["status"]["podIP"]).to_owned()
     };
+    let gateway = format!("mesh-gateway.{HOME}.svc");
+    let open = [
+        format!("{gateway}:8080"),
+        format!("{gateway}:8443"),
+        allowed.to_owned(),
+        // The way of its sidecar while there is no gateway.
+        format!("{}:8444", pods("worker")),
+    ];
     let api = world.get(&["service", "-n", "default", "kubernetes"]);
     let closed = [
         format!("{cloud}:8000"),
         format!("{}:8081", pods("operator")),
         format!("{}:8443", pods("operator")),
         format!("{}:8081", pods("gateway")),
-        format!("{}:8444", pods("worker")),
         format!("{}:443", text(&api["spec"]["clusterIP"])),
     ];
     let all: Vec<&str> = open.iter().chain(&closed).map(String::as_str).collect();
@@ -143,11 +136,6 @@ fn reaches_what_it_may(world: &World, allowed: &str, cloud: &str) {
     for target in &closed {
         assert_eq!(said[target], "silent", "{said}");
     }
-    let said = world.ask(
-        CLOSED,
-        &json!({"model": "smollm2", "text": "Hello", "max_tokens": 4}),
-    );
-    assert_eq!(said.status(), 200, "{said:?}");
 }
 
 /// No pod is made there that would get out by its node, also not by what makes pods.
@@ -197,6 +185,8 @@ fn canary_is_harmless(world: &World) {
     );
     for pod in pods {
         assert_eq!(pod["spec"]["automountServiceAccountToken"], false);
+        let beside = &pod["spec"]["initContainers"];
+        assert!(beside.is_null(), "it speaks for itself: {pod}");
         let policies = world.get(&["networkpolicies", "-n", CLOSED]);
         assert_eq!(
             policies["items"].as_array().unwrap().len(),
@@ -226,7 +216,7 @@ fn age_is_told(world: &World) {
 
 /// The network stops to enforce anything, and starts again.
 pub(crate) fn noticed(world: &World) {
-    let cloud = ip(world, CLOUD, "cloud");
+    let cloud = ip(world, CLOUDS, "cloud");
     let unproved = ("MeshEgressUnproved", [("namespace", CLOSED)]);
     world.silent(unproved.0, &unproved.1);
     world.cluster.enforce_network_policies(false).unwrap();
@@ -236,12 +226,12 @@ pub(crate) fn noticed(world: &World) {
         "{told}"
     );
     // What was silent before leads somewhere.
-    assert!(direct(world, &cloud) && cloud_log(world).contains(PROMPT));
-    assert!(world.cluster.counted_packets().unwrap() > 0);
+    assert!(direct(world, &cloud, PROMPT) && cloud_log(world).contains(PROMPT));
+    assert!(world.cluster.counted_packets().unwrap().of_pod > 0);
     world.fires(unproved.0, &unproved.1);
     world.cluster.enforce_network_policies(true).unwrap();
     enforced(world, "True", "Succeeded");
-    assert!(!direct(world, &cloud));
+    assert!(!direct(world, &cloud, PROMPT));
     world.silent(unproved.0, &unproved.1);
     let events = [
         "events",
@@ -258,7 +248,7 @@ pub(crate) fn noticed(world: &World) {
 
 /// Somebody opens the namespace while the API server does not refuse it.
 pub(crate) fn widened(world: &World) {
-    let cloud = ip(world, CLOUD, "cloud");
+    let cloud = ip(world, CLOUDS, "cloud");
     let theirs = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": CLOSED, "name": "theirs"},
         "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}});
     let refused = || world.cluster.apply(&theirs, "tenant").err();
@@ -273,12 +263,14 @@ pub(crate) fn widened(world: &World) {
     });
     let told = enforced(world, "False", "EgressWidened");
     assert!(told.contains("closed/theirs"), "{told}");
-    until("it lets out", LIMIT, || direct(world, &cloud).then_some(()));
+    until("it lets out", LIMIT, || {
+        direct(world, &cloud, PROMPT).then_some(())
+    });
     world.kubectl(&["delete", "networkpolicy", "-n", CLOSED, "theirs"]);
     world.apply(&binding);
     enforced(world, "True", "Succeeded");
     until("nothing gets out", LIMIT, || {
-        (!direct(world, &cloud)).then_some(())
+        (!direct(world, &cloud, PROMPT)).then_some(())
     });
     opened(world);
 }
@@ -292,5 +284,5 @@ fn opened(world: &World) {
     });
     enforced(world, "Unknown", "NothingToConfine");
     world.kubectl(&["delete", "-n", HOME, "sovereigntypolicy/confined"]);
-    world.kubectl(&["delete", "namespace", CLOSED, CLOUD, "--wait=false"]);
+    world.kubectl(&["delete", "namespace", CLOSED, "--wait=false"]);
 }

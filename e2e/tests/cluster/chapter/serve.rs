@@ -2,16 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use crate::chapter::install::text;
-use crate::world::{HOME, Load, TEAM, World, until};
+use crate::world::{HOME, Load, World, until};
 
 const LIMIT: Duration = Duration::from_mins(2);
 /// Longer than an answer takes.
 const OUTAGE: Duration = Duration::from_secs(8);
 
-fn workers(world: &World) -> Vec<serde_json::Value> {
+pub(crate) fn workers(world: &World) -> Vec<serde_json::Value> {
     let pods = world.get(&["pods", "-n", HOME, "-l", "inferencemesh.dev/backend=floor"]);
     let ready = |pod: &serde_json::Value| {
         pod["status"]["conditions"].as_array().is_some_and(|all| {
@@ -28,12 +26,12 @@ fn workers(world: &World) -> Vec<serde_json::Value> {
         .collect()
 }
 
-fn scale_to(world: &World, replicas: usize) {
+pub(crate) fn scale_to(world: &World, replicas: usize) {
     let replicas = format!("--replicas={replicas}");
     world.kubectl(&["scale", "-n", HOME, "inferencebackend/floor", &replicas]);
 }
 
-fn two_workers(world: &World) {
+pub(crate) fn two_workers(world: &World) {
     scale_to(world, 2);
     until("two workers are ready", LIMIT, || {
         (workers(world).len() == 2).then_some(())
@@ -41,7 +39,7 @@ fn two_workers(world: &World) {
 }
 
 /// No request of the load failed, and there were enough to tell.
-fn unharmed(load: Load<'_>, least: u64) {
+pub(crate) fn unharmed(load: Load<'_>, least: u64) {
     let (requests, failures) = load.finish().unwrap();
     assert!(requests >= least, "only {requests} requests");
     assert!(failures.is_empty(), "{failures:?}");
@@ -63,22 +61,6 @@ pub(crate) fn scale(world: &World) {
         (pods["items"].as_array()?.len() == 1).then_some(())
     });
     unharmed(load, 4);
-}
-
-pub(crate) fn killed_worker(world: &World) {
-    two_workers(world);
-    let asked = json!({"model": "smollm2", "text": "Hello", "max_tokens": 4});
-    assert_eq!(world.ask(TEAM, &asked).status(), 200);
-    let victim = text(&workers(world)[0]["metadata"]["uid"]).to_owned();
-    assert!(
-        world.cluster.kill_pod(&victim).unwrap() > 0,
-        "no process of {victim} was found"
-    );
-    for _ in 0..4 {
-        let said = world.ask(TEAM, &asked);
-        assert_eq!(said.status(), 200, "{said:?}");
-    }
-    scale_to(world, 1);
 }
 
 /// Something changes, so that gateways look anew.

@@ -1,6 +1,7 @@
 //! Applications that were not changed, in a namespace that was labeled: a sidecar is put into their pods. They are
 //! answered through the gateway with the pod's own credential, by the floor while there is no gateway, and Jobs end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mesh_cluster::Cluster;
@@ -12,9 +13,13 @@ use crate::chapter::install::text;
 use crate::world::{APP, HOME, TEAM, World, until};
 
 const LIMIT: Duration = Duration::from_mins(2);
-const BESIDE: &str = "beside";
+pub(crate) const BESIDE: &str = "beside";
+/// Between two kills of what Kubernetes starts again.
+const KILL: Duration = Duration::from_millis(50);
 /// More than this is more than is promised.
 const MOST: u64 = 20 << 20;
+/// Arguments of an application that does nothing by itself.
+const SLEEPING: [&str; 2] = ["-c", "import signal; signal.pause()"];
 const TRUST: &str = "configmap/mesh-trust";
 
 /// The pod of an application as its people wrote it: it knows nothing of the mesh.
@@ -24,25 +29,33 @@ fn pod(world: &World, name: &str, args: &[&str]) -> Value {
     pod
 }
 
-fn asked(world: &World, words: &str) -> Said {
-    world.ask(BESIDE, &json!({"model": "smollm2", "text": words, "max_tokens": 4, "token": "sk-of-the-application"}))
+pub(crate) fn asked(world: &World, words: &str) -> Said {
+    asked_so(world, words, false)
 }
 
-fn gateways(world: &World, replicas: u64) {
-    let wanted = format!("--replicas={replicas}");
-    world.kubectl(&["scale", "-n", HOME, "deployment/mesh-gateway", &wanted]);
+fn asked_so(world: &World, words: &str, stream: bool) -> Said {
+    world.ask(BESIDE, &json!({"model": "smollm2", "text": words, "max_tokens": 4, "stream": stream, "token": "sk-of-the-application"}))
 }
 
-pub(crate) fn beside(world: &World) {
-    ask::with_cloud(world);
+/// An application with a sidecar, unless it is there.
+pub(crate) fn application(world: &World) {
+    let there = ["get", "-n", BESIDE, &format!("pod/{APP}")];
+    if world.try_kubectl(&there).is_ok() {
+        return;
+    }
     world.apply(&json!({"apiVersion": "v1", "kind": "Namespace",
         "metadata": {"name": BESIDE, "labels": {"inferencemesh.dev/inject": "enabled"}}}));
     world.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": BESIDE, "name": APP}}));
     until("the namespace is told whom to trust", LIMIT, || {
         world.try_kubectl(&["get", "-n", BESIDE, TRUST]).ok()
     });
-    world.apply(&pod(world, APP, &["-c", "import signal; signal.pause()"]));
+    world.apply(&pod(world, APP, &SLEEPING));
     world.wait(BESIDE, &format!("pod/{APP}"), "Ready", LIMIT);
+}
+
+pub(crate) fn beside(world: &World) {
+    ask::with_cloud(world);
+    application(world);
     let made = world.get(&["-n", BESIDE, &format!("pod/{APP}")]);
     let first = &made["spec"]["initContainers"][0];
     assert_eq!(first["name"], "mesh-sidecar", "{made}");
@@ -99,30 +112,84 @@ fn small(world: &World) {
     assert!(bytes <= MOST, "it uses {} KiB", bytes >> 10);
 }
 
-pub(crate) fn without_gateways(world: &World) {
-    let before = world.get(&["-n", HOME, "deployment/mesh-gateway"]);
-    let before = before["spec"]["replicas"].as_u64().unwrap_or(1);
-    gateways(world, 0);
-    // From now on every request is answered, by whomever.
-    let said = until("the floor answers in place of the gateways", LIMIT, || {
-        let said = asked(world, "Hello");
-        assert_eq!(said.status(), 200, "{said:?}");
-        (said.header("mesh-degraded") == "floor_only").then_some(said)
+/// Every gateway: its name, its uid and how often it was started again.
+fn gateways(world: &World) -> Vec<(String, String, u64)> {
+    let component = "app.kubernetes.io/component=gateway";
+    let pods = world.get(&["pods", "-n", HOME, "-l", component]);
+    let one = |pod: &Value| {
+        let restarts = pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
+        let named = |key: &str| text(&pod["metadata"][key]).to_owned();
+        (named("name"), named("uid"), restarts.unwrap_or_default())
+    };
+    let mut all: Vec<_> = pods["items"].as_array().unwrap().iter().map(one).collect();
+    all.sort();
+    all
+}
+
+/// Ends a loop of another thread, also when what it is for fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Does something while all of these pods are dead: what comes back is killed again at once.
+fn while_killed(world: &World, pods: &[(String, String, u64)], act: impl FnOnce()) {
+    let kill = || -> usize {
+        let killed = pods.iter().map(|(_, uid, _)| world.cluster.kill_pod(uid));
+        killed.map(Result::unwrap).sum()
+    };
+    assert!(kill() >= pods.len(), "no process of {pods:?} was found");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _ends = Ends(&over);
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                std::thread::sleep(KILL);
+                kill();
+            }
+        });
+        act();
     });
-    assert_eq!(said.header("mesh-backend"), "floor", "{said:?}");
-    assert_eq!(
-        said.header("mesh-sovereignty-class"),
-        "OwnHardware",
-        "{said:?}"
-    );
-    world.fires("MeshGatewayAbsent", &[]);
-    gateways(world, before);
+}
+
+pub(crate) fn without_gateways(world: &World) {
+    let before = gateways(world);
+    assert!(!before.is_empty());
+    while_killed(world, &before, || {
+        for (words, stream) in [
+            ("Hello", false),
+            ("Hello", true),
+            ("Charge 4111 1111 1111 1111", false),
+        ] {
+            let said = asked_so(world, words, stream);
+            assert_eq!(said.status(), 200, "{said:?}");
+            assert_eq!(said.header("mesh-degraded"), "floor_only", "{said:?}");
+            assert_eq!(said.header("mesh-backend"), "floor", "{said:?}");
+            assert_eq!(
+                said.header("mesh-sovereignty-class"),
+                "OwnHardware",
+                "{said:?}"
+            );
+        }
+        world.fires("MeshGatewayAbsent", &[]);
+    });
+    // From the first request without gateways on everyone is answered, by whomever.
     until("a gateway answers again", LIMIT, || {
         let said = asked(world, "Hello");
         assert_eq!(said.status(), 200, "{said:?}");
         said.header("mesh-degraded").is_empty().then_some(())
     });
     world.wait(HOME, "deployment/mesh-gateway", "Available", LIMIT);
+    until("all of them serve again", LIMIT, || {
+        let now = gateways(world);
+        let again = |(old, new): (&(String, String, u64), &(String, String, u64))| {
+            old.1 == new.1 && new.2 > old.2
+        };
+        (now.len() == before.len() && before.iter().zip(&now).all(again)).then_some(())
+    });
 }
 
 /// A sidecar of a template that pods get no longer, as after an upgrade of the chart.
@@ -217,41 +284,23 @@ pub(crate) fn operator_rolled_out(world: &World) {
     assert!(made > 10, "only {made} pods in all that time");
 }
 
-/// Who should carry the sidecar is not started without, and nobody else is affected.
+/// While no operator runs: who should carry the sidecar is not started without, and nobody else is affected.
 pub(crate) fn without_webhook(world: &World) {
-    let operators = |replicas: u64| {
-        let wanted = format!("--replicas={replicas}");
-        world.kubectl(&["scale", "-n", HOME, "deployment/mesh-operator", &wanted]);
-    };
-    let before = world.get(&["-n", HOME, "deployment/mesh-operator"]);
-    operators(0);
-    let component = "app.kubernetes.io/component=operator";
-    world.kubectl(&[
-        "wait",
-        "-n",
-        HOME,
-        "pod",
-        "-l",
-        component,
-        "--for=delete",
-        "--timeout=60s",
-    ]);
-    let sleeping = ["-c", "import signal; signal.pause()"];
-    let refused = world.cluster.apply(&pod(world, "late", &sleeping), "e2e");
+    let refused = world.cluster.apply(&pod(world, "late", &SLEEPING), "e2e");
     let said = refused.unwrap_err();
     assert!(said.contains("inject.inferencemesh.dev"), "{said}");
-    let mut other = pod(world, "late", &sleeping);
+    let mut other = pod(world, "late", &SLEEPING);
     other["metadata"]["namespace"] = json!(TEAM);
     world.apply(&other);
     world.kubectl(&["delete", "-n", TEAM, "pod/late", "--wait=false"]);
-    // What runs goes on.
-    assert_eq!(asked(world, "Hello").status(), 200);
-    operators(before["spec"]["replicas"].as_u64().unwrap_or(1));
-    world.wait(HOME, "deployment/mesh-operator", "Available", LIMIT);
+}
+
+/// Pods with a sidecar are made again; then nothing of this is needed any more.
+pub(crate) fn with_webhook(world: &World) {
     until("pods are made again", LIMIT, || {
         world
             .cluster
-            .apply(&pod(world, "late", &sleeping), "e2e")
+            .apply(&pod(world, "late", &SLEEPING), "e2e")
             .ok()
     });
     world.kubectl(&["delete", "namespace", BESIDE, "--wait=false"]);

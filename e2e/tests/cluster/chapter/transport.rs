@@ -142,47 +142,6 @@ pub(crate) fn trusted_where_served(world: &World) {
     world.kubectl(&["delete", "namespace", name, "--wait=false"]);
 }
 
-fn operators(world: &World, replicas: usize) {
-    let wanted = format!("--replicas={replicas}");
-    world.kubectl(&["scale", "-n", HOME, "deployment/mesh-operator", &wanted]);
-    let serving = || {
-        let pods = world.get(&[
-            "pods",
-            "-n",
-            HOME,
-            "-l",
-            "app.kubernetes.io/component=operator",
-        ]);
-        let pods = pods["items"].as_array()?.clone();
-        let ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
-        (pods.len() == replicas && pods.iter().all(ready)).then_some(())
-    };
-    until("so many operators are ready", LIMIT, serving);
-}
-
-pub(crate) fn without_operator(world: &World) {
-    let pod = until("the floor serves", LIMIT, || floor(world));
-    let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
-    let before = restarts(&pod).unwrap_or_default();
-    operators(world, 0);
-    let asked = json!({"model": "smollm2", "text": "Hello", "max_tokens": 4});
-    for _ in 0..3 {
-        let said = world.ask(TEAM, &asked);
-        assert_eq!(said.status(), 200, "{said:?}");
-    }
-    let killed = world
-        .cluster
-        .kill_pod(text(&pod["metadata"]["uid"]))
-        .unwrap();
-    assert!(killed > 0, "no process was found");
-    let again = || floor(world).filter(|pod| restarts(pod) > Some(before));
-    until("the same pod serves again", LIMIT, again);
-    until("and answers", LIMIT, || {
-        (world.ask(TEAM, &asked).status() == 200).then_some(())
-    });
-    operators(world, 2);
-}
-
 pub(crate) fn uninstalled(world: &World) {
     let secret = world.kubectl(&["get", "secrets", "-n", HOME, "-o", "name"]);
     assert!(!secret.contains("mesh-ca"), "{secret}");
