@@ -348,6 +348,7 @@ mod admission {
             world.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": "default"}}));
         }
         let open = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]});
+        world.apply(&network(name, "before", &open));
         // Labeled alone it is not confined: a policy must say so, and the operator act.
         assert_eq!(
             world.refusal(&network(name, "theirs", &open), "tenant"),
@@ -368,8 +369,30 @@ mod admission {
         let refusal = until("the namespace is confined", || {
             world.refusal(&network(name, "theirs", &open), "tenant")
         });
-        assert!(refusal.unwrap().contains("egress.allow"));
+        let refusal = refusal.unwrap();
+        assert!(
+            refusal.contains("egress.allow") && !refusal.contains("there before"),
+            "{refusal}"
+        );
+        from_before(world, name);
         kept_closed(world, name, &open, &ours);
+    }
+
+    /// One that was there before may say less, but not otherwise, and is told what to do.
+    fn from_before(world: &World, name: &str) {
+        let spec = |egress: &Value| json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": egress});
+        let narrower = spec(&json!([{"ports": [{"port": 53}]}]));
+        let said = world.refusal(&network(name, "before", &narrower), "tenant");
+        let said = said.expect("a refusal");
+        let todo = "this one was there before: take all its egress rules away, or delete it";
+        assert!(
+            said.contains(todo) && said.contains("egress.allow"),
+            "{said}"
+        );
+        world.good("label networkpolicy before -n closed a=b");
+        let closed = network(name, "before", &spec(&json!([])));
+        assert_eq!(world.refusal(&closed, "tenant"), None);
+        world.good("delete networkpolicy before -n closed");
     }
 
     fn kept_closed(world: &World, name: &str, open: &Value, ours: &Value) {

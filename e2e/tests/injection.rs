@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod injection {
     mod controllers;
+    mod debugged;
     mod latency;
     mod missed;
     mod posing;
@@ -208,6 +209,7 @@ mod injection {
         refused(&world);
         trusted(&world);
         posing::refused(&world);
+        debugged::kept_out(&world);
         missed::told(&world);
         let lacking = world.stage.refused().unwrap();
         assert!(lacking.is_empty(), "rights are lacking: {lacking:?}");

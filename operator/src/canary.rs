@@ -58,6 +58,9 @@ pub(crate) enum TargetError {
     /// Something is missing.
     #[error("`{0}` is not NAME=HOST:PORT")]
     Form(String),
+    /// Nobody listens at port 0, and there are none above 65535.
+    #[error("`{0}`: a port is from 1 to 65535")]
+    Port(String),
     /// The name is too long or has other characters than a word, an address and a port have.
     #[error("`{0}` is not a name for a destination")]
     Name(String),
@@ -70,9 +73,12 @@ impl FromStr for Target {
         let form = || TargetError::Form(text.to_owned());
         let (name, address) = text.split_once('=').ok_or_else(form)?;
         let (host, port) = address.rsplit_once(':').ok_or_else(form)?;
-        let port: u16 = port.parse().map_err(|_| form())?;
-        if host.is_empty() || port == 0 {
+        if host.is_empty() || port.is_empty() || !port.bytes().all(|one| one.is_ascii_digit()) {
             return Err(form());
+        }
+        let number: u16 = port.parse().unwrap_or_default();
+        if number == 0 {
+            return Err(TargetError::Port(address.to_owned()));
         }
         let good = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
         if name.is_empty() || name.len() > LONGEST || !name.chars().all(good) {

@@ -8,16 +8,18 @@ mod canaries;
 mod enforced;
 mod holds;
 mod loose;
+mod options;
 mod places;
 mod pools;
 mod proof;
 mod targets;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::{Client, ResourceExt};
+use kube::ResourceExt;
 use mesh_crds::guard::{Dns, Egress, EgressRule};
 use mesh_crds::label;
 use serde_json::{Value, json};
@@ -26,12 +28,13 @@ use crate::apply::{Error, Writer};
 use crate::args::Run;
 use crate::world::{MANAGED, World};
 
-pub(crate) use canaries::{Canaries, Options, ages, confined};
+pub(crate) use canaries::{Canaries, ages, confined};
 #[cfg(test)]
 pub(crate) use enforced::Observed;
 pub(crate) use enforced::enforced;
 pub(crate) use loose::FRESH;
 use loose::Loose;
+pub(crate) use options::Options;
 
 /// Name of the NetworkPolicy of a confined namespace. The chart's admission policies know it too.
 pub(crate) const NAME: &str = "mesh-confine";
@@ -361,10 +364,9 @@ pub(crate) fn ours(network: &NetworkPolicy) -> bool {
 }
 
 impl Plan {
-    /// Looks at the pods of everything that is confined.
-    pub(crate) async fn look(&mut self, canaries: &Canaries, client: &Client) {
-        let namespaces: BTreeSet<String> = self.by_policy.values().flatten().cloned().collect();
-        self.loose = canaries.loose(client, &namespaces).await;
+    /// Takes what is known of the pods of everything that is confined.
+    pub(crate) fn look(&mut self, canaries: &Canaries) {
+        self.loose = canaries.loose();
     }
 
     /// True if there is something to look at.

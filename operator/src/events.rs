@@ -19,8 +19,8 @@ use crate::apply::resource;
 
 /// Who tells.
 const CONTROLLER: &str = "mesh-operator";
-/// Events remembered, so that none is told twice.
-const REMEMBERED: usize = 4096;
+/// Events remembered, so that none is told twice. More than are so at one time: see `inject::look`.
+pub(crate) const REMEMBERED: usize = 4096;
 /// The same transition of the same object is told again after this time at the earliest.
 const AGAIN: Duration = Duration::from_mins(10);
 /// The API server refuses longer notes.
@@ -132,7 +132,8 @@ impl Events {
     }
 }
 
-/// What was told, oldest first.
+/// What was told, and when; what nobody has spoken of for longest comes first, and is forgotten first. So what is
+/// so all the time is told once, however much else comes and goes.
 #[derive(Default)]
 struct Told(VecDeque<(u64, Instant)>);
 
@@ -143,12 +144,11 @@ impl Told {
         (&about.kind, &about.namespace, &about.name).hash(&mut hasher);
         (&about.uid, &story.reason, &story.note).hash(&mut hasher);
         let key = hasher.finish();
-        if let Some(place) = self.0.iter().position(|(told, _)| *told == key) {
-            let since = now.saturating_duration_since(self.0[place].1);
-            if !story.change || since < AGAIN {
-                return false;
-            }
-            self.0.remove(place);
+        let place = self.0.iter().position(|(told, _)| *told == key);
+        if let Some((_, told)) = place.and_then(|place| self.0.remove(place)) {
+            let again = story.change && now.saturating_duration_since(told) >= AGAIN;
+            self.0.push_back((key, if again { now } else { told }));
+            return again;
         }
         if self.0.len() >= REMEMBERED {
             self.0.pop_front();
@@ -204,6 +204,29 @@ mod tests {
         assert!(!told.first(&about("a"), &change, now + AGAIN / 2));
         assert!(told.first(&about("a"), &change, now + AGAIN));
         assert!(!told.first(&about("a"), &change, now + AGAIN + AGAIN / 2));
+    }
+
+    #[test]
+    fn what_is_so_all_the_time_is_told_once_however_much_else_comes_and_goes() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        let fact = Story::warning("SidecarMissing", "Inject", "it has none");
+        let lasting: Vec<String> = (0..100).map(|number| format!("lasting-{number}")).collect();
+        for uid in &lasting {
+            assert!(told.first(&about(uid), &fact, now));
+        }
+        for round in 0..20 {
+            for number in 0..REMEMBERED / 2 {
+                let passing = about(&format!("passing-{round}-{number}"));
+                assert!(told.first(&passing, &fact, now));
+            }
+            for uid in &lasting {
+                assert!(
+                    !told.first(&about(uid), &fact, now),
+                    "{uid} in round {round}"
+                );
+            }
+        }
+        assert_eq!(told.0.len(), REMEMBERED);
     }
 
     #[test]

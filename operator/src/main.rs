@@ -25,6 +25,7 @@ mod inject;
 mod keeper;
 mod lease;
 mod metrics;
+mod pages;
 mod pass;
 mod policy;
 mod quantity;

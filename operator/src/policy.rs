@@ -2,13 +2,14 @@
 //! ControllerRevision once accepted. The gateways decide from those, never from a spec that was not.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::ResourceExt;
-use kube::api::ObjectMeta;
+use kube::api::{DynamicObject, ObjectMeta};
 use mesh_classify::Inputs;
 use mesh_core::policy_test::TestRequest;
 use mesh_core::{Facts, LatencyClass, ObjectId, Policy, Snapshot};
@@ -24,6 +25,22 @@ use crate::world::{MANAGED, Read};
 
 /// Accepted versions that are kept of a policy.
 pub(crate) const KEPT: usize = 5;
+
+/// The newest accepted spec of a policy, which is what gateways decide by; none if it was never accepted.
+pub(crate) fn newest(
+    revisions: &[Arc<ControllerRevision>],
+    policy: &DynamicObject,
+) -> Option<Value> {
+    let uid = policy.metadata.uid.as_deref()?;
+    let own = |revision: &&Arc<ControllerRevision>| {
+        let mut owners = revision.metadata.owner_references.iter().flatten();
+        revision.metadata.namespace == policy.metadata.namespace
+            && owners.any(|owner| owner.uid == uid)
+    };
+    let newest = revisions.iter().filter(own);
+    let newest = newest.max_by_key(|revision| revision.revision)?;
+    newest.data.as_ref()?.0.get("spec").cloned()
+}
 
 /// What was found of all policies together.
 pub(crate) struct Judged {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta};
 use kube::{Client, ResourceExt};
@@ -20,6 +21,7 @@ use crate::apply::Writer;
 use crate::authority::SECRET;
 use crate::inject::namespace_asks;
 use crate::keeper::Proof;
+use crate::policy;
 use crate::world::{MANAGED, World};
 
 /// Its name everywhere.
@@ -78,6 +80,12 @@ impl Publisher {
             .collect()
     }
 
+    /// Policies of the mesh namespace as gateways decide by them: what was accepted of them last.
+    fn accepted(&self) -> Vec<Value> {
+        let (policies, revisions) = (self.world.policies.state(), self.world.revisions.state());
+        accepted(&policies, &revisions, &self.mesh_namespace)
+    }
+
     /// True if everything is as it should be.
     async fn once(&self, proof: &Proof) -> bool {
         // A namespace with a mesh of its own is told by that one.
@@ -86,7 +94,8 @@ impl Publisher {
         wanted.extend(self.injected());
         wanted.retain(|namespace| !others.contains(namespace));
         wanted.insert(self.mesh_namespace.clone());
-        let (policies, backends) = (self.world.policies.state(), self.world.backends.state());
+        let policies = self.accepted();
+        let backends = self.world.backends.state();
         let floors = floors(&policies, &backends, &self.mesh_namespace).write();
         let mut good = true;
         for namespace in &wanted {
@@ -131,18 +140,28 @@ fn namespaces(backends: &[Arc<DynamicObject>]) -> BTreeSet<String> {
     found.filter_map(|backend| backend.namespace()).collect()
 }
 
-/// The floors that policies of the mesh namespace name and that pods can reach, for sidecars that no gateway
-/// answers. Of a floor whose class is not known yet nobody is told.
-fn floors(policies: &[Arc<DynamicObject>], backends: &[Arc<DynamicObject>], home: &str) -> Floors {
-    let named = policies.iter().filter_map(|policy| {
-        let name = policy
-            .data
-            .pointer("/spec/floor/backendRef/name")?
-            .as_str()?;
-        let trim = policy.data.pointer("/spec/floor/overflow");
+/// The newest accepted specs of policies of the mesh namespace: one that was never accepted says nothing, and one
+/// whose spec of today was not says what it said before.
+fn accepted(
+    policies: &[Arc<DynamicObject>],
+    revisions: &[Arc<ControllerRevision>],
+    home: &str,
+) -> Vec<Value> {
+    let ours = policies
+        .iter()
+        .filter(|policy| policy.namespace().as_deref() == Some(home));
+    ours.filter_map(|policy| policy::newest(revisions, policy))
+        .collect()
+}
+
+/// The floors that accepted policies name and that pods can reach, for sidecars that no gateway answers. Of a floor
+/// whose class is not known yet nobody is told.
+fn floors(accepted: &[Value], backends: &[Arc<DynamicObject>], home: &str) -> Floors {
+    let named = accepted.iter().filter_map(|spec| {
+        let name = spec.pointer("/floor/backendRef/name")?.as_str()?;
+        let trim = spec.pointer("/floor/overflow");
         let trim = trim.and_then(Value::as_str) != Some("Refuse");
-        let ours = policy.namespace().as_deref() == Some(home);
-        ours.then_some((name, trim))
+        Some((name, trim))
     });
     let found = named.filter_map(|(name, trim)| {
         let backend = backends.iter().find(|backend| {
@@ -225,7 +244,7 @@ mod tests {
     use kube::api::DynamicObject;
     use serde_json::{Value, json};
 
-    use super::{floors, namespaces};
+    use super::{accepted, floors, namespaces};
 
     fn object(namespace: &str, spec: &Value, deleted: bool) -> Arc<DynamicObject> {
         let mut metadata = json!({"namespace": namespace, "name": "x"});
@@ -252,12 +271,11 @@ mod tests {
     fn floors_are_those_of_the_mesh_namespace_with_a_class_and_how_pods_reach_them() {
         let policy = |name: &str| json!({"floor": {"backendRef": {"name": name}}});
         let policies = [
-            object("mesh-system", &policy("floor"), false),
-            object("mesh-system", &policy("floor"), false),
-            object("mesh-system", &policy("new"), false),
-            object("mesh-system", &policy("gone"), false),
-            object("mesh-system", &json!({}), false),
-            object("team", &policy("own"), false),
+            policy("floor"),
+            policy("floor"),
+            policy("new"),
+            policy("gone"),
+            json!({}),
         ];
         let backend = |namespace: &str, name: &str, class: Option<&str>| {
             let class = class.map(|class| json!({"sovereignty": {"class": class}}));
@@ -281,6 +299,38 @@ mod tests {
             json!({"version": 1, "floors": [{"backend": "floor", "url": "https://floor-worker.mesh-system.svc:8444/",
                 "account": "mesh-system/floor-worker", "model": "real", "names": ["small", "other", "tiny"],
                 "class": "RentedHardware", "maxPrivacy": "confidential", "trim": true}]})
+        );
+    }
+
+    #[test]
+    fn a_floor_is_where_the_accepted_spec_says_and_not_where_todays_does() {
+        let policy = |namespace: &str, uid: &str| {
+            let object = json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy",
+                "metadata": {"namespace": namespace, "name": uid, "uid": uid},
+                "spec": {"floor": {"backendRef": {"name": "of-today"}}}});
+            Arc::new(serde_json::from_value::<DynamicObject>(object).expect("an object"))
+        };
+        let revision = |namespace: &str, uid: &str, number: i64, floor: &str| {
+            let object = json!({"metadata": {"namespace": namespace, "name": format!("{uid}-{number}"), "ownerReferences": [
+                    {"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "SovereigntyPolicy", "name": uid, "uid": uid}]},
+                "revision": number, "data": {"spec": {"floor": {"backendRef": {"name": floor}}}}});
+            Arc::new(serde_json::from_value(object).expect("a revision"))
+        };
+        let policies = [
+            policy("mesh-system", "kept"),
+            policy("mesh-system", "never"),
+            policy("team", "theirs"),
+        ];
+        let revisions = [
+            revision("mesh-system", "kept", 2, "newest"),
+            revision("mesh-system", "kept", 1, "older"),
+            // Whoever may write in another namespace says nothing of ours.
+            revision("team", "never", 1, "forged"),
+            revision("team", "theirs", 1, "own"),
+        ];
+        assert_eq!(
+            accepted(&policies, &revisions, "mesh-system"),
+            [json!({"floor": {"backendRef": {"name": "newest"}}})]
         );
     }
 }

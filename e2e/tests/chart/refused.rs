@@ -14,6 +14,14 @@ pub(super) fn all(world: &World) {
         ("confine: {hostPaths: [/]}\n", "hostPaths"),
         ("confine: {hostPaths: [/usr/../var]}\n", "hostPaths"),
         ("confine: {hostPaths: [\"/usr'\"]}\n", "hostPaths"),
+        (
+            "confine: {canary: {forbidden: [\"db.example:0\"]}}\n",
+            "forbidden",
+        ),
+        (
+            "confine: {canary: {forbidden: [\"db.example:65536\"]}}\n",
+            "forbidden",
+        ),
         ("gateway: {replicas: 0}\n", "replicas"),
         (
             "commonLabels: {app.kubernetes.io/name: mine}\n",

@@ -4,10 +4,10 @@
 //! Refuses to make one that could prove nothing: without a forbidden place that answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -21,16 +21,17 @@ use super::loose::{Looked, Loose};
 use super::places::{enough, places};
 use super::proof::{GENERATION, JOB_SECONDS, NUMBER, Seen, Standing, Verdict, standing};
 use super::targets::forbidden;
+use super::turns::{Turns, Wish};
 use super::{NAME, ours, pools};
 use crate::apply::{Error, MANAGER, Writer};
-use crate::args::{Run, duration};
+use crate::args::Run;
 use crate::canary::{MOST, Target};
 use crate::world::{MANAGED, World};
 
 /// Container of a canary.
 pub(super) const CONTAINER: &str = "canary";
-/// Canaries that run at once, so that many namespaces are no burst.
-const AT_ONCE: usize = 10;
+/// Canaries that are made at once.
+const AT_ONCE: usize = 4;
 /// Looked at least this often.
 const LOOK: Duration = Duration::from_secs(30);
 /// Changes that come in a burst are looked at once.
@@ -42,40 +43,6 @@ const USER: u32 = 65532;
 /// A Job outlives an operator that never comes back by so much.
 const LEFT_SECONDS: u64 = 2 * 24 * 3600;
 
-/// Settings of canaries.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Options {
-    /// Image of the canary: the operator's own. Without one nothing is proved.
-    #[arg(long, env = "MESH_CANARY_IMAGE")]
-    canary_image: Option<String>,
-    /// Time between two canaries of a namespace, for example `5m`.
-    #[arg(long, env = "MESH_CANARY_INTERVAL", default_value = "5m", value_parser = interval)]
-    canary_interval: Duration,
-    /// Labels of nodes by whose values pools of nodes are told apart, separated by commas; those of the usual clouds
-    /// that nodes carry, if none is named.
-    #[arg(long, env = "MESH_CANARY_POOL_LABELS", value_delimiter = ',')]
-    pub(crate) canary_pool_labels: Vec<String>,
-    /// Further places that must not be reached, as HOST:PORT, separated by commas.
-    #[arg(long, env = "MESH_CANARY_FORBIDDEN", value_delimiter = ',', value_parser = place)]
-    pub(super) canary_forbidden: Vec<Target>,
-    /// Address of this pod, which canaries must not reach.
-    #[arg(long, env = "MESH_POD_IP")]
-    pub(super) pod_ip: Option<IpAddr>,
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let read = duration(text)?;
-    let fits = (Duration::from_secs(10)..=Duration::from_hours(24)).contains(&read);
-    fits.then_some(read)
-        .ok_or_else(|| String::from("it is from 10s to 24h"))
-}
-
-fn place(text: &str) -> Result<Target, String> {
-    format!("{text}={text}")
-        .parse()
-        .map_err(|_| format!("`{text}` is not HOST:PORT"))
-}
-
 /// The canaries of all confined namespaces. All clones are the same.
 #[derive(Clone)]
 pub(crate) struct Canaries {
@@ -86,6 +53,8 @@ pub(crate) struct Canaries {
     told: Arc<watch::Sender<u64>>,
     /// What pods of confined namespaces are.
     looked: Arc<Looked>,
+    /// Whose canaries run next.
+    turns: Arc<Mutex<Turns>>,
 }
 
 impl Canaries {
@@ -95,6 +64,7 @@ impl Canaries {
             notes: Arc::default(),
             told: Arc::new(watch::Sender::new(0)),
             looked: Arc::default(),
+            turns: Arc::default(),
         }
     }
 
@@ -134,14 +104,9 @@ impl Canaries {
         self.told.subscribe()
     }
 
-    /// What pods of these namespaces are, that are confined.
-    pub(super) async fn loose(
-        &self,
-        client: &Client,
-        namespaces: &BTreeSet<String>,
-    ) -> BTreeMap<String, Loose> {
-        let folders = &self.options.confine_host_paths;
-        self.looked.at(client, folders, namespaces).await
+    /// What is known of the pods of confined namespaces.
+    pub(super) fn loose(&self) -> BTreeMap<String, Loose> {
+        self.looked.known()
     }
 
     /// Of how much of the cluster a proof speaks, in words.
@@ -154,8 +119,35 @@ impl Canaries {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes canaries when they are due, until dropped. For the leader.
+    /// Makes canaries when they are due, and looks at the pods beside them, until dropped. For the leader.
     pub(crate) async fn run(&self, world: &World, writer: &Writer) {
+        tokio::select! {
+            () = self.send(world, writer) => {}
+            () = self.look(world, &writer.client) => {}
+        }
+    }
+
+    async fn look(&self, world: &World, client: &Client) {
+        let folders = &self.options.confine_host_paths;
+        let mut changed = world.changed();
+        loop {
+            changed.borrow_and_update();
+            let wait = if world.missing().is_empty() {
+                let all = confined(world);
+                let namespaces = all.iter().filter_map(|one| one.namespace()).collect();
+                let tell = || self.tell();
+                self.looked.look(client, folders, &namespaces, tell).await
+            } else {
+                LOOK
+            };
+            tokio::time::sleep(DEBOUNCE).await;
+            if let Ok(Err(_)) = tokio::time::timeout(wait, changed.changed()).await {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, world: &World, writer: &Writer) {
         let mut changed = world.changed();
         loop {
             changed.borrow_and_update();
@@ -183,31 +175,62 @@ impl Canaries {
             .iter()
             .map(|policy| (policy, self.standing(world, policy)))
             .collect();
-        let mut running: usize = standings.iter().map(|(_, one)| one.running).sum();
         let now = Timestamp::now();
         let mut wait = LOOK;
-        for (policy, standing) in &mut standings {
+        for (_, standing) in &standings {
             if let Some(next) = standing.next {
                 wait = wait.min(next.duration_since(now).unsigned_abs());
             }
-            for (pool, number) in std::mem::take(&mut standing.due) {
-                if running >= AT_ONCE {
-                    break;
-                }
-                running += 1;
-                let note = self.start(world, writer, policy, &pool, number).await.err();
-                if note.is_some() {
-                    wait = wait.min(RETRY);
-                }
-                self.note(policy, note);
+        }
+        let starts = self.turns(&mut standings).into_iter();
+        let starts = starts.map(|(policy, pool, number)| async move {
+            let note = self.start(world, writer, policy, &pool, number).await.err();
+            let good = note.is_none();
+            self.note(policy, note);
+            good
+        });
+        let starts: Vec<_> = starts.collect();
+        let mut starts = futures::stream::iter(starts).buffer_unordered(AT_ONCE);
+        while let Some(good) = starts.next().await {
+            if !good {
+                wait = wait.min(RETRY);
             }
         }
+        drop(starts);
         for (_, standing) in standings {
             for job in standing.old {
                 drop_job(writer, &job).await;
             }
         }
         wait
+    }
+
+    /// Whose canaries are made now, and where.
+    fn turns<'p>(
+        &self,
+        standings: &mut [(&'p Arc<NetworkPolicy>, Standing)],
+    ) -> Vec<(&'p Arc<NetworkPolicy>, pools::Pool, u64)> {
+        let wish = |(policy, standing): &(&Arc<NetworkPolicy>, Standing)| Wish {
+            namespace: policy.namespace().unwrap_or_default(),
+            running: standing.running,
+            due: standing.due.len(),
+        };
+        let wishes: Vec<Wish> = standings.iter().map(wish).collect();
+        let turns = &self.turns;
+        let next = turns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next(&wishes);
+        let one = |place: usize| {
+            let (policy, standing) = &mut standings[place];
+            let (pool, number) = standing.due.remove(0);
+            (*policy, pool, number)
+        };
+        next.into_iter().map(one).collect()
+    }
+
+    fn tell(&self) {
+        self.told.send_modify(|number| *number += 1);
     }
 
     fn note(&self, policy: &NetworkPolicy, note: Option<String>) {
@@ -225,7 +248,7 @@ impl Canaries {
             None => drop(notes.remove(&namespace)),
         }
         drop(notes);
-        self.told.send_modify(|number| *number += 1);
+        self.tell();
     }
 
     /// Jobs of namespaces that are no longer confined, or were confined by an earlier NetworkPolicy. Owners

@@ -103,6 +103,9 @@ impl Plan {
         if let Some((reason, message)) = unproved(namespaces, observed.proved) {
             return no(reason, message);
         }
+        if let Some(message) = self.not_looked_at(namespaces) {
+            return no("NotProved", message);
+        }
         let list: Vec<&str> = namespaces.iter().map(String::as_str).collect();
         let list = list.join(", ");
         let reach = observed.reach;
@@ -115,14 +118,18 @@ impl Plan {
 
     /// Pods that get out by their node.
     fn unrestricted(&self, namespaces: &BTreeSet<String>) -> Option<String> {
-        let unknown = "its pods were not looked at yet";
-        namespaces.iter().find_map(|namespace| {
-            let known = self.loose.get(namespace);
-            known.map_or_else(
-                || Some(format!("{namespace}: {unknown}")),
-                |known| known.told(namespace),
-            )
-        })
+        let known = |namespace| Some((namespace, self.loose.get(namespace)?));
+        let mut known = namespaces.iter().filter_map(known);
+        known.find_map(|(namespace, loose)| loose.told(namespace))
+    }
+
+    /// What is not known is not good.
+    fn not_looked_at(&self, namespaces: &BTreeSet<String>) -> Option<String> {
+        let mut all = namespaces.iter();
+        let namespace = all.find(|one| !self.loose.contains_key(*one))?;
+        Some(format!(
+            "nothing has proved that {namespace} is confined: its pods were not looked at yet"
+        ))
     }
 
     /// Pods that read a folder of their node because the installation lets them, in words.

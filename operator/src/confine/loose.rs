@@ -1,26 +1,19 @@
 //! Pods that get out of a confined namespace by their node, where no NetworkPolicy holds. The chart's admission
 //! policy refuses to have such pods made; here are those named that were there before, or came while it was away.
-//! Both say the same, and a test asks both.
-//!
-//! Pods of confined namespaces are listed, not watched: a field selector tells one of these marks only, and to keep
-//! every pod of a cluster would cost memory for nothing. Refuses to end any of them.
+//! Both say the same, and a test asks both. Refuses to end any of them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+mod looked;
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Container, EphemeralContainer, HTTPGetAction, Pod, PodSpec, SecurityContext, TCPSocketAction,
     Volume, VolumeMount,
 };
-use kube::api::{Api, ListParams};
-use kube::{Client, ResourceExt};
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use kube::ResourceExt;
 
-/// How long a list counts.
-pub(crate) const FRESH: Duration = Duration::from_secs(30);
-/// Pods at a time.
-const PAGE: u32 = 500;
+pub(crate) use looked::{FRESH, Looked};
+
 /// Pods that are named; of more the number is told.
 const NAMED: usize = 5;
 /// What containers have, and Pod Security `baseline` lets them ask for.
@@ -49,65 +42,6 @@ pub(crate) struct Loose {
     pub(crate) excepted: usize,
     /// Why they could not be looked at.
     pub(crate) unknown: Option<String>,
-}
-
-/// The pods of confined namespaces, as they were last listed.
-#[derive(Debug, Default)]
-pub(crate) struct Looked {
-    found: Mutex<Found>,
-}
-
-#[derive(Debug, Default)]
-struct Found {
-    listed: Option<Instant>,
-    namespaces: BTreeMap<String, Loose>,
-}
-
-impl Looked {
-    /// What is known of the pods of these namespaces; listed anew if that is old, or about others.
-    pub(crate) async fn at(
-        &self,
-        client: &Client,
-        folders: &[String],
-        namespaces: &BTreeSet<String>,
-    ) -> BTreeMap<String, Loose> {
-        let mut found = self.found.lock().await;
-        let fresh = found.listed.is_some_and(|at| at.elapsed() < FRESH);
-        let same = found.namespaces.keys().eq(namespaces);
-        if !fresh || !same {
-            let mut all = BTreeMap::new();
-            for namespace in namespaces {
-                all.insert(namespace.clone(), look(client, namespace, folders).await);
-            }
-            found.namespaces = all;
-            found.listed = Some(Instant::now());
-        }
-        found.namespaces.clone()
-    }
-}
-
-async fn look(client: &Client, namespace: &str, folders: &[String]) -> Loose {
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let living = "status.phase!=Succeeded,status.phase!=Failed";
-    let mut params = ListParams::default().fields(living).limit(PAGE);
-    let mut all = Loose::default();
-    loop {
-        let page = match api.list(&params).await {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::warn!(namespace, %error, "pods of a confined namespace could not be looked at");
-                all.unknown = Some(error.to_string());
-                return all;
-            }
-        };
-        for pod in &page.items {
-            all.add(pod, folders);
-        }
-        match page.metadata.continue_.filter(|next| !next.is_empty()) {
-            Some(next) => params = params.continue_token(&next),
-            None => return all,
-        }
-    }
 }
 
 impl Loose {

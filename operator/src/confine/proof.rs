@@ -58,7 +58,7 @@ pub(crate) struct Standing {
     pub(crate) verdict: Verdict,
     /// The last time that all pools had been proved good.
     pub(crate) proved: Option<Timestamp>,
-    /// Pools in which a canary shall run now, with the number of the Job.
+    /// Pools in which a canary shall run now, with the number of the Job. Who has waited longest comes first.
     pub(super) due: Vec<(Pool, u64)>,
     /// The next time that one is due.
     pub(super) next: Option<Timestamp>,
@@ -94,10 +94,14 @@ pub(crate) fn standing(policy: &NetworkPolicy, seen: &Seen<'_>) -> Standing {
         running: 0,
     };
     let mut runs = runs(policy, seen);
+    let mut waited = BTreeMap::new();
     for pool in seen.pools {
         let own = runs.remove(&pool.id()).unwrap_or_default();
+        let newest = own.iter().filter_map(|run| run.job.creation_timestamp());
+        waited.insert(pool.clone(), newest.max());
         all.add(pool, own, seen);
     }
+    all.due.sort_by_key(|(pool, _)| waited.get(pool).cloned());
     // Of pools that are no more.
     let gone = runs.into_values().flatten().map(|run| run.job);
     all.old.extend(gone);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodOS, PodSpec, PodStatus};
 use kube::api::{Api, ListParams};
 use kube::{Client, Resource, ResourceExt};
@@ -18,7 +19,8 @@ use super::case::{Asked, asked, namespace_asks};
 use super::made::{Made, says_so};
 use super::mutate::{self, FOREIGN, TEMPLATE};
 use super::template::CONTAINER;
-use crate::events::{Events, Story};
+use crate::events::{Events, REMEMBERED, Story};
+use crate::pages;
 use crate::world::World;
 
 /// Pods are listed this often: the webhook is what sees them come.
@@ -28,8 +30,14 @@ const DEBOUNCE: Duration = Duration::from_secs(1);
 /// Annotation of pods that the kubelet makes of files.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const ACTION: &str = "Inject";
-/// Pods of one namespace that a look tells of: what was told of the same pods before is remembered for so many only.
+/// Pods of one namespace that a look tells of at most.
 const TOLD: usize = 20;
+/// Pods of all namespaces together that it tells of, for each of three things that it says.
+const ALL: usize = 1000;
+// What was told before is remembered for so many only; a quarter is for what else happens.
+const _: () = assert!(3 * ALL <= REMEMBERED / 4 * 3);
+/// Namespaces whose pods are listed at once.
+const AT_ONCE: usize = 4;
 
 /// Of a pod that says it carries the sidecar: whether it does, and of which template.
 pub(crate) fn trim(pod: &mut Pod) {
@@ -133,30 +141,24 @@ impl Look {
         asking: &BTreeMap<String, Asked>,
     ) -> kube::Result<Vec<Pod>> {
         let not_ours = format!("!{}", label::INJECTED);
-        let living = "status.phase!=Succeeded,status.phase!=Failed";
-        // What the API server remembers is new enough, and costs it little.
-        let params = |labels: &str| {
-            ListParams::default()
-                .labels(labels)
-                .fields(living)
-                .match_any()
-        };
-        let mut found = Vec::new();
-        for namespace in asking.keys() {
+        let made = Made::of(&self.world);
+        let should = |pod: &Pod| self.should(namespaces, &made, pod);
+        let lists = asking.keys().map(|namespace| {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-            found.extend(pods.list(&params(&not_ours)).await?.items);
-        }
+            let (labels, should) = (&not_ours, &should);
+            async move { list(&pods, labels, should).await }
+        });
+        let lists: Vec<_> = lists.collect();
+        let lists = futures::stream::iter(lists).buffer_unordered(AT_ONCE);
+        let lists: Vec<Vec<Pod>> = lists.try_collect().await?;
         let themselves = format!("{not_ours},{} in (enabled,required)", label::INJECT);
         let pods: Api<Pod> = Api::all(self.client.clone());
-        let themselves = pods.list(&params(&themselves)).await?.items;
         let elsewhere = |pod: &Pod| {
-            pod.namespace()
-                .is_some_and(|namespace| !asking.contains_key(&namespace))
+            let namespace = pod.namespace().unwrap_or_default();
+            !asking.contains_key(&namespace) && should(pod)
         };
-        found.extend(themselves.into_iter().filter(elsewhere));
-        let made = Made::of(&self.world);
-        found.retain(|pod| self.should(namespaces, &made, pod));
-        Ok(found)
+        let themselves = list(&pods, &themselves, elsewhere).await?;
+        Ok(lists.into_iter().flatten().chain(themselves).collect())
     }
 
     /// True if somebody asked that it carry the sidecar, and it can.
@@ -229,6 +231,26 @@ impl Look {
     }
 }
 
+/// Living pods with these labels of which this is true, without what they are made of.
+async fn list(
+    api: &Api<Pod>,
+    labels: &str,
+    wanted: impl Fn(&Pod) -> bool,
+) -> kube::Result<Vec<Pod>> {
+    let living = "status.phase!=Succeeded,status.phase!=Failed";
+    let params = ListParams::default().labels(labels).fields(living);
+    let mut found = Vec::new();
+    let see = |mut pod: Pod| {
+        if wanted(&pod) {
+            (pod.spec, pod.status) = (None, None);
+            pod.metadata.managed_fields = None;
+            found.push(pod);
+        }
+    };
+    pages::each(api, params, see).await?;
+    Ok(found)
+}
+
 fn ended(pod: &Pod) -> bool {
     let phase = pod
         .status
@@ -254,16 +276,21 @@ fn windows(spec: &PodSpec) -> bool {
     }))
 }
 
-/// The first by name of each namespace, so that the next look finds the same.
+/// The first by name of each namespace, so that the next look finds the same; fewer of each where there are many.
 fn few<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<&'a Pod> {
     let mut all: Vec<&Pod> = pods.collect();
     all.sort_by_cached_key(|pod| (pod.namespace(), pod.name_any()));
     let mut told: BTreeMap<Option<String>, usize> = BTreeMap::new();
+    for pod in &all {
+        told.insert(pod.namespace(), 0);
+    }
+    let each = (ALL / told.len().max(1)).clamp(1, TOLD);
     all.retain(|pod| {
         let number = told.entry(pod.namespace()).or_default();
         *number += 1;
-        *number <= TOLD
+        *number <= each
     });
+    all.truncate(ALL);
     all
 }
 
@@ -282,7 +309,8 @@ mod tests {
     use kube::ResourceExt;
     use serde_json::{Value, json};
 
-    use super::{TOLD, few, trim, unfit};
+    use super::{ALL, Api, TOLD, few, list, trim, unfit};
+    use crate::pages::testing::{pods, query, server};
 
     fn pod(namespace: &str, name: &str, spec: &Value) -> Pod {
         let pod = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
@@ -306,6 +334,49 @@ mod tests {
         assert!(first.contains(&"p".to_owned()) && first.contains(&"p-019".to_owned()));
         pods.rotate_left(37);
         assert_eq!(names(&pods), first);
+    }
+
+    #[test]
+    fn of_pods_in_many_namespaces_no_more_are_told_of_than_are_remembered() {
+        let spec = json!({"containers": []});
+        for (namespaces, each) in [(300, 3), (ALL + 50, 1)] {
+            let mut pods: Vec<Pod> = Vec::new();
+            for namespace in 0..namespaces {
+                let names = (0..TOLD).map(|number| format!("p-{number:02}"));
+                pods.extend(names.map(|name| pod(&format!("n-{namespace:04}"), &name, &spec)));
+            }
+            let told = few(pods.iter());
+            assert!(told.len() <= ALL, "{}", told.len());
+            assert_eq!(told.len(), (namespaces * each).min(ALL));
+            let first: Vec<String> = told.iter().map(|pod| pod.name_any()).collect();
+            pods.rotate_left(1234);
+            let again: Vec<String> = few(pods.iter()).iter().map(|pod| pod.name_any()).collect();
+            assert_eq!(first, again);
+        }
+    }
+
+    #[tokio::test]
+    async fn all_pages_of_pods_are_looked_at_and_no_more_is_kept_than_is_told() {
+        let client = server(|path| {
+            let spec = json!({"containers": [{"name": "c"}]});
+            let named =
+                |name: &str| json!({"metadata": {"namespace": "n", "name": name}, "spec": spec});
+            let (first, second) = ([named("a"), named("other")], [named("b")]);
+            Box::pin(async move {
+                match query(&path, "continue") {
+                    None => pods(&first, "more"),
+                    Some(_) => pods(&second, ""),
+                }
+            })
+        });
+        let api: Api<Pod> = Api::namespaced(client, "n");
+        let found = list(&api, "x", |pod| {
+            pod.spec.is_some() && pod.name_any() != "other"
+        });
+        let found = found.await.expect("a list");
+        let names: Vec<String> = found.iter().map(ResourceExt::name_any).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert!(found.iter().all(|pod| pod.spec.is_none()));
     }
 
     #[test]

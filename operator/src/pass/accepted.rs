@@ -5,6 +5,7 @@ use mesh_crds::condition;
 use super::{Pass, Seen};
 use crate::confine;
 use crate::events::Story;
+use crate::policy;
 use crate::status::Fact;
 use crate::world::Read;
 
@@ -26,19 +27,19 @@ impl Pass {
     pub(super) async fn confine(&self, seen: &Seen) -> confine::Plan {
         let accepted = self.accepted(seen);
         let mut plan = confine::keep(&self.writer, &self.world, &self.options, &accepted).await;
-        plan.look(&self.canaries, &self.client).await;
+        plan.look(&self.canaries);
         plan
     }
 
     /// The newest accepted spec of every policy.
     fn accepted(&self, seen: &Seen) -> Vec<confine::Accepted> {
+        let revisions = self.world.revisions.state();
         let policies = seen.policies.iter().filter(|read| !read.deleted());
         let accepted = policies.filter_map(|read| {
-            let newest = self.kept(read).pop()?;
             Some(confine::Accepted {
                 namespace: read.namespace(),
                 name: read.name(),
-                spec: newest.data?.0.get("spec")?.clone(),
+                spec: policy::newest(&revisions, &read.raw)?,
             })
         });
         accepted.collect()
