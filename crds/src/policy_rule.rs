@@ -331,7 +331,7 @@ pub struct Floor {
     /// What happens to a prompt that is too large for it.
     #[serde(default)]
     pub overflow: Overflow,
-    /// Regular proof that it answers.
+    /// Regular proof that it answers: every gateway asks it a small question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<Drill>,
 }
@@ -365,7 +365,9 @@ pub enum Overflow {
 /// Regular proof that the floor answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("duration(self.interval) >= duration('1m') && duration(self.interval) <= duration('168h')")
+    .message("a drill is at most every minute and at least every week: give an interval from 1m to 168h"))]
 pub struct Drill {
-    /// Time between two proofs.
+    /// Time between two proofs, 1m to 168h; of several policies with the same floor the shortest counts.
     pub interval: DurationText,
 }

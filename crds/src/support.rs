@@ -153,7 +153,6 @@ const BOTH: &[Later] = &[
         &["Floor", "Never"],
         "use Floor or Never",
     ),
-    any(POLICY, "spec.floor.drill", ""),
     any(POLICY, "spec.audit", ""),
 ];
 

@@ -259,4 +259,6 @@ pub struct Floor {
     pub compete: bool,
     /// Too large prompts.
     pub overflow: Overflow,
+    /// Time between two proofs that it answers; absent = none is asked for.
+    pub drill: Option<Duration>,
 }

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Callers;
 use crate::clock::Clock;
 use crate::decide::{Decider, Job, Question};
+use crate::drill::{self, Drills};
 use crate::handler::backend;
 use crate::health::Health;
 use crate::limit::Limits;
@@ -57,6 +58,8 @@ pub struct Config {
     pub answer_limit: usize,
     /// How often backends with an open breaker are asked whether they are back.
     pub probe_interval: Duration,
+    /// Within which time a floor that is to be drilled is asked first.
+    pub drill_within: Duration,
 }
 
 impl Default for Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             loopback: true,
             answer_limit: 64 << 20,
             probe_interval: Duration::from_secs(5),
+            drill_within: Duration::from_secs(30),
         }
     }
 }
@@ -137,6 +141,7 @@ struct Shared {
     decider: Decider,
     backends: Arc<Backends>,
     health: Arc<Health>,
+    drills: Arc<Drills>,
     limits: Limits,
     places: Places,
     memory: Memory,
@@ -148,8 +153,8 @@ struct Shared {
 }
 
 impl Dataplane {
-    /// Puts the parts together and starts the background work (probes of backends that rest, and
-    /// forgetting the health of what is no longer declared) on the given tracker; needs a runtime.
+    /// Puts the parts together and starts the background work (probes of backends that rest,
+    /// drills of floors, and forgetting the health of what is no longer declared) on the given tracker; needs a runtime.
     ///
     /// # Errors
     /// If [`Config::check`] refuses.
@@ -171,6 +176,7 @@ impl Dataplane {
                 decider,
                 backends: parts.backends,
                 health,
+                drills: Arc::default(),
                 limits: Limits::default(),
                 metrics: parts.metrics,
                 snapshots: parts.snapshots,
@@ -184,6 +190,10 @@ impl Dataplane {
         let (background, shutdown) = (plane.clone(), parts.shutdown);
         plane.shared.tracker.spawn(async move {
             shutdown.run_until_cancelled(probe::run(background)).await;
+        });
+        let (background, shutdown) = (plane.clone(), plane.ending().clone());
+        plane.shared.tracker.spawn(async move {
+            shutdown.run_until_cancelled(drill::run(background)).await;
         });
         Ok(plane)
     }
@@ -205,6 +215,7 @@ impl Dataplane {
         registry.register_collector(Box::new(Gauges {
             snapshots: self.shared.snapshots.clone(),
             health: Arc::clone(&self.shared.health),
+            drills: Arc::clone(&self.shared.drills),
             clock: Arc::clone(&self.shared.clock),
         }));
     }
@@ -284,6 +295,10 @@ impl Dataplane {
 
     pub(crate) fn health(&self) -> &Arc<Health> {
         &self.shared.health
+    }
+
+    pub(crate) fn drills(&self) -> &Drills {
+        &self.shared.drills
     }
 
     pub(crate) fn limits(&self) -> &Limits {

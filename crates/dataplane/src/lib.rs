@@ -20,6 +20,7 @@ pub mod auth;
 pub mod clock;
 mod dataplane;
 mod decide;
+mod drill;
 mod handler;
 mod health;
 mod layer;

@@ -40,29 +40,43 @@ impl Limits {
         let now = Instant::now();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(backend.id.clone()).or_default();
-        if limits
-            .concurrent_requests
-            .is_some_and(|most| count.running >= most)
-        {
+        if !count.free(limits, now) {
             return None;
         }
-        if let Some(most) = limits.requests_per_minute {
-            while count
-                .starts
-                .front()
-                .is_some_and(|start| now.duration_since(*start) >= MINUTE)
-            {
-                count.starts.pop_front();
-            }
-            if u32::try_from(count.starts.len()).unwrap_or(u32::MAX) >= most {
-                return None;
-            }
+        if limits.requests_per_minute.is_some() {
             count.starts.push_back(now);
         }
         count.running += 1;
         Some(Slot {
             held: Some((self.clone(), backend.id.clone())),
         })
+    }
+
+    /// True if a place could be taken.
+    pub(crate) fn free(&self, backend: &Backend) -> bool {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.get_mut(&backend.id);
+        count.is_none_or(|count| count.free(backend.limits, Instant::now()))
+    }
+}
+
+impl Count {
+    /// True if one more may start.
+    fn free(&mut self, limits: mesh_core::Limits, now: Instant) -> bool {
+        let over = limits
+            .concurrent_requests
+            .is_some_and(|most| self.running >= most);
+        let Some(most) = limits.requests_per_minute else {
+            return !over;
+        };
+        while self
+            .starts
+            .front()
+            .is_some_and(|start| now.duration_since(*start) >= MINUTE)
+        {
+            self.starts.pop_front();
+        }
+        !over && u32::try_from(self.starts.len()).unwrap_or(u32::MAX) < most
     }
 }
 

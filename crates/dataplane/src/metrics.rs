@@ -2,6 +2,7 @@
 //! closed words of ours and names of declared backends; never a caller, a path, a model a caller
 //! wrote, or text.
 
+mod drill;
 mod gauge;
 mod label;
 

@@ -101,7 +101,7 @@ pub(crate) fn select(
 
 /// The backend that the policy names as floor, if it exists and can be one: in this mesh's own
 /// processes, in pods of this cluster, or an owned external server.
-pub(crate) fn find_floor<'a>(
+pub fn find_floor<'a>(
     snapshot: &'a Snapshot,
     policy: &EffectivePolicy,
     now: jiff::Timestamp,

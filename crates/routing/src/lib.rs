@@ -25,7 +25,7 @@ pub mod policy;
 pub mod policy_test;
 pub mod score;
 
-pub use candidate::{AUTO, LOCAL, usable_names};
+pub use candidate::{AUTO, LOCAL, find_floor, usable_names};
 pub use check::{Problem, ProblemKind, check};
 pub use class::{Basis, Derived, derive};
 pub use constraint::{AdmitInput, Admitted, admit, in_reach};

@@ -1,6 +1,7 @@
 //! SovereigntyPolicy to the data plane's policy.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh_core as core;
@@ -359,6 +360,7 @@ fn floor(
         return None;
     }
     Some(policy::Floor {
+        drill: drill(document, spec, problems)?,
         backend: (namespace.to_owned(), name.clone()),
         protect: spec.protect,
         compete: spec.compete,
@@ -367,6 +369,21 @@ fn floor(
             rule::Overflow::Refuse => policy::Overflow::Refuse,
         },
     })
+}
+
+/// The outer option is "could be read", the inner one "is there".
+#[expect(
+    clippy::option_option,
+    reason = "the caller needs `?` for what could not be read"
+)]
+fn drill(
+    document: &Document,
+    spec: &rule::Floor,
+    problems: &mut Vec<Problem>,
+) -> Option<Option<Duration>> {
+    let read = |drill: &rule::Drill| drill.interval.read();
+    let field = "spec.floor.drill.interval";
+    group(document, field, spec.drill.as_ref(), read, problems)
 }
 
 fn constraints(

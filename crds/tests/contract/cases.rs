@@ -286,6 +286,12 @@ const POLICY_CASES: &[Case] = &[
     ),
     (
         POLICY,
+        "floor: {backendRef: {name: f}, drill: {interval: 1m}}",
+        "floor: {backendRef: {name: f}, drill: {interval: 59s}}",
+        "a drill is at most every minute and at least every week: give an interval from 1m to 168h",
+    ),
+    (
+        POLICY,
         "egress: {confine: false}",
         "egress: {allow: [{cidr: 10.0.0.0/8, podSelector: {}}]}",
         "give either cidr, or namespaceSelector and podSelector",

@@ -139,6 +139,19 @@ fn a_cloud_cannot_be_the_floor() {
 }
 
 #[test]
+fn a_floor_is_drilled_at_the_interval_that_is_said_and_else_never() {
+    let backend = ("f.yaml", "InferenceBackend", FLOOR);
+    for (said, read) in [("", None), (", drill: {interval: 1h30m}", Some(5400))] {
+        let policy = format!("floor: {{backendRef: {{name: it}}{said}}}");
+        let texts = [("m.yaml", "ModelCache", CACHE), backend];
+        let converted = convert(&[texts[0], texts[1], ("p.yaml", "SovereigntyPolicy", &policy)]);
+        let policies = converted.expect("a snapshot").snapshot.policies;
+        let floor = policies[0].floor.as_ref().expect("a floor");
+        assert_eq!(floor.drill.map(|drill| drill.as_secs()), read, "{said}");
+    }
+}
+
+#[test]
 fn the_second_object_of_a_name_is_refused_and_names_the_first() {
     let message = refused(&[
         ("a.yaml", "ModelCache", CACHE),

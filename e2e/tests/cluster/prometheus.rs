@@ -20,7 +20,7 @@ const KEEP: &str = "MESH_PROMETHEUS_DATA";
 /// Until something is so and two rounds of scraping and computing have seen it.
 const LIMIT: Duration = Duration::from_mins(2);
 /// What is written in the chart, and what stands in its place.
-const SHORTER: [(&str, &str); 8] = [
+const SHORTER: [(&str, &str); 9] = [
     ("interval: 1m", "interval: 1s"),
     ("[6h]", "[30s]"),
     ("[1h]", "[1m]"),
@@ -30,6 +30,11 @@ const SHORTER: [(&str, &str); 8] = [
     (
         "egress_proof_age_seconds) > 3600",
         "egress_proof_age_seconds) > 25",
+    ),
+    // Below the shortest interval: a floor that answered when it was last asked is exempt.
+    (
+        "> 2 * mesh_gateway_floor_drill_interval_seconds + 60",
+        "> 0.05 * mesh_gateway_floor_drill_interval_seconds",
     ),
     // A view is made anew at least every 30 seconds; where it is made all the time it is younger than this.
     ("snapshot_age_seconds) > 300", "snapshot_age_seconds) > 5"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use mesh_backends::{AttemptError, LocalModel, Outbound, Started};
+use mesh_core::{LatencyClass, PrivacyLevel};
 use mesh_protocol::{Event, FinishReason, Usage};
 use serde_json::Value;
 
@@ -31,7 +32,11 @@ pub(crate) struct PlayedFloor {
     calls: AtomicUsize,
     running: Arc<AtomicUsize>,
     seen: Mutex<Vec<String>>,
+    last: Mutex<Option<Asked>>,
 }
+
+/// What goes with a request: its level, how long the caller can wait, and whether nobody else could answer.
+pub(crate) type Asked = (PrivacyLevel, LatencyClass, bool);
 
 /// What the floor says.
 pub(crate) const FLOOR_SAYS: &str = "the floor answers";
@@ -49,6 +54,11 @@ impl PlayedFloor {
     /// Answers that are neither ended nor dropped.
     pub(crate) fn running(&self) -> usize {
         self.running.load(Ordering::SeqCst)
+    }
+
+    /// What went with the last request.
+    pub(crate) fn last(&self) -> Option<Asked> {
+        *self.last.lock().expect("a lock")
     }
 
     /// True if `text` was in a request.
@@ -79,6 +89,8 @@ impl LocalModel for PlayedFloor {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let body = Value::Object(outbound.request.body.clone()).to_string();
         self.seen.lock().expect("a lock").push(body);
+        let asked = (outbound.level, outbound.latency, outbound.sole);
+        *self.last.lock().expect("a lock") = Some(asked);
         let play = self.play.lock().expect("a lock").clone();
         if matches!(play, Play::Busy) {
             let retry_after = Duration::from_secs(7);

@@ -8,6 +8,7 @@
 )]
 
 mod answers_are_openai;
+mod drills;
 mod embeddings;
 mod explain;
 mod failover;

@@ -83,6 +83,7 @@ async fn busy() -> (World, [ScriptedUpstream; 2]) {
             });
         })
         .floor()
+        .drilled(std::time::Duration::from_hours(1))
         .policy(|policy| policy.max_share = Some(0.75))
         .start();
     world.chat(ask("hello")).await;
@@ -90,6 +91,10 @@ async fn busy() -> (World, [ScriptedUpstream; 2]) {
     world.chat(ask("card 4111 1111 1111 1111")).await;
     priced.kill().await;
     world.chat(ask("hello")).await;
+    let drilled = format!("{PREFIX}floor_drill_succeeded{{backend=\"floor\"}}");
+    while world.metric(&drilled).is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     (world, [broken, priced])
 }
 

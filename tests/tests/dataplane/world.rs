@@ -128,12 +128,40 @@ impl Builder {
         self.backends
             .push(Arc::new(backend("floor", place, served)));
         self.floor = Some(Arc::default());
+        self.named_floor()
+    }
+
+    /// A floor that is a server outside, named by the policy.
+    pub(crate) fn floor_outside(mut self, server: &ScriptedUpstream) -> Self {
+        let place = Place::External(endpoint(&server.url()));
+        self.backends
+            .push(Arc::new(backend("floor", place, model("big", 0.2))));
+        self.named_floor()
+    }
+
+    fn named_floor(mut self) -> Self {
         self.policy.floor = Some(Floor {
             backend: (String::from("default"), String::from("floor")),
             protect: true,
             compete: false,
             overflow: Overflow::TrimHistory,
+            drill: None,
         });
+        self
+    }
+
+    /// The floor is asked at once whether it answers, and then so often.
+    pub(crate) fn drilled(mut self, every: Duration) -> Self {
+        self.config.drill_within = Duration::ZERO;
+        self.policy.floor.as_mut().expect("a floor").drill = Some(every);
+        self
+    }
+
+    /// Changes a backend that is there.
+    pub(crate) fn backend(mut self, name: &str, change: impl FnOnce(&mut Backend)) -> Self {
+        let mut all = self.backends.iter_mut();
+        let found = all.find(|backend| backend.id.name == name);
+        change(Arc::make_mut(found.expect("a backend")));
         self
     }
 

@@ -286,6 +286,18 @@ fn floor() -> Row {
                 )],
             ),
             panel(
+                ("Drills answered", "percentunit"),
+                Shape::Number(Good::From(1000)),
+                "Share of the gateways' floors that answered when they were last asked and not busy. Nothing yet where no policy says floor.drill.",
+                &[("avg(mesh_gateway_floor_drill_succeeded{$ns})", "")],
+            ),
+            panel(
+                ("Longest without an answer to a drill", "s"),
+                Shape::Number(Good::Any),
+                "Time since the floor last answered a drill, of the gateway and floor where it is longest. MeshFloorDrillFailed fires after two intervals.",
+                &[("max(mesh_gateway_floor_drill_seconds{$ns})", "")],
+            ),
+            panel(
                 ("Tokens of the floor and of others", "suffix: tokens/s"),
                 Shape::Stack,
                 "Tokens written, by backend. The floor has those of requests that may go nowhere else, and all where nobody else is left.",
@@ -301,6 +313,24 @@ fn floor() -> Row {
                 &[(
                     "min by (namespace, pod) (mesh_gateway_floor_endpoints{$ns})",
                     "{{namespace}} {{pod}}",
+                )],
+            ),
+            panel(
+                ("Drills by outcome", "suffix: /s"),
+                Shape::Stack,
+                "Questions that gateways asked floors, by how they ended: succeeded, busy, failed, or refused by policy.",
+                &[(
+                    "sum by (backend, outcome) (rate(mesh_gateway_floor_drills_total{$ns}[$__rate_interval]))",
+                    "{{backend}}: {{outcome}}",
+                )],
+            ),
+            panel(
+                ("Time of a drill", "s"),
+                Shape::Lines,
+                "Time of the last drill that succeeded, of the slowest gateway.",
+                &[(
+                    "max by (backend) (mesh_gateway_floor_drill_duration_seconds{$ns})",
+                    "{{backend}}",
                 )],
             ),
         ],

@@ -16,6 +16,7 @@ use prometheus_client::registry::Unit;
 use super::label::{BackendInfoLabels, BackendLabels};
 use crate::SnapshotStore;
 use crate::clock::Clock;
+use crate::drill::Drills;
 use crate::health::Health;
 
 /// What nobody declares. A label that is always there keeps queries simple.
@@ -26,6 +27,7 @@ const UNKNOWN: &str = "unknown";
 pub(crate) struct Gauges {
     pub(crate) snapshots: SnapshotStore,
     pub(crate) health: Arc<Health>,
+    pub(crate) drills: Arc<Drills>,
     pub(crate) clock: Clock,
 }
 
@@ -73,6 +75,7 @@ impl Collector for Gauges {
         )?;
 
         self.floor(&mut encoder, &snapshot)?;
+        super::drill::encode(&mut encoder, &self.drills.shown())?;
         limit(&mut encoder, &snapshot)?;
         let age = now.duration_since(snapshot.created).as_secs_f64();
         single(
@@ -138,7 +141,7 @@ where
 }
 
 /// One gauge with a value per label set.
-fn family<L, V>(
+pub(super) fn family<L, V>(
     encoder: &mut DescriptorEncoder<'_>,
     (name, help, unit): (&str, &str, Option<&Unit>),
     values: impl Iterator<Item = (L, V)>,

@@ -87,6 +87,12 @@ pub(super) struct BackendLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct DrillLabels {
+    pub(super) backend: String,
+    pub(super) outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct BackendInfoLabels {
     pub(super) backend: String,
     pub(super) provider: String,

@@ -290,6 +290,7 @@ fn preferences() -> BoxedStrategy<Preferences> {
         any::<bool>(),
     )
         .prop_map(|(name, compete, refuse)| Floor {
+            drill: None,
             backend: (MESH.to_owned(), name.to_owned()),
             protect: true,
             compete,

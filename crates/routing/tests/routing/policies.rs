@@ -212,6 +212,7 @@ fn preferences_come_group_by_group_from_the_most_specific_policy_that_has_them()
 fn the_floor_is_protected_if_any_policy_protects_it() {
     let mut team = team_policy("hr", "team");
     team.floor = Some(Floor {
+        drill: None,
         backend: (String::from("hr"), String::from("own")),
         protect: false,
         compete: true,

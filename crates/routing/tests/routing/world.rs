@@ -186,6 +186,7 @@ pub(crate) fn policy() -> Policy {
         }),
         failover: Some(Failover::default()),
         floor: Some(Floor {
+            drill: None,
             backend: (MESH.to_owned(), String::from("floor")),
             protect: true,
             compete: false,

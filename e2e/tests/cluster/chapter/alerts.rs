@@ -10,6 +10,8 @@ use crate::world::{HOME, TEAM, World};
 
 const CLOUD: (&str, &str) = (HOME, "a-cloud");
 const GONE: (&str, &str) = (HOME, "no-cloud");
+/// A namespace whose floor has no node.
+const ADRIFT: &str = "adrift";
 const UNREADABLE: (&str, &str) = (TEAM, "unreadable");
 
 /// The date so many days from now.
@@ -59,8 +61,10 @@ pub(crate) fn fire(world: &World) {
     claims(world);
     concentration(world);
     not_ready(world);
+    no_floor(world);
     uninjected(world);
     fires(world, flapping.0, flapping.1);
+    drilled_in_vain(world);
     remove(world, GONE);
 }
 
@@ -118,6 +122,41 @@ fn not_ready(world: &World) {
     fires(world, "MeshObjectsNotReady", &of);
     remove(world, UNREADABLE);
     silent(world, "MeshObjectsNotReady", &of);
+}
+
+/// A tenant's floor without a node for it: its drills fail. That of the mesh answers all the while.
+fn no_floor(world: &World) {
+    world.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ADRIFT}}));
+    let object = |kind: &str, name: &str, spec: &Value| {
+        world.apply(
+            &json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": kind, "metadata": {"namespace": ADRIFT, "name": name}, "spec": spec}),
+        );
+    };
+    let artifact = json!({"path": "SmolLM2-135M-Instruct.Q4_1.gguf", "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"});
+    object(
+        "ModelCache",
+        "m",
+        &json!({"artifacts": [artifact], "sources": [{"builtin": {}}]}),
+    );
+    object(
+        "InferenceBackend",
+        "own",
+        &json!({"inCluster": {"modelRef": {"name": "m"}, "nodeSelector": {"nowhere": "yes"}}, "models": [{"name": "own"}]}),
+    );
+    let floor = json!({"backendRef": {"name": "own"}, "drill": {"interval": "1m"}});
+    object("SovereigntyPolicy", "adrift", &json!({"floor": floor}));
+}
+
+fn drilled_in_vain(world: &World) {
+    let of = ("MeshFloorDrillFailed", &[("backend", "adrift/own")][..]);
+    let home = ("MeshFloorDrillFailed", &[("backend", "floor")][..]);
+    world.fires(of.0, of.1);
+    let answered = "mesh_gateway_floor_drill_succeeded{backend=\"floor\"} == 1";
+    assert!(world.prometheus().knows(world, answered));
+    world.silent(home.0, home.1);
+    world.kubectl(&["delete", "-n", ADRIFT, "sovereigntypolicy", "adrift"]);
+    world.silent(of.0, of.1);
+    world.kubectl(&["delete", "namespace", ADRIFT, "--wait=false"]);
 }
 
 /// A namespace that asks for sidecars after its pods were made.
