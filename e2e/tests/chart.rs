@@ -14,8 +14,10 @@ mod chart {
     mod kustomize;
     mod refused;
     mod release;
+    mod removed;
     mod render;
     mod rights;
+    mod scaled;
     mod upgrade;
     mod world;
 }

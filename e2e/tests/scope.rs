@@ -318,7 +318,11 @@ mod tests {
         assert!(stays(&world, PLAIN, PVC, "ours"), "volumes stay");
         all(&world, OWN, "ours", true);
         let bindings = world.get(HOME, "validatingadmissionpolicybindings");
-        assert_eq!(bindings["items"], json!([]), "{bindings}");
+        let left = bindings["items"].as_array().map(Vec::len);
+        assert!(
+            left > Some(3),
+            "the chart's own is the chart's to remove: {bindings}"
+        );
 
         world.uninstall(OWN, "namespaced", true);
         all(&world, OWN, "ours", false);

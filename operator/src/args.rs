@@ -151,4 +151,7 @@ pub(crate) struct Uninstall {
     /// Also delete the volumes with models.
     #[arg(long, env = "MESH_DELETE_VOLUMES")]
     pub(crate) delete_volumes: bool,
+    /// For how long what fails is tried again, for example `60s`.
+    #[arg(long, env = "MESH_PATIENCE", default_value = "60s", value_parser = duration)]
+    pub(crate) patience: Duration,
 }

@@ -2,6 +2,7 @@
 //! whoever holds it renews it, and who sees it unrenewed for its duration, by its own clock, may take it.
 
 mod fence;
+mod hold;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use crate::args::Run;
 use crate::metrics::Metrics;
 pub(crate) use fence::Fence;
+pub(crate) use hold::Hold;
 
 const NAME: &str = "mesh-operator";
 
@@ -124,6 +126,7 @@ impl Lease {
         self.fence.close();
         self.metrics.leads(false);
         tracing::error!(why, "the lease is lost");
+        hold::leave(&self.api, &self.identity).await;
     }
 
     /// Gives it up, so that the next one need not wait.
@@ -159,7 +162,8 @@ impl Lease {
             .as_ref()
             .and_then(|spec| spec.holder_identity.as_deref());
         let free = holder.is_none_or(|holder| holder.is_empty() || holder == self.identity);
-        if !free && seen.since.elapsed() < self.times.duration {
+        let silence = object.spec.as_ref().and_then(hold::silence);
+        if !free && seen.since.elapsed() < silence.unwrap_or(self.times.duration) {
             return Ok(false);
         }
         self.take(object).await

@@ -4,7 +4,26 @@
 {{- if .Values.gateway.credentialNamespaces }}
 {{- fail "gateway.credentialNamespaces: an installation of scope namespaced reads Secrets of its own namespace only; leave it empty, or use scope cluster" }}
 {{- end }}
+{{- if .Values.priorityClass.create }}
+{{- fail "priorityClass.create: a PriorityClass belongs to the cluster, and an installation of scope namespaced makes nothing there; name one that exists by operator.priorityClassName and gateway.priorityClassName" }}
 {{- end }}
+{{- end }}
+{{- with .Values.gateway.autoscaling }}
+{{- if and .enabled (lt (int .maxReplicas) (int .minReplicas)) }}
+{{- fail (printf "gateway.autoscaling: maxReplicas %v is less than minReplicas %v" .maxReplicas .minReplicas) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The least number of gateways that there are; of a number that somebody else decides, one that needs a budget. */}}
+{{- define "mesh.leastGateways" -}}
+{{- with .Values.gateway -}}
+{{- if .autoscaling.enabled -}}
+{{ .autoscaling.minReplicas }}
+{{- else -}}
+{{ .replicas | default 2 }}
+{{- end -}}
+{{- end -}}
 {{- end }}
 
 {{/* Labels of everything; call with (dict "root" $ "component" "gateway"). */}}
@@ -66,7 +85,7 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.priorityClassName }}
+{{- with .values.priorityClassName | default (include "mesh.priority" .root) }}
 priorityClassName: {{ . }}
 {{- end }}
 topologySpreadConstraints:
@@ -82,6 +101,11 @@ topologySpreadConstraints:
       matchLabels:
         {{- include "mesh.selector" . | nindent 8 }}
 {{- end }}
+{{- end }}
+
+{{/* Name of the class that the release makes, if it makes one. */}}
+{{- define "mesh.priority" -}}
+{{- if .Values.priorityClass.create }}inference-mesh{{ end -}}
 {{- end }}
 
 {{/* What no container may do. */}}

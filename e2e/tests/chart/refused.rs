@@ -24,6 +24,20 @@ pub(super) fn all(world: &World) {
         ),
         ("gateway: {replicas: 0}\n", "replicas"),
         (
+            "gateway: {autoscaling: {enabled: true, minReplicas: 4, maxReplicas: 3}}\n",
+            "maxReplicas 3 is less than minReplicas 4",
+        ),
+        ("gateway: {autoscaling: {cpu: much}}\n", "cpu"),
+        (
+            "gateway: {autoscaling: {behavior: {fast: {}}}}\n",
+            "behavior",
+        ),
+        ("priorityClass: {value: 2000000000}\n", "value"),
+        (
+            "scope: namespaced\npriorityClass: {create: true}\n",
+            "a PriorityClass belongs to the cluster",
+        ),
+        (
             "commonLabels: {app.kubernetes.io/name: mine}\n",
             "app.kubernetes.io/name",
         ),

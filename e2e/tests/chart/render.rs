@@ -19,7 +19,8 @@ const PROFILES: [&str; 7] = [
     "namespaced",
 ];
 /// Kinds that lie in no namespace.
-const WIDE: [&str; 6] = [
+const WIDE: [&str; 7] = [
+    "PriorityClass",
     "MutatingWebhookConfiguration",
     "ClusterRole",
     "ClusterRoleBinding",
@@ -65,11 +66,13 @@ fn everything() -> String {
         "image: {{registry: registry.example/mesh, tag: 9.9.9, pullPolicy: Always, pullSecrets: [one, two]}}
 commonLabels: {{team: platform}}
 crds: {{install: false}}
+priorityClass: {{create: true, value: 5, preemptionPolicy: Never}}
 operator:
   replicas: 1
   {component}
 gateway:
   replicas: 3
+  autoscaling: {{enabled: true, minReplicas: 3, maxReplicas: 5, cpu: 2, metrics: [{{type: External, external: {{metric: {{name: queue}}, target: {{type: Value, value: 5}}}}}}], behavior: {{scaleDown: {{stabilizationWindowSeconds: 60}}}}}}
   {component}
   credentialNamespaces: [lab]
   secretNames: [cloud-key]
@@ -98,6 +101,16 @@ fn sets() -> Vec<(String, String)> {
     let own = [
         ("default", String::new()),
         ("everything", everything()),
+        (
+            "autoscaled",
+            String::from(
+                "gateway: {autoscaling: {enabled: true}}\npriorityClass: {create: true}\n",
+            ),
+        ),
+        (
+            "scaled-by-somebody",
+            String::from("gateway: {replicas: null}\n"),
+        ),
         (
             "bare",
             String::from(
@@ -229,10 +242,17 @@ fn grace_covers_the_drain(set: &str, objects: &[Value]) {
 }
 
 fn budgets_follow_replicas(set: &str, objects: &[Value]) {
+    let scaler = of(objects, "HorizontalPodAutoscaler", "mesh-gateway");
     for name in ["mesh-gateway", "mesh-operator"] {
-        let replicas = of(objects, "Deployment", name).unwrap()["spec"]["replicas"]
-            .as_u64()
-            .unwrap();
+        let spec = &of(objects, "Deployment", name).unwrap()["spec"];
+        // What is left out is the API server's to say: one, until somebody else decides.
+        let left_out = name == "mesh-gateway" && (scaler.is_some() || set == "scaled-by-somebody");
+        let replicas = match scaler {
+            Some(scaler) if left_out => scaler["spec"]["minReplicas"].as_u64().unwrap(),
+            _ if left_out => 2,
+            _ => spec["replicas"].as_u64().unwrap(),
+        };
+        assert!(!left_out || spec["replicas"] == 1, "{set}: {spec}");
         let budget = of(objects, "PodDisruptionBudget", name);
         assert_eq!(budget.is_some(), replicas >= 2, "{set}: {name}");
         if let Some(budget) = budget {
@@ -286,7 +306,15 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
     let schemas = Schemas::of(&world);
     for (set, values) in sets() {
         let set = set.as_str();
+        // Pods are taken only where their class is, also when they are only tried.
+        let class = ["priorityclass", "inference-mesh"];
+        if set == "autoscaled" {
+            world.kubectl(&[&["create"], &class[..], &["--value=1000000"]].concat());
+        }
         let objects = rendered(&world, &schemas, set, &values);
+        if set == "autoscaled" {
+            world.kubectl(&[&["delete"], &class[..]].concat());
+        }
         pods_are_modest(set, &objects);
         grace_covers_the_drain(set, &objects);
         budgets_follow_replicas(set, &objects);
@@ -320,9 +348,45 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
         let monitored = ["everything", "profile ha"].contains(&set);
         assert_eq!(made.count() > 0, monitored, "{set}");
         injection_is_narrow(set, &objects);
+        scaled(set, &objects);
         if set == "bare" {
             assert!(of(&objects, "ConfigMap", "mesh-bootstrap").is_none());
         }
+    }
+}
+
+/// Who decides how many gateways there are, and who gets a node first.
+fn scaled(set: &str, objects: &[Value]) {
+    let scaler = of(objects, "HorizontalPodAutoscaler", "mesh-gateway");
+    assert_eq!(
+        scaler.is_some(),
+        ["autoscaled", "everything"].contains(&set),
+        "{set}"
+    );
+    let class = of(objects, "PriorityClass", "inference-mesh");
+    assert_eq!(class.is_some(), scaler.is_some(), "{set}");
+    let (Some(scaler), Some(class)) = (scaler, class) else {
+        return;
+    };
+    let metric = &scaler["spec"]["metrics"][0];
+    if set == "autoscaled" {
+        assert_eq!(metric["resource"]["target"]["averageValue"], "500m");
+        assert_eq!(class["value"], 1_000_000);
+        for (name, pod) in pods(objects) {
+            assert_eq!(pod["priorityClassName"], "inference-mesh", "{name}");
+        }
+        let floor = of(objects, "ConfigMap", "mesh-bootstrap").unwrap()["data"].to_string();
+        assert!(
+            floor.contains("priorityClassName: inference-mesh"),
+            "{floor}"
+        );
+    } else {
+        assert_eq!(metric["external"]["metric"]["name"], "queue");
+        assert_eq!(
+            scaler["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"],
+            60
+        );
+        assert_eq!(class["preemptionPolicy"], "Never");
     }
 }
 

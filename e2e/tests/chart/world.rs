@@ -1,7 +1,7 @@
 //! A control plane and Helm.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, Output, Stdio};
 
 use mesh_cluster::{Cluster, Options, tool};
 use serde_json::Value;
@@ -48,6 +48,12 @@ impl World {
                 None
             }
         }
+    }
+
+    /// The same cluster, with the other Helm from now on.
+    pub(super) fn turned_to(mut self, helm: &str) -> Self {
+        self.helm = tool::obtain(helm).unwrap();
+        self
     }
 
     /// A namespace that warns of pods that are not `restricted`.
@@ -98,6 +104,21 @@ impl World {
         self.run(&self.helm, args)
     }
 
+    /// The same, running: for what has to be done meanwhile.
+    pub(super) fn helm_begun(&self, args: &[&str]) -> Child {
+        let mut command = self.cluster.command(&self.helm);
+        command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    /// What it wrote, or what it said when it refused.
+    pub(super) fn ended(begun: Child) -> Result<String, String> {
+        told(&begun.wait_with_output().unwrap())
+    }
+
     /// The manifest of release `mesh` by the Helm before ours.
     pub(super) fn rendered_by_helm_3(&self, args: &[&str]) -> String {
         let helm = tool::obtain(HELM_3).unwrap();
@@ -112,13 +133,7 @@ impl World {
 
     fn run(&self, program: &Path, args: &[&str]) -> Result<String, String> {
         let mut command = self.cluster.command(program);
-        let done = command.args(args).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if done.status.success() {
-            Ok(text(&done.stdout))
-        } else {
-            Err(text(&done.stderr) + &text(&done.stdout))
-        }
+        told(&command.args(args).output().unwrap())
     }
 
     /// Waits until a kind is served.
@@ -171,6 +186,15 @@ impl World {
         let word = String::from_utf8_lossy(&said.stdout).trim().to_owned();
         assert!(word == "yes" || word == "no", "{args:?}: {said:?}");
         word == "yes"
+    }
+}
+
+fn told(done: &Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if done.status.success() {
+        Ok(text(&done.stdout))
+    } else {
+        Err(text(&done.stderr) + &text(&done.stdout))
     }
 }
 
