@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::conform::Schemas;
-use super::refused;
 use super::world::{World, text};
+use super::{narrow, refused, scaled};
 
 pub(super) const HOME: &str = "mesh-system";
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -189,13 +189,13 @@ fn rendered(world: &World, schemas: &Schemas, name: &str, values: &str) -> Vec<V
     list["items"].as_array().unwrap().clone()
 }
 
-fn of<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+pub(super) fn of<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
     objects
         .iter()
         .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
 }
 
-fn pods(objects: &[Value]) -> impl Iterator<Item = (&str, &Value)> {
+pub(super) fn pods(objects: &[Value]) -> impl Iterator<Item = (&str, &Value)> {
     objects.iter().filter_map(|object| {
         let spec = match text(&object["kind"]) {
             "Deployment" | "Job" => &object["spec"]["template"]["spec"],
@@ -277,21 +277,6 @@ fn labels_are_on_everything(set: &str, objects: &[Value], common: Option<(&str, 
     }
 }
 
-/// No wildcard; Secrets by Roles only; nothing of the cluster where the scope is a namespace.
-fn rights_are_narrow(set: &str, objects: &[Value]) {
-    for role in objects
-        .iter()
-        .filter(|object| text(&object["kind"]).ends_with("Role"))
-    {
-        let rules = role["rules"].to_string();
-        let what = format!("{set}: {}", role["metadata"]["name"]);
-        assert!(!rules.contains('*'), "{what}: {rules}");
-        if role["kind"] == "ClusterRole" {
-            assert!(!rules.contains("\"secrets\""), "{what}: {rules}");
-        }
-    }
-}
-
 #[test]
 fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
     let Some(world) = World::start("chartrender") else {
@@ -318,7 +303,7 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
         pods_are_modest(set, &objects);
         grace_covers_the_drain(set, &objects);
         budgets_follow_replicas(set, &objects);
-        rights_are_narrow(set, &objects);
+        narrow::rights(set, &objects);
         let common = (set == "everything").then_some(("team", "platform"));
         labels_are_on_everything(set, &objects, common);
         let wide: Vec<String> = objects
@@ -347,46 +332,11 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
             .filter(|one| kinds.contains(&text(&one["kind"])));
         let monitored = ["everything", "profile ha"].contains(&set);
         assert_eq!(made.count() > 0, monitored, "{set}");
-        injection_is_narrow(set, &objects);
-        scaled(set, &objects);
+        narrow::injection(set, &objects);
+        scaled::decided(set, &objects);
         if set == "bare" {
             assert!(of(&objects, "ConfigMap", "mesh-bootstrap").is_none());
         }
-    }
-}
-
-/// Who decides how many gateways there are, and who gets a node first.
-fn scaled(set: &str, objects: &[Value]) {
-    let scaler = of(objects, "HorizontalPodAutoscaler", "mesh-gateway");
-    assert_eq!(
-        scaler.is_some(),
-        ["autoscaled", "everything"].contains(&set),
-        "{set}"
-    );
-    let class = of(objects, "PriorityClass", "inference-mesh");
-    assert_eq!(class.is_some(), scaler.is_some(), "{set}");
-    let (Some(scaler), Some(class)) = (scaler, class) else {
-        return;
-    };
-    let metric = &scaler["spec"]["metrics"][0];
-    if set == "autoscaled" {
-        assert_eq!(metric["resource"]["target"]["averageValue"], "500m");
-        assert_eq!(class["value"], 1_000_000);
-        for (name, pod) in pods(objects) {
-            assert_eq!(pod["priorityClassName"], "inference-mesh", "{name}");
-        }
-        let floor = of(objects, "ConfigMap", "mesh-bootstrap").unwrap()["data"].to_string();
-        assert!(
-            floor.contains("priorityClassName: inference-mesh"),
-            "{floor}"
-        );
-    } else {
-        assert_eq!(metric["external"]["metric"]["name"], "queue");
-        assert_eq!(
-            scaler["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"],
-            60
-        );
-        assert_eq!(class["preemptionPolicy"], "Never");
     }
 }
 
@@ -502,33 +452,5 @@ fn shown(objects: &[Value]) {
         assert_eq!(object["spec"]["configMapRef"]["name"], name.as_str());
         let selector = &object["spec"]["instanceSelector"]["matchLabels"];
         assert_eq!(selector["grafana"], "ours");
-    }
-}
-
-/// Nobody's pods are held up but those that ask for a sidecar, and never the mesh's own.
-fn injection_is_narrow(set: &str, objects: &[Value]) {
-    let webhooks = of(objects, "MutatingWebhookConfiguration", "mesh-inject");
-    let expected = set != "bare" && !set.contains("namespaced");
-    assert_eq!(webhooks.is_some(), expected, "{set}");
-    let Some(webhooks) = webhooks else {
-        return;
-    };
-    for one in webhooks["webhooks"].as_array().unwrap() {
-        assert_eq!(one["failurePolicy"], "Fail", "{one}");
-        assert_eq!(one["sideEffects"], "None", "{one}");
-        assert_eq!(one["timeoutSeconds"], 5, "{one}");
-        assert_eq!(
-            one["clientConfig"]["caBundle"],
-            Value::Null,
-            "the operator's"
-        );
-        let namespaces = one["namespaceSelector"].to_string();
-        assert!(
-            namespaces.contains(HOME) && namespaces.contains("kube-system"),
-            "{one}"
-        );
-        assert!(namespaces.contains("inferencemesh.dev/inject"), "{one}");
-        assert_eq!(one["rules"][0]["operations"], serde_json::json!(["CREATE"]));
-        assert_eq!(one["rules"][0]["resources"], serde_json::json!(["pods"]));
     }
 }

@@ -1,5 +1,8 @@
 //! Who decides how many gateways there are, when several would: Helm 4 and 3 after somebody scaled.
 
+use serde_json::Value;
+
+use super::render::{of, pods};
 use super::world::{HELM, HELM_3, World};
 
 const HOME: &str = "mesh-system";
@@ -67,4 +70,39 @@ fn what_an_autoscaler_decided_stays_when_the_release_is_upgraded() {
     assert_eq!(replicas(&world), "3");
     // Nor whether anybody else decides: until the autoscaler has looked, there is one.
     left_to_the_autoscaler(&world, "1");
+}
+
+/// Who decides how many gateways there are, and who gets a node first.
+pub(super) fn decided(set: &str, objects: &[Value]) {
+    let scaler = of(objects, "HorizontalPodAutoscaler", "mesh-gateway");
+    assert_eq!(
+        scaler.is_some(),
+        ["autoscaled", "everything"].contains(&set),
+        "{set}"
+    );
+    let class = of(objects, "PriorityClass", "inference-mesh");
+    assert_eq!(class.is_some(), scaler.is_some(), "{set}");
+    let (Some(scaler), Some(class)) = (scaler, class) else {
+        return;
+    };
+    let metric = &scaler["spec"]["metrics"][0];
+    if set == "autoscaled" {
+        assert_eq!(metric["resource"]["target"]["averageValue"], "500m");
+        assert_eq!(class["value"], 1_000_000);
+        for (name, pod) in pods(objects) {
+            assert_eq!(pod["priorityClassName"], "inference-mesh", "{name}");
+        }
+        let floor = of(objects, "ConfigMap", "mesh-bootstrap").unwrap()["data"].to_string();
+        assert!(
+            floor.contains("priorityClassName: inference-mesh"),
+            "{floor}"
+        );
+    } else {
+        assert_eq!(metric["external"]["metric"]["name"], "queue");
+        assert_eq!(
+            scaler["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"],
+            60
+        );
+        assert_eq!(class["preemptionPolicy"], "Never");
+    }
 }
