@@ -18,7 +18,7 @@ use crate::{Options, Tier, fake, tool};
 /// Address of the API server inside a cluster with nodes.
 pub(crate) const ADDRESS: &str = "10.77.0.254";
 /// Service addresses.
-const SERVICES: &str = "10.0.0.0/24";
+pub(crate) const SERVICES: &str = "10.0.0.0/24";
 const START: Duration = Duration::from_mins(1);
 
 /// Every request's user, verb and resource: what RBAC is compared with.

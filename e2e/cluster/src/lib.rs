@@ -380,6 +380,15 @@ impl Cluster {
         nodes.iter().try_for_each(|node| node.import(archive))
     }
 
+    /// Gives an image another name on all nodes, as if it were of another registry.
+    ///
+    /// # Errors
+    /// If there is no such image, or the cluster was not started here.
+    pub fn tag_image(&self, image: &str, name: &str) -> Result<()> {
+        let nodes = &self.own()?.nodes;
+        nodes.iter().try_for_each(|node| node.tag(image, name))
+    }
+
     /// Name of an image that is on every node and does nothing: its file system is empty.
     pub const PAUSE_IMAGE: &str = image::PAUSE;
 

@@ -107,6 +107,11 @@ impl Node {
         self.namespace.sh(&self.ctr(&line)).map(drop)
     }
 
+    pub(crate) fn tag(&self, image: &str, name: &str) -> Result<()> {
+        let line = format!("-n k8s.io images tag --force {image} {name}");
+        self.namespace.sh(&self.ctr(&line)).map(drop)
+    }
+
     fn ctr(&self, line: &str) -> String {
         format!("{} -a {} {line}", self.ctr.display(), self.socket.display())
     }

@@ -1,74 +1,168 @@
-//! From an older chart to this one, back, and forth again, and away, with Helm 4 and with Helm 3. There is no older
-//! release yet, so one is made of this chart: another version, a kind without one of its fields, one Deployment with
-//! other settings.
+//! From a chart that is really older, the first that this repository had, to this one, back, and forth again, and
+//! away, with Helm 4 and with Helm 3, hooks and all; and nothing of the user's is lost on the way.
 
-use std::path::Path;
+use serde_json::Value;
 
-use super::world::{HELM, HELM_3, World};
+use super::world::{HELM, HELM_3, World, text};
 
 const HOME: &str = "mesh-system";
+const TEAM: &str = "legal";
 const NO_HOOKS: &str = "--no-hooks";
-const KIND: &str = "files/crds/inference-backend.yaml";
-/// A field that the older kind has not.
-const FIELD: &str = "              limits:";
+const OLDER: &str = "../../e2e/tests/chart/older";
+const ARCHIVE: &str = "inference-mesh-423e55e.tgz";
+/// Kinds of what is the user's.
+const KINDS: &str = "modelcaches,inferencebackends,sovereigntypolicies,secrets,configmaps";
 
-/// A copy of the chart, older.
-fn older(world: &World) -> String {
-    let (from, to) = (world.chart_folder(), world.cluster.folder().join("older"));
-    copy(&from, &to);
-    let edit = |file: &str, edit: &dyn Fn(&str) -> String| {
-        let path = to.join(file);
-        let text = std::fs::read_to_string(&path).unwrap();
-        let edited = edit(&text);
-        assert_ne!(edited, text, "{file}");
-        std::fs::write(path, edited).unwrap();
-    };
-    edit("Chart.yaml", &|text| {
-        text.replace("version: 0.1.0", "version: 0.0.9")
-    });
-    edit("templates/gateway.yaml", &|text| {
-        text.replace("failureThreshold: 60", "failureThreshold: 30")
-    });
-    edit(KIND, &|text| without(text, FIELD));
-    to.display().to_string()
+/// Objects with fields that the older kinds have not, by kind and field.
+const NEW: [(&str, &str, &str); 3] = [
+    (
+        "ModelCache",
+        "family",
+        "{family: llama, license: MIT, artifacts: [{path: a.gguf, sha256: b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53}], sources: [{builtin: {}}]}",
+    ),
+    (
+        "InferenceBackend",
+        "hardwareVendor",
+        "{hardwareVendor: nvidia, external: {url: \"https://10.9.9.9/v1\"}, models: [{name: m}]}",
+    ),
+    (
+        "SovereigntyPolicy",
+        "egress.allow",
+        "{egress: {allow: [{cidr: 10.9.0.0/16, ports: [443]}]}}",
+    ),
+];
+
+fn older(world: &World, file: &str) -> String {
+    let folder = world.chart_folder().join(OLDER);
+    folder.join(file).display().to_string()
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
+/// An object of [`NEW`] as a file.
+fn new(world: &World, (kind, _, spec): (&str, &str, &str)) -> String {
+    let name = kind.to_lowercase();
+    let manifest = format!(
+        "apiVersion: inferencemesh.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: new, namespace: {HOME}}}\nspec: {spec}\n"
+    );
+    world.file(&format!("new-{name}.yaml"), &manifest)
+}
+
+fn apply(world: &World, file: &str) -> Result<String, String> {
+    world.try_kubectl(&["apply", "--server-side", "--validate=strict", "-f", file])
+}
+
+/// For a moment the API server does not know a kind's protection yet, and stays closed.
+fn applied(world: &World, file: &str) {
+    let mut said = apply(world, file);
+    for _ in 0..200 {
+        if said.is_ok() {
+            break;
         }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        said = apply(world, file);
     }
+    said.unwrap();
 }
 
-/// A text without a line and what is indented below it.
-fn without(text: &str, line: &str) -> String {
-    let indent = line.len() - line.trim_start().len();
-    let mut skipping = false;
-    let kept = text.lines().filter(|each| {
-        let deeper = each.len() - each.trim_start().len() > indent;
-        skipping = *each == line || skipping && deeper;
-        !skipping
+/// What people made before the upgrade, and what the older operator made for them at the installation.
+fn objects(world: &World) {
+    applied(world, &older(world, "objects.yaml"));
+    let path = "jsonpath={.data.objects\\.yaml}";
+    let bootstrap = world.kubectl(&["get", "-n", HOME, "configmap/mesh-bootstrap", "-o", path]);
+    let file = world.file("bootstrap.yaml", &bootstrap);
+    let args = [
+        "apply",
+        "--server-side",
+        "--field-manager=mesh-operator",
+        "-n",
+        HOME,
+        "-f",
+        &file,
+    ];
+    world.kubectl(&args);
+    let key = [
+        "create",
+        "secret",
+        "generic",
+        "mesh-api-keys",
+        "-n",
+        HOME,
+        "--from-literal=alice=hash",
+    ];
+    world.kubectl(&key);
+    world.kubectl(&[
+        "create",
+        "configmap",
+        "notes",
+        "-n",
+        TEAM,
+        "--from-literal=a=b",
+    ]);
+}
+
+/// Everything of the user's, but what the API server counts: who it is, and what was said.
+fn yours(world: &World) -> Vec<String> {
+    let all = world.kubectl(&["get", KINDS, "-A", "-o", "json"]);
+    let all: Value = serde_json::from_str(&all).unwrap();
+    let mine = all["items"].as_array().unwrap().iter().filter(|object| {
+        let meta = &object["metadata"];
+        let ours = meta["labels"]["app.kubernetes.io/part-of"] == "inference-mesh";
+        let helms = text(&object["type"]).starts_with("helm.sh/");
+        let there = [HOME, TEAM].contains(&text(&meta["namespace"]));
+        there && !ours && !helms && meta["name"] != "new"
     });
-    kept.fold(String::new(), |text, line| text + line + "\n")
+    let told = mine.map(|object| {
+        let meta = &object["metadata"];
+        format!(
+            "{} {} {} {} {} {}",
+            object["kind"],
+            meta["name"],
+            meta["uid"],
+            meta["labels"],
+            object["spec"],
+            object["data"]
+        )
+    });
+    told.collect()
 }
 
-/// Whether the served kind has the field, and the gateway's startup probe.
-fn standing(world: &World) -> (bool, String) {
-    let path = "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.limits.type}";
-    let field = world.kubectl(&["get", "crd/inferencebackends.inferencemesh.dev", "-o", path]);
-    let path = "jsonpath={.spec.template.spec.containers[0].startupProbe.failureThreshold}";
-    let probe = world.kubectl(&["get", "-n", HOME, "deployment/mesh-gateway", "-o", path]);
-    (field == "object", probe)
+/// What was made before can still be written: nothing that was valid has become invalid.
+fn still_writable(world: &World, mark: &str) {
+    for object in [
+        "modelcache/smollm2-135m",
+        "inferencebackend/small",
+        "inferencebackend/example-cloud",
+        "inferencebackend/floor",
+        "sovereigntypolicy/default",
+    ] {
+        let mark = format!("mark={mark}");
+        world.kubectl(&["annotate", "--overwrite", "-n", HOME, object, &mark]);
+    }
+    let mark = format!("mark={mark}");
+    world.kubectl(&[
+        "annotate",
+        "--overwrite",
+        "-n",
+        TEAM,
+        "sovereigntypolicy/legal",
+        &mark,
+    ]);
+}
+
+/// Whether the release is of today: its webhook, and a port of its operator that came later.
+fn today(world: &World) -> bool {
+    let webhook = world.try_kubectl(&["get", "mutatingwebhookconfiguration/mesh-inject"]);
+    let path = "jsonpath={.spec.template.spec.containers[0].ports[*].name}";
+    let ports = world.kubectl(&["get", "-n", HOME, "deployment/mesh-operator", "-o", path]);
+    assert_eq!(
+        webhook.is_ok(),
+        ports.contains("sign"),
+        "half of each: {ports}"
+    );
+    webhook.is_ok()
 }
 
 #[test]
-fn an_upgrade_brings_new_fields_and_keeps_objects_and_a_rollback_goes_back() {
+fn an_upgrade_from_an_older_chart_brings_new_fields_and_loses_nothing_and_a_rollback_goes_back() {
     if let Some(world) = World::with("chartupgrade", HELM) {
         there_and_back(&world);
         gone(&world, "v4.");
@@ -76,7 +170,7 @@ fn an_upgrade_brings_new_fields_and_keeps_objects_and_a_rollback_goes_back() {
 }
 
 #[test]
-fn helm_3_installs_upgrades_goes_back_and_uninstalls() {
+fn helm_3_installs_an_older_chart_upgrades_goes_back_and_uninstalls() {
     if let Some(world) = World::with("charthelm3", HELM_3) {
         there_and_back(&world);
         gone(&world, "v3.");
@@ -89,7 +183,7 @@ fn gone(world: &World, version: &str) {
     assert!(said.starts_with(version), "{said}");
     let place = ["-n", HOME, NO_HOOKS];
     world.helm("uninstall", "mesh", &place).unwrap();
-    let old = ["get", "-n", HOME, "inferencebackend/old"];
+    let old = ["get", "-n", HOME, "inferencebackend/small"];
     world.kubectl(&old);
     let mut lost = place.to_vec();
     lost.extend(["--set", "crds.keep=false"]);
@@ -112,52 +206,47 @@ fn gone(world: &World, version: &str) {
 
 fn there_and_back(world: &World) {
     world.namespace(HOME);
-    let older = older(world);
-    let place = ["-n", HOME, NO_HOOKS];
-    world.helm_chart("install", &older, &place).unwrap();
-    assert_eq!(standing(world), (false, String::from("30")));
-    let object = |name: &str, limits: &str| {
-        let text = format!(
-            "apiVersion: inferencemesh.dev/v1alpha1\nkind: InferenceBackend\nmetadata: {{name: {name}, namespace: {HOME}}}\nspec:\n  external: {{url: \"http://127.0.0.1:9/v1\"}}\n  models: [{{name: m}}]\n{limits}"
-        );
-        world.file(&format!("{name}.yaml"), &text)
-    };
-    let apply = |file: &str| world.try_kubectl(&["apply", "--server-side", "-f", file]);
-    world.cluster_knows("inferencebackends.inferencemesh.dev");
-    // For a moment the API server does not know the kind's protection yet, and stays closed.
-    let (old, new) = (
-        object("old", ""),
-        object("new", "  limits: {concurrentRequests: 3}\n"),
-    );
-    let mut said = apply(&old);
-    for _ in 0..200 {
-        if said.is_ok() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        said = apply(&old);
+    let place = ["-n", HOME];
+    let archive = older(world, ARCHIVE);
+    world.helm_chart("install", &archive, &place).unwrap();
+    for kind in ["modelcaches", "inferencebackends", "sovereigntypolicies"] {
+        world.cluster_knows(&format!("{kind}.inferencemesh.dev"));
     }
-    said.unwrap();
-    assert!(
-        apply(&new).unwrap_err().contains("limits"),
-        "the older kind has it not"
-    );
+    objects(world);
+    let before = yours(world);
+    assert_eq!(before.len(), 9, "{before:#?}");
+    assert!(!today(world));
+    for one in NEW {
+        let said = apply(world, &new(world, one)).unwrap_err();
+        let field = one.1.split('.').next_back().unwrap();
+        assert!(said.contains(field), "the older kind has it not: {said}");
+    }
 
     world.helm("upgrade", "mesh", &place).unwrap();
-    assert_eq!(standing(world), (true, String::from("60")));
-    world.kubectl(&["get", "-n", HOME, "inferencebackend/old"]);
-    apply(&new).unwrap();
-
-    world
-        .helm_alone(&["rollback", "mesh", "1", "-n", HOME, NO_HOOKS])
-        .unwrap();
-    assert_eq!(standing(world), (false, String::from("30")));
-    for name in ["old", "new"] {
-        world.kubectl(&["get", "-n", HOME, &format!("inferencebackend/{name}")]);
+    assert!(today(world));
+    assert_eq!(yours(world), before);
+    still_writable(world, "upgraded");
+    for one in NEW {
+        applied(world, &new(world, one));
     }
+
+    let back = ["rollback", "mesh", "1", "-n", HOME];
+    world.helm_alone(&back).unwrap();
+    assert!(!today(world));
+    assert_eq!(yours(world), before);
+    still_writable(world, "back");
+
     world.helm("upgrade", "mesh", &place).unwrap();
-    assert_eq!(standing(world), (true, String::from("60")));
-    let limit = "jsonpath={.spec.limits.concurrentRequests}";
-    let kept = world.kubectl(&["get", "-n", HOME, "inferencebackend/new", "-o", limit]);
-    assert_eq!(kept, "3", "what was said is still said");
+    assert!(today(world));
+    assert_eq!(yours(world), before);
+    still_writable(world, "again");
+    let said = world.kubectl(&[
+        "get",
+        "-n",
+        HOME,
+        "inferencebackend/new",
+        "-o",
+        "jsonpath={.spec.hardwareVendor}",
+    ]);
+    assert_eq!(said, "nvidia", "what was said is still said");
 }

@@ -3,6 +3,7 @@
 pub(crate) mod alerts;
 pub(crate) mod alone;
 pub(crate) mod ask;
+pub(crate) mod away;
 pub(crate) mod caches;
 pub(crate) mod command_line;
 pub(crate) mod confine;

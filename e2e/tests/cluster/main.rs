@@ -168,7 +168,7 @@ const CHAPTERS: &[Chapter] = &[
         chapter::serve::api_outage,
     ),
     (
-        "a_rolling_restart_of_the_gateway_cuts_no_stream",
+        "an_upgrade_of_the_release_that_replaces_gateways_cuts_no_stream",
         chapter::serve::gateway_rollout,
     ),
     (
@@ -200,7 +200,7 @@ const CHAPTERS: &[Chapter] = &[
         chapter::floor::namespace,
     ),
     (
-        "a_second_release_keeps_to_its_namespace_and_nothing_there_counts_as_owned",
+        "a_second_release_without_a_way_out_keeps_to_its_namespace_and_nothing_there_counts_as_owned",
         chapter::namespaced::beside,
     ),
     (
@@ -226,6 +226,14 @@ const CHAPTERS: &[Chapter] = &[
     (
         "helm_uninstall_removes_the_authority_and_the_trust_in_it",
         chapter::transport::uninstalled,
+    ),
+    (
+        "helm_uninstall_takes_kinds_away_that_are_not_kept",
+        chapter::away::with_kinds,
+    ),
+    (
+        "a_mesh_of_kustomize_comes_and_goes_without_helm",
+        chapter::away::without_helm,
     ),
 ];
 

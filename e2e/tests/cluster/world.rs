@@ -17,7 +17,7 @@ pub(crate) const RELEASE: &str = "mesh";
 pub(crate) const HOME: &str = "mesh-system";
 pub(crate) const TEAM: &str = "team";
 pub(crate) const APP: &str = "app";
-const IMAGES: [&str; 6] = [
+pub(crate) const IMAGES: [&str; 6] = [
     "operator",
     "gateway",
     "sidecar",

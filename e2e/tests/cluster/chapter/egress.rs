@@ -181,8 +181,7 @@ pub(crate) fn narrowed(world: &World) {
     if !has_beside(world, &gateway) {
         beside(world, HOME, &gateway);
     }
-    let api = world.get(&["endpoints", "-n", "default", "kubernetes"]);
-    let api = text(&api["subsets"][0]["addresses"][0]["ip"]).to_owned();
+    let api = api_server(world);
     let cidr = format!("networkPolicy.gateway.egress.cidrs={{{api}/32}}");
     apply_networks(world, &["--set", &cidr]);
     until("the gateway is held", LIMIT, || {
@@ -199,6 +198,12 @@ pub(crate) fn narrowed(world: &World) {
     until("the gateway is free again", LIMIT, || {
         answered(world, HOME, &gateway, &outside).then_some(())
     });
+}
+
+/// Where it listens, which is not the address of its Service.
+pub(crate) fn api_server(world: &World) -> String {
+    let api = world.get(&["endpoints", "-n", "default", "kubernetes"]);
+    text(&api["subsets"][0]["addresses"][0]["ip"]).to_owned()
 }
 
 /// True if the pod has a container beside.

@@ -1,13 +1,19 @@
-//! A second release beside the first, for its own namespace only.
+//! A second release beside the first, for its own namespace only, with the values of an installation that has no way out:
+//! its images have names of a registry that is not there, and nothing leaves the cluster while it comes, answers and goes.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::chapter::egress;
 use crate::chapter::install::text;
-use crate::world::{HOME, RELEASE, TEAM, World, until};
+use crate::world::{HOME, IMAGES, RELEASE, TEAM, World, until};
 
 const SOLO: &str = "solo";
+/// Registry of the profile `airgap`, as it comes.
+const INSIDE: &str = "registry.inside.example/mesh";
+/// Somewhere in the internet.
+const AWAY: &str = "192.0.2.1:443";
 const LIMIT: Duration = Duration::from_mins(3);
 /// SHA-256 of `secret`.
 const HASH: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
@@ -20,16 +26,29 @@ fn install(world: &World) {
         "pod-security.kubernetes.io/enforce": "restricted", "inferencemesh.dev/mesh": "own"}}}),
     );
     world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": SOLO, "name": "mesh-api-keys"}, "stringData": {"alice": HASH}}));
+    // The password of a registry that nobody is to ask.
+    let secret = json!({"auths": {"registry.inside.example": {"auth": "eDp5"}}}).to_string();
+    world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": SOLO, "name": "registry-inside"},
+        "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": secret}}));
     let chart = world.path("charts/inference-mesh");
-    let small = "scope=namespaced,crds.install=false,operator.replicas=1,gateway.replicas=1,floor.kvMemory=64Mi";
+    let small = "scope=namespaced,crds.install=false,operator.replicas=1,gateway.replicas=1,floor.kvMemory=64Mi,\
+                 operator.drainDelaySeconds=1,gateway.drainDelaySeconds=1";
+    let egress = format!(
+        "networkPolicy.gateway.egress.cidrs={{{}/32}}",
+        egress::api_server(world)
+    );
     world.helm(&[
         "install",
         RELEASE,
         &chart,
         "-n",
         SOLO,
+        "-f",
+        &world.path("charts/inference-mesh/ci/airgap.yaml"),
         "--set",
         small,
+        "--set",
+        &egress,
         "--wait",
         "--timeout",
         "3m",
@@ -136,9 +155,64 @@ fn left_alone(world: &World) {
     assert_eq!(generation(), first, "two operators write one object");
 }
 
+/// The images that are here already, under the names that they have where nothing comes from elsewhere.
+fn mirrored(world: &World) {
+    let version = env!("CARGO_PKG_VERSION");
+    for image in IMAGES {
+        let (from, to) = (
+            format!("inferencemesh.local/{image}:{version}"),
+            format!("{INSIDE}/{image}:{version}"),
+        );
+        world.cluster.tag_image(&from, &to).unwrap();
+    }
+}
+
+/// Every container of the release is of that registry, those of `helm test` and of the hook too.
+fn of_the_registry(world: &World) {
+    let mut seen = std::collections::BTreeSet::new();
+    let pods = world.get(&["pods", "-n", SOLO]);
+    for pod in pods["items"].as_array().unwrap() {
+        let spec = &pod["spec"];
+        for list in [&spec["containers"], &spec["initContainers"]] {
+            for container in list.as_array().into_iter().flatten() {
+                seen.insert(text(&container["image"]).to_owned());
+            }
+        }
+    }
+    // What the kubelet said of those that are gone: an image pulled would be told.
+    let events = world.get(&["events", "-n", SOLO]);
+    for event in events["items"].as_array().unwrap() {
+        let (reason, message) = (text(&event["reason"]), text(&event["message"]));
+        assert!(reason != "Pulling" && reason != "Failed", "{message}");
+        if reason == "Pulled" {
+            let image = message.split('"').nth(1).unwrap();
+            seen.insert(image.to_owned());
+        }
+    }
+    assert!(seen.len() >= 4, "{seen:?}");
+    for image in &seen {
+        assert!(image.starts_with(INSIDE), "{image}");
+    }
+}
+
+/// Nothing left the cluster; and what leaves is seen.
+fn stayed_inside(world: &World) {
+    assert_eq!(
+        world.cluster.counted_departures().unwrap(),
+        0,
+        "packets left"
+    );
+    egress::dial(world, TEAM, &[AWAY]);
+    assert!(world.cluster.counted_departures().unwrap() > 0);
+}
+
 pub(crate) fn beside(world: &World) {
+    mirrored(world);
+    world.cluster.count_departures().unwrap();
     install(world);
     answers(world);
+    of_the_registry(world);
+    stayed_inside(world);
     let floor = world.get(&["-n", SOLO, "inferencebackend/floor"]);
     let class = &floor["status"]["sovereignty"]["class"];
     assert_eq!(class, "RentedHardware", "{}", floor["status"]);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::chapter::install::text;
-use crate::world::{HOME, Load, World, until};
+use crate::world::{HOME, Load, RELEASE, World, until};
 
 const LIMIT: Duration = Duration::from_mins(2);
 /// Longer than an answer takes.
@@ -93,9 +93,16 @@ pub(crate) fn api_outage(world: &World) {
     unharmed(load, 3);
 }
 
+/// By an upgrade of the release, as a platform team does it: other values, the same everything else.
 pub(crate) fn gateway_rollout(world: &World) {
     let load = world.load("smollm2", 2);
-    world.kubectl(&["rollout", "restart", "-n", HOME, "deployment/mesh-gateway"]);
+    let chart = world.path("charts/inference-mesh");
+    let more = "gateway.podAnnotations.changed=yes";
+    let upgrade = ["upgrade", RELEASE, &chart, "-n", HOME, "--reuse-values"];
+    world.helm(&[&upgrade[..], &["--set", more]].concat());
+    let path = "jsonpath={.spec.template.metadata.annotations.changed}";
+    let said = world.kubectl(&["get", "-n", HOME, "deployment/mesh-gateway", "-o", path]);
+    assert_eq!(said, "yes");
     world.kubectl(&[
         "rollout",
         "status",
