@@ -18,6 +18,7 @@ mod image;
 mod namespace;
 mod node;
 mod process;
+mod settle;
 mod standin;
 mod state;
 pub mod sweep;

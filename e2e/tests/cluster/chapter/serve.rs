@@ -89,6 +89,8 @@ pub(crate) fn api_outage(world: &World) {
     until("the API server is back", LIMIT, || {
         world.try_kubectl(&["get", "namespaces"]).ok()
     });
+    // What comes after must not meet a network that still lives before the outage.
+    world.cluster.services_settled().unwrap();
     world.prometheus().silent(world, stale, || change(world));
     unharmed(load, 3);
 }
