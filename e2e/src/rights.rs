@@ -2,6 +2,14 @@
 //! granted and used are compared over all stories, though each runs alone: the one on real nodes lets these
 //! pass, and the one that is named fails if it did not use its own.
 
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use mesh_cluster::Cluster;
+use serde_json::Value;
+
+use crate::operator::USER;
+
 /// A right, as `verb resource`, and who uses it.
 #[derive(Debug, Clone, Copy)]
 pub struct Elsewhere {
@@ -30,6 +38,7 @@ const fn unused(right: &'static str, why: &'static str) -> Elsewhere {
 }
 
 const CONFLICTS: &str = "operator_conflicts";
+const ACCELERATORS: &str = "accelerators";
 const CHANGED: &str = "what was created and then changed by hand";
 const BECAME: &str = "a backend that had pods and became something else";
 const CLAIMS: &str = "accelerators by DeviceClass, which only fake nodes have";
@@ -44,31 +53,30 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     used("delete networkpolicies", CONFLICTS, BECAME),
     used("delete services", CONFLICTS, BECAME),
     used("delete serviceaccounts", CONFLICTS, BECAME),
-    unused("patch poddisruptionbudgets", CHANGED),
-    unused("create statefulsets", "pods with a volume of their own"),
-    unused("patch statefulsets", CHANGED),
-    unused("delete statefulsets", BECAME),
-    unused("list resourceclaimtemplates", CLAIMS),
-    unused("watch resourceclaimtemplates", CLAIMS),
-    unused("create resourceclaimtemplates", CLAIMS),
-    unused("delete resourceclaimtemplates", CLAIMS),
-    unused(
+    used("patch poddisruptionbudgets", CONFLICTS, CHANGED),
+    used("patch statefulsets", CONFLICTS, CHANGED),
+    used("delete statefulsets", CONFLICTS, BECAME),
+    used("patch persistentvolumeclaims", CONFLICTS, CHANGED),
+    used(
         "delete persistentvolumeclaims",
+        CONFLICTS,
         "a cache that no longer keeps its files in a volume",
     ),
-    unused(
-        "patch persistentvolumeclaims",
-        "a cache that keeps them in a larger one",
-    ),
-    unused(
+    used(
         "delete jobs",
+        CONFLICTS,
         "a Job that failed and rested, or is for a spec that was changed",
     ),
-    unused("update secrets", "an authority lives for years"),
-    unused(
+    used("update secrets", CONFLICTS, "an authority lives for years"),
+    used(
         "delete controllerrevisions",
-        "nobody changed a policy six times",
+        CONFLICTS,
+        "a policy that was changed more often than specs are kept",
     ),
+    used("list resourceclaimtemplates", ACCELERATORS, CLAIMS),
+    used("watch resourceclaimtemplates", ACCELERATORS, CLAIMS),
+    used("create resourceclaimtemplates", ACCELERATORS, CLAIMS),
+    used("delete resourceclaimtemplates", ACCELERATORS, CLAIMS),
     unused(
         "update inferencebackends/finalizers",
         "with an admission plugin that test clusters have not",
@@ -79,10 +87,51 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
 ];
 
-/// Rights that a test program has to use.
-pub fn of(program: &str) -> impl Iterator<Item = &'static str> {
+fn recorded(cluster: &Cluster) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(cluster.audit_log())?;
+    let lines = text.lines().filter(|line| line.contains(USER));
+    let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    Ok(events
+        .filter(|event| event["user"]["username"] == USER)
+        .collect())
+}
+
+/// Requests of the operator that the API server of a cluster has answered so far, oldest first.
+///
+/// # Errors
+/// If its record cannot be read.
+pub fn asked(cluster: &Cluster) -> Result<Vec<Value>> {
+    let mut all = recorded(cluster)?;
+    all.retain(|event| event["stage"] == "ResponseComplete");
+    Ok(all)
+}
+
+/// Rights that a test program has to use and has not used in its cluster.
+///
+/// # Errors
+/// If the record of its API server cannot be read.
+pub fn idle(program: &str, cluster: &Cluster) -> Result<Vec<&'static str>> {
+    // A watch that goes on has begun to be answered.
+    let events = recorded(cluster)?;
+    let right = |event: &Value| Some(line(event).rsplit_once(' ')?.0.to_owned());
+    let used: BTreeSet<String> = events.iter().filter_map(right).collect();
     let own = ELSEWHERE
         .iter()
-        .filter(move |one| one.program == Some(program));
-    own.map(|one| one.right)
+        .filter(|one| one.program == Some(program) && !used.contains(one.right));
+    Ok(own.map(|one| one.right).collect())
+}
+
+/// A request as `verb resource[/subresource] namespace/name`.
+pub(crate) fn line(event: &Value) -> String {
+    let object = &event["objectRef"];
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let part = object["subresource"].as_str();
+    let part = part.map(|part| format!("/{part}")).unwrap_or_default();
+    format!(
+        "{} {}{part} {}/{}",
+        word(&event["verb"]),
+        word(&object["resource"]),
+        word(&object["namespace"]),
+        word(&object["name"])
+    )
 }

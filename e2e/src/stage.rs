@@ -1,6 +1,5 @@
 //! A cluster with the kinds and the chart's rules in it, the operator's binary, and the hands of a test.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use mesh_cluster::{Cluster, Options, Tier};
 use serde_json::{Value, json};
 
-use crate::operator::{self, HOME, Operator, Settings, USER};
+use crate::operator::{self, HOME, Operator, Settings};
+use crate::rights::{self, line};
 
 const STEP: Duration = Duration::from_millis(100);
 
@@ -172,13 +172,7 @@ impl Stage {
 
     /// Requests of the operator that the API server has answered so far, oldest first.
     pub fn asked(&self) -> Result<Vec<Value>> {
-        let text = std::fs::read_to_string(self.cluster.audit_log())?;
-        let lines = text.lines().filter(|line| line.contains(USER));
-        let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let complete = |event: &Value| event["stage"] == "ResponseComplete";
-        Ok(events
-            .filter(|event| event["user"]["username"] == USER && complete(event))
-            .collect())
+        rights::asked(&self.cluster)
     }
 
     /// What it wrote, as `verb resource[/subresource] namespace/name`, but for its own Lease.
@@ -192,17 +186,6 @@ impl Stage {
                 && event["objectRef"]["resource"] != "leases"
         });
         Ok(wrote.map(line).collect())
-    }
-
-    /// Rights that it used, as `verb resource[/subresource]`.
-    pub fn used(&self) -> Result<BTreeSet<String>> {
-        let events = self.asked()?;
-        let right = |event: &Value| {
-            let whole = line(event);
-            let (right, _) = whole.rsplit_once(' ')?;
-            Some(right.to_owned())
-        };
-        Ok(events.iter().filter_map(right).collect())
     }
 
     /// What the API server refused it for lack of a right. One that has just started refuses what it has not
@@ -230,20 +213,6 @@ impl Stage {
             Ok(rest.then_some(()))
         })
     }
-}
-
-fn line(event: &Value) -> String {
-    let object = &event["objectRef"];
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let part = object["subresource"].as_str();
-    let part = part.map(|part| format!("/{part}")).unwrap_or_default();
-    format!(
-        "{} {}{part} {}/{}",
-        word(&event["verb"]),
-        word(&object["resource"]),
-        word(&object["namespace"]),
-        word(&object["name"])
-    )
 }
 
 /// A namespace.

@@ -10,6 +10,7 @@ mod tests {
 
     use mesh_cluster::{Cluster, Options, Tier, tool};
     use mesh_e2e::operator::{self, HOME, Operator, Settings};
+    use mesh_e2e::rights;
     use serde_json::{Value, json};
 
     const LIMIT: Duration = Duration::from_secs(90);
@@ -301,6 +302,11 @@ mod tests {
         });
     }
 
+    fn rights_that_only_claims_need_were_used(world: &World) {
+        let idle = rights::idle("accelerators", &world.cluster).expect("its record");
+        assert!(idle.is_empty(), "not used: {idle:?}");
+    }
+
     fn a_tenants_own_program_gets_no_pod(world: &World) {
         world
             .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}));
@@ -386,6 +392,7 @@ mod tests {
         what_no_node_has_is_said(&world);
         nothing_is_written_twice(&world);
         devices_are_claimed_by_their_class(&world);
+        rights_that_only_claims_need_were_used(&world);
         a_tenants_own_program_gets_no_pod(&world);
         the_api_server_refuses_it_before_the_operator_does(&world);
     }

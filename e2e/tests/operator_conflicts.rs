@@ -12,6 +12,9 @@ use mesh_e2e::stage::{Stage, backend, cache, children, cloud, namespace, policy}
 use mesh_e2e::{operator, rights, story};
 use serde_json::{Value, json};
 
+#[path = "operator_conflicts/rarely.rs"]
+mod rarely;
+
 const SOON: Duration = Duration::from_secs(30);
 const BACKENDS: &str = "crd/inferencebackends.inferencemesh.dev";
 
@@ -45,6 +48,26 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
     (
         "what_happens_to_an_object_is_told_of_it_once_and_a_pass_that_finds_nothing_new_is_silent",
         told,
+    ),
+    (
+        "a_budget_that_somebody_changed_is_ours_again",
+        rarely::budget,
+    ),
+    (
+        "pods_get_volumes_of_their_own_and_give_them_up",
+        rarely::own_volumes,
+    ),
+    (
+        "a_volume_and_its_jobs_go_when_they_are_not_wanted",
+        rarely::volume,
+    ),
+    (
+        "of_a_policy_that_changes_often_the_last_accepted_specs_are_kept",
+        rarely::often,
+    ),
+    (
+        "an_authority_is_followed_by_another_before_it_ends",
+        rarely::authority,
     ),
     ("no_right_was_missing_for_any_of_this", |stage| {
         assert_eq!(stage.refused().unwrap(), Vec::<String>::new());
@@ -221,7 +244,12 @@ fn by_hand(stage: &Stage) {
             Ok((closed && ways == Some(2)).then_some(()))
         })
         .unwrap();
-    relabeled(stage);
+    let ours = [
+        "service/a-worker",
+        "serviceaccount/a-worker",
+        "configmap/mesh-trust",
+    ];
+    relabeled(stage, "hand", &ours);
     // Without its label it is out of sight, and still ours.
     stage
         .kubectl(&[
@@ -238,22 +266,17 @@ fn by_hand(stage: &Stage) {
 }
 
 /// Labels that somebody changed are ours again.
-fn relabeled(stage: &Stage) {
+fn relabeled(stage: &Stage, namespace: &str, ours: &[&str]) {
     let label = "app.kubernetes.io/part-of";
-    let ours = [
-        "service/a-worker",
-        "serviceaccount/a-worker",
-        "configmap/mesh-trust",
-    ];
     for object in ours {
         let other = format!("{label}=other");
         stage
-            .kubectl(&["label", "-n", "hand", object, &other, "--overwrite"])
+            .kubectl(&["label", "-n", namespace, object, &other, "--overwrite"])
             .unwrap();
     }
     for object in ours {
         let mended = || {
-            let found = stage.get(&["-n", "hand", object])?;
+            let found = stage.get(&["-n", namespace, object])?;
             Ok((found["metadata"]["labels"][label] == "inference-mesh").then_some(()))
         };
         stage
@@ -372,11 +395,8 @@ fn becomes_a_cloud(stage: &Stage) {
 }
 
 fn rights_used(stage: &Stage) {
-    let used = stage.used().unwrap();
-    let idle: Vec<&str> = rights::of("operator_conflicts")
-        .filter(|right| !used.contains(*right))
-        .collect();
-    assert!(idle.is_empty(), "not used: {idle:?}; used: {used:?}");
+    let idle = rights::idle("operator_conflicts", &stage.cluster).unwrap();
+    assert!(idle.is_empty(), "not used: {idle:?}");
 }
 
 /// Type, reason and note of the events of an object, oldest first.
