@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1.7
 # The worker for GPUs of NVIDIA. Builds where Docker is; the machine that builds needs no GPU.
 #
 #   docker build -f deploy/docker/worker-cuda.Dockerfile --build-arg COMPUTE_CAPABILITY=90 -t registry.example/mesh/worker-cuda:0.1.0-sm90 .
@@ -18,23 +17,24 @@ COPY --from=rust /usr/local/rustup /usr/local/rustup
 ENV PATH=/usr/local/cargo/bin:$PATH \
     CARGO_HOME=/usr/local/cargo \
     RUSTUP_HOME=/usr/local/rustup \
+    RUSTUP_TOOLCHAIN=1.95.0 \
     CUDA_COMPUTE_CAP=${COMPUTE_CAPABILITY}
 RUN apt-get update && apt-get install --yes --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
+# The toolchain of the first image as it is: linters need not be fetched for a build.
 # The driver's library is a stub here and the node's own in a pod.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/target,id=inference-mesh-cuda-${COMPUTE_CAPABILITY} <<'BUILD'
-set -eu
-export CARGO_TARGET_DIR=/target RUSTFLAGS="-L /usr/local/cuda/lib64/stubs"
-cargo build --profile image --locked --package mesh-worker --features cuda
-mkdir -p /out/lib
-objcopy --strip-all /target/image/mesh-worker /out/mesh-worker
-for library in cudart cublas cublasLt curand nvrtc nvrtc-builtins; do
-  cp --no-dereference --preserve=links /usr/local/cuda/lib64/lib${library}.so.* /out/lib/
-done
-cp /usr/lib/x86_64-linux-gnu/libstdc++.so.6 /lib/x86_64-linux-gnu/libgcc_s.so.1 /out/lib/
-BUILD
+    --mount=type=cache,target=/target,id=inference-mesh-cuda-${COMPUTE_CAPABILITY} \
+    set -eu; \
+    export CARGO_TARGET_DIR=/target RUSTFLAGS="-L /usr/local/cuda/lib64/stubs"; \
+    cargo build --profile image --locked --package mesh-worker --features cuda; \
+    mkdir -p /out/lib; \
+    objcopy --strip-all /target/image/mesh-worker /out/mesh-worker; \
+    for library in cudart cublas cublasLt curand nvrtc nvrtc-builtins; do \
+      cp --no-dereference --preserve=links /usr/local/cuda/lib64/lib${library}.so.* /out/lib/; \
+    done; \
+    cp /usr/lib/x86_64-linux-gnu/libstdc++.so.6 /lib/x86_64-linux-gnu/libgcc_s.so.1 /out/lib/
 
 FROM gcr.io/distroless/base-debian12:nonroot
 COPY --from=build /out/lib /usr/local/lib/mesh

@@ -264,7 +264,7 @@ fn scale(stage: &Stage) {
     assert!(operator.terminate().unwrap().success());
 }
 
-/// Over a whole pass nothing is written.
+/// Over a minute and a whole pass nothing is written.
 fn at_rest(stage: &Stage, operator: &Operator) {
     let leases = || {
         stage
@@ -287,7 +287,8 @@ fn at_rest(stage: &Stage, operator: &Operator) {
             Duration::from_mins(2),
             || {
                 std::thread::sleep(Duration::from_secs(1));
-                Ok((everything(operator).0 > passes.0).then_some(()))
+                let whole = everything(operator).0 > passes.0;
+                Ok((whole && since.elapsed() >= Duration::from_mins(1)).then_some(()))
             },
         )
         .unwrap();

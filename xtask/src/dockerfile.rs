@@ -129,18 +129,12 @@ fn stages(text: &str) -> BTreeMap<String, Stage> {
     stages
 }
 
-/// Instructions with their continued lines; comments and the insides of here-documents are none.
+/// Instructions with their continued lines; comments are none.
 fn instructions(text: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    let (mut open, mut until) = (false, None::<String>);
+    let mut open = false;
     for line in text.lines() {
         let line = line.trim();
-        if let Some(end) = &until {
-            if line == end {
-                until = None;
-            }
-            continue;
-        }
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -150,10 +144,6 @@ fn instructions(text: &str) -> Vec<String> {
             _ => found.push(part.to_owned()),
         }
         open = line.ends_with('\\');
-        let mark = line
-            .rsplit_once("<<")
-            .map(|(_, mark)| mark.trim_matches('\''));
-        until = mark.filter(|_| !open).map(str::to_owned);
     }
     found
 }

@@ -1,5 +1,5 @@
 //! After an API server was gone, what watches it comes back by and by: each client waits longer from one
-//! refusal to the next. Until kube-proxy has, connections to a Service go to pods that are no more.
+//! refusal to the next. Until kube-proxy and the controllers have, connections to a Service go to pods that are no more.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -9,44 +9,37 @@ use serde_json::json;
 
 use crate::{Cluster, process};
 
-/// kube-proxy's longest wait between two tries is half of that.
+/// The longest wait of a client between two tries is half of that.
 const LIMIT: Duration = Duration::from_mins(1);
+/// Where pods are that every cluster with nodes has, and their label.
+const PLACE: &str = "kube-system";
+const DNS: &str = "kube-dns";
 
 impl Cluster {
-    /// Comes back when kube-proxy of every node knows of a Service that is made now, and of its endpoint.
+    /// Comes back when a Service that is made now leads to its pods on every node: its endpoints were found by
+    /// the controller-manager, and kube-proxy knows of both.
     ///
     /// # Errors
     /// If there are no nodes of ours, or one does not learn of it.
     pub fn services_settled(&self) -> Result<()> {
         static COUNT: AtomicU8 = AtomicU8::new(1);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // An address that is nobody's (RFC 5737), and another one each time.
-        let (name, address) = (format!("settled-{number}"), format!("192.0.2.{number}"));
+        let name = format!("settled-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let own = self.own()?;
-        self.apply_here(&json!({"apiVersion": "v1", "kind": "List", "items": [
-            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
-             "spec": {"ports": [{"port": 9}]}},
-            {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-             "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": name}},
-             "ports": [{"port": 9}], "endpoints": [{"addresses": [address]}]}]}))?;
+        self.apply_here(&json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": PLACE},
+            "spec": {"selector": {"k8s-app": DNS}, "ports": [{"port": 9, "targetPort": 53}]}}))?;
+        // A Service has a chain once it has endpoints.
+        let chain = format!("{PLACE}/{name}/tcp/ {{");
         for node in &own.nodes {
             let known = || {
                 let rules = node.namespace.sh("nft list table ip kube-proxy").ok()?;
-                rules.contains(&address).then_some(())
+                rules.contains(&chain).then_some(())
             };
-            process::until("kube-proxy knows of a new Service", LIMIT, known)
+            process::until("a new Service leads to its pods", LIMIT, known)
                 .with_context(|| node.name())?;
         }
-        let both = [format!("service/{name}"), format!("endpointslice/{name}")];
-        self.kubectl(&[
-            "delete",
-            "-n",
-            "default",
-            "--wait=false",
-            &both[0],
-            &both[1],
-        ])
-        .map(drop)
-        .map_err(anyhow::Error::msg)
+        self.kubectl(&["delete", "service", "-n", PLACE, "--wait=false", &name])
+            .map(drop)
+            .map_err(anyhow::Error::msg)
     }
 }

@@ -113,7 +113,13 @@ pub(crate) fn gateway_rollout(world: &World) {
         "deployment/mesh-gateway",
         "--timeout=120s",
     ]);
-    std::thread::sleep(Duration::from_secs(2));
+    // Whoever still goes to an old one is harmed when it ends, not before.
+    until("the old gateways have ended", LIMIT, || {
+        let label = "app.kubernetes.io/component=gateway";
+        let pods = world.get(&["pods", "-n", HOME, "-l", label]);
+        (pods["items"].as_array()?.len() == 2).then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(1));
     unharmed(load, 4);
 }
 
