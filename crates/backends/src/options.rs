@@ -13,7 +13,8 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// Longest time for a probe as a whole.
     pub probe_timeout: Duration,
-    /// How long an unused connection is kept.
+    /// How long an unused connection is kept, other than to pods. Shorter than the 60 s after which load balancers of clouds close
+    /// it by default: a request that meets a closing connection fails.
     pub idle_timeout: Duration,
     /// Unused connections kept per backend.
     pub idle_connections: usize,
@@ -39,7 +40,7 @@ impl Default for ClientOptions {
         Self {
             connect_timeout: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(90),
+            idle_timeout: Duration::from_secs(50),
             idle_connections: 64,
             user_agent: format!("inference-mesh/{}", env!("CARGO_PKG_VERSION")),
             answer_limit: 32 << 20,
