@@ -2,10 +2,15 @@
 //! what is forbidden and what is allowed. It has no token and no right, and writes what it found into its
 //! termination log.
 //!
+//! A destination `dns://HOST:PORT` is asked a question over UDP, any other by a connection over TCP.
+//!
 //! A network may need a moment to know a new pod, so it looks again and again until all is as it should be
 //! for some rounds, or its time is up. Refuses to judge: the operator does.
 
+mod question;
+
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -24,16 +29,20 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// More destinations than this would not fit into a termination message.
 pub(crate) const MOST: usize = 16;
+/// Before the address of who is asked over UDP.
+const DNS: &str = "dns://";
+/// Whom the pod itself asks for names.
+const OWN_RESOLVER: &str = "resolv.conf";
 /// Longest name of a destination.
 const LONGEST: usize = 80;
 
 /// Settings of `canary`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Canary {
-    /// A destination that must not be reached, as `NAME=HOST:PORT`. Repeated.
+    /// A destination that must not be reached, as `NAME=HOST:PORT` or `NAME=dns://HOST:PORT`. Repeated.
     #[arg(long)]
     forbidden: Vec<Target>,
-    /// A destination that must be reached, as `NAME=HOST:PORT`. Repeated.
+    /// A destination that must be reached, in the same form. `dns://resolv.conf:53` is whom the pod itself asks. Repeated.
     #[arg(long)]
     allowed: Vec<Target>,
     /// Seconds after which it says what it has found so far.
@@ -48,15 +57,35 @@ pub(crate) struct Canary {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
     pub(crate) name: String,
-    /// `HOST:PORT`.
+    /// `HOST:PORT`, or `dns://HOST:PORT`.
     pub(crate) address: String,
+}
+
+impl Target {
+    /// Whom the pod itself asks for names, over UDP.
+    pub(crate) fn own_resolver() -> Self {
+        Self {
+            name: "own-dns".to_owned(),
+            address: format!("{DNS}{OWN_RESOLVER}:53"),
+        }
+    }
+
+    /// Over UDP; else over TCP.
+    pub(crate) fn is_dns(&self) -> bool {
+        self.address.starts_with(DNS)
+    }
+
+    /// `HOST:PORT`.
+    pub(crate) fn place(&self) -> &str {
+        self.address.strip_prefix(DNS).unwrap_or(&self.address)
+    }
 }
 
 /// Why a word is no destination.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TargetError {
     /// Something is missing.
-    #[error("`{0}` is not NAME=HOST:PORT")]
+    #[error("`{0}` is not NAME=HOST:PORT or NAME=dns://HOST:PORT")]
     Form(String),
     /// Nobody listens at port 0, and there are none above 65535.
     #[error("`{0}`: a port is from 1 to 65535")]
@@ -72,8 +101,13 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let form = || TargetError::Form(text.to_owned());
         let (name, address) = text.split_once('=').ok_or_else(form)?;
-        let (host, port) = address.rsplit_once(':').ok_or_else(form)?;
-        if host.is_empty() || port.is_empty() || !port.bytes().all(|one| one.is_ascii_digit()) {
+        let place = address.strip_prefix(DNS).unwrap_or(address);
+        let (host, port) = place.rsplit_once(':').ok_or_else(form)?;
+        if host.is_empty()
+            || host.contains('/')
+            || port.is_empty()
+            || !port.bytes().all(|one| one.is_ascii_digit())
+        {
             return Err(form());
         }
         let number: u16 = port.parse().unwrap_or_default();
@@ -101,7 +135,7 @@ impl std::fmt::Display for Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Answer {
-    /// A connection was made.
+    /// A connection was made, or the question was answered.
     Open,
     /// It was refused.
     Refused,
@@ -258,26 +292,45 @@ fn named(targets: &[Target], answers: &[Answer]) -> Vec<Tried> {
 }
 
 async fn dial_all(targets: &[Target]) -> Vec<Answer> {
-    join_all(targets.iter().map(|target| dial(&target.address))).await
+    join_all(targets.iter().map(dial)).await
 }
 
-/// How `HOST:PORT` answers, by the first of its addresses that connects.
-pub(crate) async fn dial(address: &str) -> Answer {
-    let found = tokio::time::timeout(PATIENCE * 2, tokio::net::lookup_host(address)).await;
-    let Ok(Ok(addresses)) = found else {
-        return Answer::Unresolved;
+/// How a destination answers, by the first of its addresses that does.
+pub(crate) async fn dial(target: &Target) -> Answer {
+    let (addresses, name) = if *target == Target::own_resolver() {
+        question::own(53).await
+    } else {
+        (addresses(target).await, question::ROOT.to_owned())
     };
     let mut answer = Answer::Unresolved;
     for address in addresses {
-        answer = match tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => return Answer::Open,
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                Answer::Refused
-            }
-            _ => Answer::Silent,
+        answer = if target.is_dns() {
+            question::ask(address, &name, PATIENCE).await
+        } else {
+            connect(address).await
         };
+        if answer == Answer::Open {
+            break;
+        }
     }
     answer
+}
+
+/// None if the name is unknown, or nobody says what it is in time.
+pub(crate) async fn addresses(target: &Target) -> Vec<SocketAddr> {
+    let found = tokio::net::lookup_host(target.place());
+    match tokio::time::timeout(PATIENCE * 2, found).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        _ => Vec::new(),
+    }
+}
+
+async fn connect(address: SocketAddr) -> Answer {
+    match tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Answer::Open,
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Answer::Refused,
+        _ => Answer::Silent,
+    }
 }
 
 #[cfg(test)]
@@ -340,6 +393,31 @@ mod tests {
         assert_eq!(report.leaks().count(), 0, "{report:?}");
     }
 
+    #[tokio::test]
+    async fn whoever_answers_a_question_over_udp_was_reached() {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await;
+        let socket = socket.expect("a port");
+        let place = socket.local_addr().expect("an address");
+        let answering = async {
+            let mut bytes = [0; 64];
+            loop {
+                let (length, from) = socket.recv_from(&mut bytes).await.expect("a question");
+                bytes[2] |= 0x80;
+                socket.send_to(&bytes[..length], from).await.expect("sent");
+            }
+        };
+        let there = [target("resolver", &format!("dns://{place}"))];
+        let report = tokio::select! {
+            report = look(&there, &there, Duration::from_millis(1)) => report,
+            () = answering => unreachable!("it answers for ever"),
+        };
+        assert_eq!((report.leaks().count(), report.unreached().count()), (1, 0));
+        // Over TCP nobody is there.
+        let tcp = target("resolver", &place.to_string());
+        let report = look(&[tcp], &[], Duration::from_millis(1)).await;
+        assert_eq!(answers(&report.forbidden), [Answer::Refused]);
+    }
+
     #[test]
     fn one_open_round_of_the_last_three_is_open() {
         use Answer::{Open, Silent};
@@ -395,11 +473,20 @@ mod tests {
             "a=:1",
             "a=b:0",
             "a=b:99999",
+            "a=dns://:53",
+            "a=dns://b",
+            "a=dns://b:0",
+            "a=udp://b:53",
             "a b=c:1",
             "a\"=c:1",
         ] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }
         assert_eq!(target("a", "[::1]:80").to_string(), "a=[::1]:80");
+        let dns = target("a", "dns://b:53");
+        assert_eq!((dns.is_dns(), dns.place()), (true, "b:53"));
+        assert_eq!(dns.to_string().parse::<Target>().expect("itself"), dns);
+        let own = Target::own_resolver();
+        assert_eq!(own.to_string().parse::<Target>().expect("itself"), own);
     }
 }

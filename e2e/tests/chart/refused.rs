@@ -21,6 +21,10 @@ const NONSENSE: &[(&str, &str)] = &[
         "confine: {canary: {forbidden: [\"db.example:65536\"]}}\n",
         "forbidden",
     ),
+    (
+        "confine: {canary: {forbidden: [\"udp://db.example:53\"]}}\n",
+        "forbidden",
+    ),
     ("gateway: {replicas: 0}\n", "replicas"),
     (
         "gateway: {autoscaling: {enabled: true, minReplicas: 4, maxReplicas: 3}}\n",

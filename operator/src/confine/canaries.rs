@@ -30,6 +30,8 @@ use crate::world::{MANAGED, World};
 
 /// Container of a canary.
 pub(super) const CONTAINER: &str = "canary";
+/// Places that a canary must reach, at most.
+const HOME: usize = 3;
 /// Canaries that are made at once.
 const AT_ONCE: usize = 4;
 /// Looked at least this often.
@@ -280,7 +282,7 @@ impl Canaries {
         let image = image.ok_or("the operator was given no image for canaries")?;
         let places = places(&self.options, world).await;
         let (mut bad, left_out) = forbidden(&places, policy).await;
-        bad.truncate(MOST - 2);
+        bad.truncate(MOST - HOME);
         if !enough(&bad) {
             let why = left_out.join(", ");
             let what = if bad.is_empty() {
@@ -291,7 +293,7 @@ impl Canaries {
             return Err(format!("{what}: {why}"));
         }
         let args = bad.iter().map(|target| format!("--forbidden={target}"));
-        let home = self.allowed();
+        let home = self.allowed(&bad);
         let args = args.chain(home.iter().map(|target| format!("--allowed={target}")));
         let args: Vec<String> = std::iter::once(String::from("canary"))
             .chain(args)
@@ -305,14 +307,19 @@ impl Canaries {
         taken(writer, policy, &made).await
     }
 
-    /// Gateways by their name, so that names are proved too.
-    fn allowed(&self) -> Vec<Target> {
+    /// Gateways by their name, so that names are proved too. Where questions over UDP must not be answered elsewhere,
+    /// the pod's own resolver must answer one: silence would prove nothing where no UDP gets anywhere.
+    fn allowed(&self, forbidden: &[Target]) -> Vec<Target> {
         let host = format!("mesh-gateway.{}.svc", self.options.mesh_namespace);
         let target = |port: u16| Target {
             name: format!("gateway-{port}"),
             address: format!("{host}:{port}"),
         };
-        vec![target(8080), target(8443)]
+        let mut all = vec![target(8080), target(8443)];
+        if forbidden.iter().any(Target::is_dns) {
+            all.push(Target::own_resolver());
+        }
+        all
     }
 
     fn job(

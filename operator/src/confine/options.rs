@@ -19,7 +19,8 @@ pub(crate) struct Options {
     /// that nodes carry, if none is named.
     #[arg(long, env = "MESH_CANARY_POOL_LABELS", value_delimiter = ',')]
     pub(crate) canary_pool_labels: Vec<String>,
-    /// Further places that must not be reached, as HOST:PORT, separated by commas.
+    /// Further places that must not be reached, as HOST:PORT, or dns://HOST:PORT for who must not answer questions over
+    /// UDP; separated by commas.
     #[arg(long, env = "MESH_CANARY_FORBIDDEN", value_delimiter = ',', value_parser = place)]
     pub(super) canary_forbidden: Vec<Target>,
     /// Address of this pod, which canaries must not reach.
@@ -35,11 +36,12 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 fn place(text: &str) -> Result<Target, String> {
-    let form = || format!("`{text}` is not HOST:PORT");
+    let form = || format!("`{text}` is not HOST:PORT or dns://HOST:PORT");
     if text.contains('=') {
         return Err(form());
     }
-    let read = format!("{text}={text}").parse();
+    let name = text.replace("dns://", "dns:");
+    let read = format!("{name}={text}").parse();
     read.map_err(|error| match error {
         TargetError::Port(_) => error.to_string(),
         TargetError::Form(_) | TargetError::Name(_) => form(),
@@ -52,7 +54,12 @@ mod tests {
 
     #[test]
     fn a_further_place_has_a_host_and_a_port_that_somebody_can_listen_at() {
-        for good in ["db.example:5432", "10.0.0.1:1", "[2001:db8::1]:65535"] {
+        for good in [
+            "db.example:5432",
+            "10.0.0.1:1",
+            "[2001:db8::1]:65535",
+            "dns://10.0.0.2:53",
+        ] {
             assert!(place(good).is_ok(), "{good}");
         }
         for (bad, words) in [
@@ -61,6 +68,9 @@ mod tests {
             ("db.example:65536", "a port is from 1 to 65535"),
             ("db.example:999999", "a port is from 1 to 65535"),
             ("db.example", "`db.example` is not HOST:PORT"),
+            ("dns://db.example:0", "a port is from 1 to 65535"),
+            ("udp://db.example:53", "is not HOST:PORT"),
+            ("dns://a/b:53", "is not HOST:PORT"),
             ("db.example:", "is not HOST:PORT"),
             ("db.example:+5", "is not HOST:PORT"),
             (":53", "is not HOST:PORT"),

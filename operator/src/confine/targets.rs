@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use futures::future::join_all;
 use ipnet::IpNet;
@@ -12,13 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::{Selector, SelectorExt};
 
-use crate::canary::{Answer, Target, dial};
+use crate::canary::{Answer, Target, addresses, dial};
 
 /// Ports on which API servers listen behind their Service.
 const API_PORTS: [u16; 3] = [443, 6443, 8443];
-
-/// Longest time until a name is known.
-const NAMES: Duration = Duration::from_secs(2);
 
 type Labels = BTreeMap<String, String>;
 
@@ -46,16 +42,13 @@ pub(super) async fn forbidden(
     policy: &NetworkPolicy,
 ) -> (Vec<Target>, Vec<String>) {
     let (mut good, mut left_out) = (Vec::new(), Vec::new());
-    let answers = join_all(places.iter().map(|place| dial(&place.target.address))).await;
+    let answers = join_all(places.iter().map(|place| dial(&place.target))).await;
     for (place, answer) in places.iter().zip(answers) {
         let name = &place.target.name;
-        let addresses = resolve(&place.target.address).await;
+        let addresses = addresses(&place.target).await;
         if answer != Answer::Open || addresses.is_empty() {
             left_out.push(format!("{name} does not answer the operator either"));
-        } else if addresses
-            .iter()
-            .any(|one| admits(policy, &place.kind, *one))
-        {
+        } else if addresses.iter().any(|one| admits(policy, place, *one)) {
             left_out.push(format!("{name} is allowed"));
         } else {
             good.push(place.target.clone());
@@ -64,22 +57,17 @@ pub(super) async fn forbidden(
     (good, left_out)
 }
 
-/// None if the name is unknown, or nobody says what it is in time.
-async fn resolve(address: &str) -> Vec<SocketAddr> {
-    let found = tokio::time::timeout(NAMES, tokio::net::lookup_host(address)).await;
-    let Ok(Ok(addresses)) = found else {
-        return Vec::new();
-    };
-    addresses.collect()
-}
-
 /// Whether a NetworkPolicy lets out to a place. Says yes where it cannot tell.
-pub(super) fn admits(policy: &NetworkPolicy, kind: &Kind, address: SocketAddr) -> bool {
+pub(super) fn admits(policy: &NetworkPolicy, place: &Place, address: SocketAddr) -> bool {
+    let kind = &place.kind;
+    let protocol = if place.target.is_dns() { "UDP" } else { "TCP" };
     let spec = policy.spec.as_ref();
     let rules = spec.and_then(|spec| spec.egress.as_ref());
     rules.into_iter().flatten().any(|rule| {
         let ports = rule.ports.as_deref().unwrap_or_default();
-        let at = |number: u16| ports.is_empty() || ports.iter().any(|port| carries(port, number));
+        let at = |number: u16| {
+            ports.is_empty() || ports.iter().any(|port| carries(port, protocol, number))
+        };
         let peers = rule.to.as_deref().unwrap_or_default();
         // Rules see an API server at its own addresses and ports, not at those of its Service.
         let hidden = matches!(kind, Kind::ApiServer)
@@ -91,8 +79,8 @@ pub(super) fn admits(policy: &NetworkPolicy, kind: &Kind, address: SocketAddr) -
     })
 }
 
-fn carries(port: &NetworkPolicyPort, number: u16) -> bool {
-    if port.protocol.as_deref().unwrap_or("TCP") != "TCP" {
+fn carries(port: &NetworkPolicyPort, protocol: &str, number: u16) -> bool {
+    if port.protocol.as_deref().unwrap_or("TCP") != protocol {
         return false;
     }
     match &port.port {
@@ -151,11 +139,19 @@ mod tests {
         pairs.collect::<BTreeMap<_, _>>()
     }
 
-    fn operator() -> Kind {
-        Kind::Pod {
+    fn place(address: &str, kind: Kind) -> Place {
+        Place {
+            target: format!("place={address}").parse().expect("a destination"),
+            kind,
+        }
+    }
+
+    fn operator() -> Place {
+        let kind = Kind::Pod {
             namespace: labels(&[("kubernetes.io/metadata.name", "mesh-system")]),
             pod: labels(&[("app.kubernetes.io/component", "operator")]),
-        }
+        };
+        place("10.78.1.5:8081", kind)
     }
 
     fn at(text: &str) -> SocketAddr {
@@ -189,12 +185,29 @@ mod tests {
 
     #[test]
     fn whether_an_address_is_the_api_servers_is_not_known_so_it_counts_as_admitted() {
-        let out = |egress: &Value| admits(&policy(egress), &Kind::ApiServer, at("10.0.0.1:443"));
+        let out = |egress: &Value| {
+            let api = place("10.0.0.1:443", Kind::ApiServer);
+            admits(&policy(egress), &api, at("10.0.0.1:443"))
+        };
         let block = |ports: &Value| json!([{"to": [{"ipBlock": {"cidr": "198.51.100.0/24"}}], "ports": ports}]);
         assert!(out(&block(&json!([{"port": 6443}]))));
         assert!(out(&block(&json!([]))));
         assert!(!out(&block(&json!([{"port": 5432}]))));
         assert!(!out(&json!([{"to": [{"podSelector": {}}]}])));
+    }
+
+    #[test]
+    fn a_way_out_over_tcp_is_none_over_udp_and_the_other_way_round() {
+        let open = |protocol: &str| {
+            let ports = json!([{"port": 53, "protocol": protocol}]);
+            policy(&json!([{"to": [{"ipBlock": {"cidr": "198.51.100.0/24"}}], "ports": ports}]))
+        };
+        let asked = |address: &str, protocol: &str| {
+            let place = place(address, Kind::Address);
+            admits(&open(protocol), &place, at("198.51.100.7:53"))
+        };
+        assert!(asked("dns://198.51.100.7:53", "UDP") && asked("198.51.100.7:53", "TCP"));
+        assert!(!asked("dns://198.51.100.7:53", "TCP") && !asked("198.51.100.7:53", "UDP"));
     }
 
     #[tokio::test]

@@ -12,6 +12,8 @@ use crate::chapter::restricted;
 use crate::world::{APP, HOME, World, until};
 
 pub(crate) const CLOSED: &str = "closed";
+/// Answers questions of names over UDP; it is there from the first confinement on.
+pub(crate) const RESOLVER: &str = "resolver.outside.svc:5300";
 const PROMPT: &str = "A prompt that must not leave by itself.";
 /// Until a canary has run and been heard of; one that gets out tries for 20 s.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -94,8 +96,17 @@ pub(crate) fn direct(world: &World, cloud: &str, words: &str) -> bool {
     said["status"] == 200
 }
 
+/// A resolver that is none of the cluster's.
+fn resolver(world: &World) {
+    let script = world.python.script("resolver.py");
+    world.python_pod(OUTSIDE, "resolver", &[&script, "5300"]);
+    world.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": OUTSIDE, "name": "resolver"},
+        "spec": {"selector": {"app": "resolver"}, "ports": [{"port": 5300, "protocol": "UDP"}]}}));
+}
+
 pub(crate) fn proved(world: &World) {
     let allowed = outside(world);
+    resolver(world);
     ask::with_cloud(world);
     confine(world);
     let cloud = ip(world, CLOUDS, "cloud");
@@ -185,6 +196,11 @@ fn canary_is_harmless(world: &World) {
     );
     for pod in pods {
         assert_eq!(pod["spec"]["automountServiceAccountToken"], false);
+        let tries = pod["spec"]["containers"][0]["args"].to_string();
+        assert!(
+            tries.contains(&format!("dns://{RESOLVER}")) && tries.contains("own-dns="),
+            "{tries}"
+        );
         let beside = &pod["spec"]["initContainers"];
         assert!(beside.is_null(), "it speaks for itself: {pod}");
         let policies = world.get(&["networkpolicies", "-n", CLOSED]);
@@ -221,10 +237,13 @@ pub(crate) fn noticed(world: &World) {
     world.silent(unproved.0, &unproved.1);
     world.cluster.enforce_network_policies(false).unwrap();
     let told = enforced(world, "False", "NotEnforced");
-    assert!(
-        told.contains("does not enforce NetworkPolicies") && told.contains("operator-admin"),
-        "{told}"
-    );
+    for words in [
+        "does not enforce NetworkPolicies",
+        "operator-admin",
+        &format!("dns:{RESOLVER}"),
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
     // What was silent before leads somewhere.
     assert!(direct(world, &cloud, PROMPT) && cloud_log(world).contains(PROMPT));
     assert!(world.cluster.counted_packets().unwrap().of_pod > 0);

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use crate::chapter::confine;
 use crate::page::{self, Block, Reader};
 use crate::world::World;
 
@@ -44,7 +45,10 @@ fn lines(world: &World, wanted: &str, added: impl Fn(&str) -> String) -> String 
 /// host's Python, also where they are confined.
 pub(crate) fn install(world: &World) {
     let folders = world.python.host_paths().join(",");
-    let more = format!("--set confine.canary.interval=10s --set 'confine.hostPaths={{{folders}}}'");
+    let forbidden = format!("dns://{}", confine::RESOLVER);
+    let more = format!(
+        "--set confine.canary.interval=10s --set 'confine.hostPaths={{{folders}}}' --set 'confine.canary.forbidden={{{forbidden}}}'"
+    );
     lines(world, INSTALL, |command| {
         if command.starts_with("helm install ") {
             more.clone()
