@@ -232,6 +232,31 @@ fn a_policy_that_says_something_else_is_proved_anew_at_once() {
 }
 
 #[test]
+fn of_pools_that_are_due_who_has_waited_longest_is_first() {
+    let node = |pool: &str| {
+        let node = json!({"metadata": {"name": pool, "labels": {"pool": pool}}});
+        Arc::new(serde_json::from_value::<Node>(node).expect("a node"))
+    };
+    let pools = pools(
+        &[String::from("pool")],
+        &[node("a"), node("b"), node("c"), node("d")],
+    );
+    let ids: Vec<String> = pools.iter().map(Pool::id).collect();
+    // The first has failed lately, again and again; another longer ago; one runs.
+    let given_up = |pool: &str, number: u64, age: i64| {
+        let mut gone = job(pool, number, age);
+        gone["status"] = json!({"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]});
+        gone
+    };
+    let jobs = [
+        given_up(&ids[0], 9, 130),
+        given_up(&ids[1], 3, 900),
+        job(&ids[3], 1, 5),
+    ];
+    assert_eq!(due(&look_at(&jobs, &[], &pools)), [1, 4, 10]);
+}
+
+#[test]
 fn every_pool_must_be_proved_and_the_worst_is_told() {
     let node = |pool: &str| {
         let node = json!({"metadata": {"name": pool, "labels": {"pool": pool}}});
