@@ -13,7 +13,7 @@ use crate::world::{HOME, TEAM, World, until};
 const LIMIT: Duration = Duration::from_mins(2);
 const OPERATOR: &str = "deployment/mesh-operator";
 /// Requests of each caller while there is no operator.
-const EACH: u64 = 15;
+const EACH: u64 = 10;
 const CALLERS: usize = 2;
 
 /// No operator runs as long as this lives.
