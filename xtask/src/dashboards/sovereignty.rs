@@ -251,6 +251,7 @@ fn refusals() -> Row {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of panels")]
 fn floor() -> Row {
     Row {
         title: "The floor",
