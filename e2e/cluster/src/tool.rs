@@ -31,7 +31,7 @@ struct Module {
 }
 
 /// What is built one after the other, so that what one compiled serves the next.
-static MODULES: [Module; 9] = [
+static MODULES: [Module; 10] = [
     Module {
         name: "etcd",
         programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
@@ -89,6 +89,11 @@ static MODULES: [Module; 9] = [
             "kubeconform",
             "github.com/yannh/kubeconform/cmd/kubeconform",
         )],
+    },
+    // How GitOps tools read conditions, by their own library.
+    Module {
+        name: "kstatus",
+        programs: &[("kstatus", "inferencemesh.dev/e2e/tools/kstatus/show")],
     },
     Module {
         name: "coredns",
