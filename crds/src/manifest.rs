@@ -96,10 +96,7 @@ pub fn cluster_definition(kind: Kind) -> Result<CustomResourceDefinition, Error>
 fn unseen(definition: &mut Value) {
     let status = "/spec/versions/0/schema/openAPIV3Schema/properties/status";
     if let Some(Value::Object(status)) = definition.pointer_mut(status) {
-        status.insert(
-            String::from("default"),
-            json!({"observedGeneration": -1}),
-        );
+        status.insert(String::from("default"), json!({"observedGeneration": -1}));
     }
 }
 
