@@ -4,10 +4,6 @@
 //! without them it says that it is skipped, and fails with `CI=true`.
 
 #[cfg(test)]
-#[expect(
-    clippy::unwrap_in_result,
-    reason = "a test that cannot go on ends by a panic"
-)]
 mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -217,6 +213,34 @@ mod tests {
         assert_eq!(versions(stage, file), before);
     }
 
+    /// An autoscaler decides meanwhile, and the operator writes its part of the webhook; what was applied stays.
+    fn undisturbed(stage: &Stage, operator: &Operator, (chart, declared): (&str, &str)) {
+        let scale = [
+            "scale",
+            "-n",
+            HOME,
+            "deployment/mesh-gateway",
+            "--replicas=4",
+        ];
+        stage.kubectl(&scale).unwrap();
+        let bundle = "jsonpath={.webhooks[*].clientConfig.caBundle}";
+        let written = stage.until("the authority is written", LIMIT, || {
+            let said = stage.kubectl(&["get", WEBHOOK, "-o", bundle])?;
+            Ok((!said.trim().is_empty()).then_some(said))
+        });
+        let written = written.unwrap();
+        stage.settled(operator, LIMIT).unwrap();
+        calm(stage, chart, 40);
+        calm(stage, declared, 9);
+        assert_eq!(
+            stage.kubectl(&["get", WEBHOOK, "-o", bundle]).unwrap(),
+            written
+        );
+        let path = "jsonpath={.spec.replicas}";
+        let replicas = stage.kubectl(&["get", "-n", HOME, "deployment/mesh-gateway", "-o", path]);
+        assert_eq!(replicas.unwrap(), "4");
+    }
+
     #[test]
     fn gitops_tools_see_the_health_of_every_kind_and_nothing_works_against_them() {
         let Some(stage) = start() else { return };
@@ -255,31 +279,7 @@ mod tests {
                 ("SovereigntyPolicy waits", "InProgress"),
             ],
         );
-        // An autoscaler decides meanwhile, and the operator writes its part of the webhook.
-        let scale = [
-            "scale",
-            "-n",
-            HOME,
-            "deployment/mesh-gateway",
-            "--replicas=4",
-        ];
-        stage.kubectl(&scale).unwrap();
-        let bundle = "jsonpath={.webhooks[*].clientConfig.caBundle}";
-        let written = stage.until("the authority is written", LIMIT, || {
-            let said = stage.kubectl(&["get", WEBHOOK, "-o", bundle])?;
-            Ok((!said.trim().is_empty()).then_some(said))
-        });
-        let written = written.unwrap();
-        stage.settled(&first, LIMIT).unwrap();
-        calm(&stage, &chart, 40);
-        calm(&stage, &declared, 9);
-        assert_eq!(
-            stage.kubectl(&["get", WEBHOOK, "-o", bundle]).unwrap(),
-            written
-        );
-        let path = "jsonpath={.spec.replicas}";
-        let replicas = stage.kubectl(&["get", "-n", HOME, "deployment/mesh-gateway", "-o", path]);
-        assert_eq!(replicas.unwrap(), "4");
+        undisturbed(&stage, &first, (&chart, &declared));
 
         // What was changed since somebody looked is under way, whatever was said of the former.
         assert!(first.terminate().unwrap().success());
