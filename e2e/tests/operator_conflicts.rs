@@ -50,6 +50,10 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
         told,
     ),
     (
+        "names_that_pods_cannot_have_are_refused_and_long_ones_of_policies_are_fine",
+        rarely::unusable,
+    ),
+    (
         "a_budget_that_somebody_changed_is_ours_again",
         rarely::budget,
     ),

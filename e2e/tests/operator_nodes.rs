@@ -37,6 +37,10 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
     ),
     ("a_namespace_ends_with_the_operator_down", namespace_ends),
     (
+        "pods_that_want_larger_volumes_of_their_own_get_a_new_statefulset",
+        larger,
+    ),
+    (
         "what_ran_on_a_lost_node_says_so_or_goes_elsewhere_and_nothing_is_there_twice",
         lost::converges,
     ),
@@ -95,6 +99,49 @@ fn ready(stage: &Stage) {
 fn nothing(stage: &Stage, room: &str) {
     let none = || Ok(stage.made(room)?.is_empty().then_some(()));
     stage.until("nothing is left", SOON, none).unwrap();
+}
+
+/// A StatefulSet keeps the volumes of its pods as they were: it is made anew around them.
+fn larger(stage: &Stage) {
+    let operator = lead(stage);
+    room(stage, "larger");
+    let of = |size: &str| {
+        let mut cache = cache("larger", "model");
+        let storage = json!({"nodeLocal": {"storageClassName": "disks", "diskBudget": size}});
+        cache["spec"]["storage"] = storage;
+        cache
+    };
+    let set = || stage.get(&["-n", "larger", "statefulset", "a-worker"]);
+    stage.apply(&of("1Gi")).unwrap();
+    stage.apply(&backend("larger", "a", "model", 1)).unwrap();
+    let made = || Ok(set()?["metadata"]["uid"].as_str().map(str::to_owned));
+    let first = stage.until("it is made", SOON, made).unwrap();
+    let pod = || stage.get(&["-n", "larger", "pod", "a-worker-0"]);
+    stage
+        .until("it has a pod", SOON, || Ok(pod().ok()))
+        .unwrap();
+    stage.apply(&of("2Gi")).unwrap();
+    stage.apply(&backend("larger", "a", "model", 2)).unwrap();
+    let grown = || {
+        let set = set()?;
+        let claim = &set["spec"]["volumeClaimTemplates"][0]["spec"];
+        let good = claim["resources"]["requests"]["storage"] == "2Gi"
+            && set["spec"]["replicas"] == 2
+            && set["metadata"]["uid"] != first.as_str();
+        Ok(good.then_some(()))
+    };
+    stage.until("it has larger volumes", SOON, grown).unwrap();
+    let second = || stage.get(&["-n", "larger", "pod", "a-worker-1"]).ok();
+    stage
+        .until("a pod is added to the one that was there", SOON, || {
+            Ok(second())
+        })
+        .unwrap();
+    stage
+        .kubectl(&["delete", "-n", "larger", "inferencebackend", "a"])
+        .unwrap();
+    nothing(stage, "larger");
+    assert!(operator.terminate().unwrap().success());
 }
 
 fn deleted(stage: &Stage) {

@@ -223,7 +223,10 @@ mod tests {
 
     /// One object of each kind, made by `manager`.
     fn children(world: &World, namespace: &str, name: &str, manager: &str) {
-        let meta = json!({"namespace": namespace, "name": name, "labels": {MANAGED: manager}});
+        let mut meta = json!({"namespace": namespace, "name": name, "labels": {MANAGED: manager}});
+        if name == "ours" {
+            meta["labels"]["app.kubernetes.io/part-of"] = json!("inference-mesh");
+        }
         let pod = json!({"metadata": {"labels": {"a": name}}, "spec": {"containers": [{"name": "a", "image": "a"}]}});
         let once = {
             let mut pod = pod.clone();
@@ -310,11 +313,14 @@ mod tests {
         for namespace in [OWN, PLAIN] {
             children(&world, namespace, "ours", "mesh-operator");
             children(&world, namespace, "foreign", "somebody");
+            // Of a product that calls its operator as we do ours.
+            children(&world, namespace, "namesake", "mesh-operator");
             world.backend(namespace, 1);
         }
         world.uninstall(HOME, "cluster", false);
         all(&world, PLAIN, "ours", false);
         all(&world, PLAIN, "foreign", true);
+        all(&world, PLAIN, "namesake", true);
         assert!(stays(&world, PLAIN, PVC, "ours"), "volumes stay");
         all(&world, OWN, "ours", true);
         let bindings = world.get(HOME, "validatingadmissionpolicybindings");
@@ -327,6 +333,7 @@ mod tests {
         world.uninstall(OWN, "namespaced", true);
         all(&world, OWN, "ours", false);
         all(&world, OWN, "foreign", true);
+        all(&world, OWN, "namesake", true);
         assert!(!stays(&world, OWN, PVC, "ours"), "volumes go if asked");
         assert!(stays(&world, PLAIN, PVC, "ours"), "but not elsewhere");
         assert!(stays(&world, OWN, PVC, "foreign"));

@@ -3,6 +3,7 @@
 //! API server refuses if somebody has the name.
 
 mod create;
+mod error;
 mod same;
 
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::{GroupVersionKind, NamespaceResourceScope};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
@@ -24,6 +25,7 @@ use sha2::{Digest, Sha256};
 use crate::metrics::Metrics;
 use crate::status;
 use crate::world::MANAGED;
+pub(crate) use error::Error;
 use same::differs;
 
 /// Field manager of everything the operator writes.
@@ -32,58 +34,6 @@ pub(crate) const MANAGER: &str = "mesh-operator";
 const APPLIED: &str = "inferencemesh.dev/applied";
 /// Before that digest: it was created, and not applied since.
 const CREATED: &str = "created-";
-
-/// Why something could not be written.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The API server refused, or could not be asked.
-    #[error("could not write {what}: {}", words(.source))]
-    Write {
-        what: String,
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// It could not be written as JSON.
-    #[error("could not write {what} as JSON")]
-    Json {
-        what: String,
-        #[source]
-        source: serde_json::Error,
-    },
-    /// Somebody else's object has the name.
-    #[error(
-        "{what} is there already and is not of this mesh: it is left alone; delete it, or give the backend another name"
-    )]
-    Taken { what: String },
-}
-
-/// What the API server says is for people; the rest of its answer is not.
-fn words(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
-}
-
-impl Error {
-    pub(crate) const fn reason(&self) -> &'static str {
-        match self {
-            Self::Write { .. } => "WriteRefused",
-            Self::Json { .. } => "NotWritable",
-            Self::Taken { .. } => "NameTaken",
-        }
-    }
-
-    /// True if nothing else can be written now either: the API server did not answer.
-    pub(crate) fn unanswered(&self) -> bool {
-        matches!(self, Self::Write { source, .. } if !matches!(**source, kube::Error::Api(_)))
-    }
-
-    /// True if trying again does not help before somebody has.
-    pub(crate) const fn stalls(&self) -> bool {
-        matches!(self, Self::Taken { .. })
-    }
-}
 
 /// One of our kinds, as the API server names it.
 pub(crate) fn resource(kind: Kind) -> ApiResource {
@@ -280,20 +230,54 @@ impl Writer {
             + Clone
             + Debug,
     {
+        // A Job would leave its pods behind otherwise.
+        self.end(object, DeleteParams::background()).await
+    }
+
+    async fn end<K>(&self, object: &K, params: DeleteParams) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
         let api: Api<K> =
             Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
         self.metrics.wrote(&K::kind(&()));
-        match api
-            // A Job would leave its pods behind otherwise.
-            .delete(&object.name_any(), &DeleteParams::background())
-            .await
-        {
+        let params = params.preconditions(Preconditions {
+            uid: object.uid(),
+            resource_version: None,
+        });
+        match api.delete(&object.name_any(), &params).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            // Gone, and perhaps there is another of its name.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             Err(source) => Err(Error::Write {
                 what: format!("{} {}", K::kind(&()), object.name_any()),
                 source: Box::new(source),
             }),
+        }
+    }
+
+    /// Deletes a child by name and leaves what is its own to whoever takes its place.
+    pub(crate) async fn release<K>(
+        &self,
+        store: &Store<K>,
+        id: &(String, String),
+    ) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        match store.get(&ObjectRef::new(&id.1).within(&id.0)) {
+            Some(there)
+                if there.meta().deletion_timestamp.is_none() && of_the_kinds(there.meta()) =>
+            {
+                self.end(&*there, DeleteParams::orphan()).await
+            }
+            _ => Ok(()),
         }
     }
 
@@ -342,7 +326,9 @@ impl Writer {
             &object.namespace().unwrap_or_default(),
             &resource,
         );
-        let body = json!({"apiVersion": types.api_version, "kind": types.kind, "metadata": {"name": object.name_any()}, "status": status});
+        // Its uid, lest one that has taken its name since is called what this one was.
+        let body = json!({"apiVersion": types.api_version, "kind": types.kind,
+            "metadata": {"name": object.name_any(), "uid": object.uid()}, "status": status});
         let params = PatchParams::apply(MANAGER).force();
         self.metrics.wrote(&types.kind);
         match api
@@ -355,8 +341,8 @@ impl Writer {
                 }
                 Ok(())
             }
-            // Deleted meanwhile.
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            // Deleted meanwhile, and perhaps there is another of its name.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             Err(source) => Err(Error::Write {
                 what,
                 source: Box::new(source),

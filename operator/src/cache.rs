@@ -39,7 +39,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub(crate) use build::{FETCHING, derived, format, quantize};
-pub(crate) use name::label as label_value;
+pub(crate) use name::{child, label as label_value};
 pub(crate) use pods::open;
 pub(crate) use poll::Poll;
 pub(crate) use source::{BUILTIN, Fetching, builtin, fetching, outside};

@@ -3,6 +3,7 @@
 
 mod accepted;
 mod seen;
+mod setback;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,7 @@ use crate::world::{Changes, Id, Read, World};
 use crate::{bootstrap, confine, policy, status, transition};
 
 pub(crate) use seen::Seen;
+use setback::Setbacks;
 
 /// Changes that come in a burst are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -63,6 +65,8 @@ struct Memory {
     found: BTreeMap<Id, Found>,
     /// Backends that could not be written.
     failed: BTreeSet<Id>,
+    /// What the API server refused, of all kinds.
+    setbacks: Setbacks,
     /// Something is confined, whose pods are looked at more often.
     confines: bool,
 }
@@ -163,7 +167,13 @@ impl Pass {
         // Long for many objects: others of this thread go on elsewhere.
         let seen = tokio::task::block_in_place(|| self.look());
         let mut good = true;
+        let all = [&seen.caches, &seen.backends, &seen.policies];
+        self.memory().setbacks.keep(all.into_iter().flatten());
         for read in seen.caches.iter().filter(|read| !read.deleted()) {
+            if self.rests(read) {
+                good = false;
+                continue;
+            }
             let begun = Instant::now();
             let state = seen.models.get(&(read.namespace(), read.name()));
             let written = self.caches(&seen).reconcile(read, state, seen.now).await;
@@ -175,6 +185,10 @@ impl Pass {
         self.memory().confines = confined.confines_something();
         let judged = tokio::task::block_in_place(|| policy::judge(&seen.snapshot, seen.now));
         for read in seen.policies.iter().filter(|read| !read.deleted()) {
+            if self.rests(read) {
+                good = false;
+                continue;
+            }
             let begun = Instant::now();
             let written = self.policy(read, &seen, (&judged, &confined)).await;
             good &= self.told(read, begun, &written);
@@ -184,18 +198,21 @@ impl Pass {
 
     /// Backends that changed, or for which what follows from everything else did, or that failed.
     async fn backends(&self, scope: &Changes, seen: &Seen) -> bool {
-        let mut found = BTreeMap::new();
+        let (mut found, mut failed) = (BTreeMap::new(), BTreeSet::new());
         let mut wanted = Vec::new();
         {
+            let begun = Instant::now();
             let memory = self.memory();
             for read in seen.backends.iter().filter(|read| !read.deleted()) {
                 let id = (read.namespace(), read.name());
                 let heard = self.health.of(&id);
                 let now = (seen.fault(read), self.class(seen, &id), heard);
-                if scope.includes(&id)
+                let due = scope.includes(&id)
                     || memory.failed.contains(&id)
-                    || memory.found.get(&id) != Some(&now)
-                {
+                    || memory.found.get(&id) != Some(&now);
+                if due && memory.setbacks.rests(read, begun) {
+                    failed.insert(id.clone());
+                } else if due {
                     wanted.push(read);
                 }
                 found.insert(id, now);
@@ -212,7 +229,6 @@ impl Pass {
             }
         };
         let work: Vec<_> = wanted.into_iter().map(one).collect();
-        let mut failed = BTreeSet::new();
         let mut done = futures::stream::iter(work).buffer_unordered(AT_ONCE);
         while let Some((id, good)) = done.next().await {
             if !good {
@@ -236,6 +252,11 @@ impl Pass {
         }
     }
 
+    /// True if it is too early to try an object again.
+    fn rests(&self, read: &Read) -> bool {
+        self.memory().setbacks.rests(read, Instant::now())
+    }
+
     fn told(&self, read: &Read, begun: Instant, outcome: &Result<(), Error>) -> bool {
         let kind = read
             .raw
@@ -244,6 +265,7 @@ impl Pass {
             .map_or("", |types| types.kind.as_str());
         self.metrics
             .reconciled(kind, outcome.is_ok(), begun.elapsed());
+        self.memory().setbacks.note(read, outcome, Instant::now());
         if let Err(error) = outcome {
             tracing::warn!(kind, namespace = read.namespace(), name = read.name(), reason = error.reason(), %error, "not reconciled");
         }
@@ -264,14 +286,12 @@ impl Pass {
         };
         let found = seen.snapshot.policies.iter().find(|policy| policy.id == id);
         let fault = seen.fault(read);
-        let verdict = policy::verdict(fault, found.map(AsRef::as_ref), judged, &id);
+        let mut verdict = policy::verdict(fault, found.map(AsRef::as_ref), judged, &id);
         let mut kept = self.kept(read);
-        if let Some(revision) = policy::revision(read, &verdict, &kept) {
-            self.keep(&revision).await?;
-            kept.push(revision);
-        }
-        for old in kept.iter().rev().skip(policy::KEPT) {
-            self.writer.delete(old).await?;
+        let written = self.revise(read, &verdict, &mut kept).await;
+        if let Err(error) = &written {
+            // Without its version the gateways do not decide by it, whatever it is worth.
+            verdict.fault = Some((error.reason().to_owned(), error.to_string()));
         }
         let ready = |floor: &(String, String)| {
             let backend = seen
@@ -287,7 +307,25 @@ impl Pass {
             enforced: self.enforced(read, confined).await,
         };
         let status = policy::status(read, found, seen.now);
-        self.say(read, &status, transition::of_policy).await
+        self.say(read, &status, transition::of_policy).await?;
+        written
+    }
+
+    /// Keeps a spec that is accepted, and the last few before it.
+    async fn revise(
+        &self,
+        read: &Read,
+        verdict: &policy::Verdict,
+        kept: &mut Vec<ControllerRevision>,
+    ) -> Result<(), Error> {
+        if let Some(revision) = policy::revision(read, verdict, kept) {
+            self.keep(&revision).await?;
+            kept.push(revision);
+        }
+        for old in kept.iter().rev().skip(policy::KEPT) {
+            self.writer.delete(old).await?;
+        }
+        Ok(())
     }
 
     /// Writes a status and tells what is new in it.
@@ -334,7 +372,7 @@ impl Pass {
         self.metrics.wrote("ControllerRevision");
         match api.create(&PostParams::default(), revision).await {
             Ok(_) => Ok(()),
-            // Made by a pass whose memory had not caught up.
+            // Made by a pass whose memory had not caught up: the name holds the policy's uid.
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             Err(source) => Err(Error::Write {
                 what: format!("ControllerRevision {}", revision.name_any()),

@@ -20,6 +20,7 @@ use mesh_routing::policy_test::TestOutcome;
 use mesh_routing::{EffectivePolicy, policy_test};
 use serde_json::{Value, json};
 
+use crate::cache;
 use crate::status::{Fact, conditions, summary};
 use crate::world::{MANAGED, Read};
 
@@ -190,8 +191,8 @@ fn facts_of(found: Found<'_>) -> Vec<Fact> {
         enforced,
     } = found;
     let digest = verdict.digest.as_ref();
-    let same = |one: &ControllerRevision| revision_digest(one) == digest;
-    let known = digest.is_some() && kept.iter().any(same);
+    // The gateways decide by the newest: an older one that comes back must be accepted anew.
+    let known = digest.is_some() && kept.last().and_then(revision_digest) == digest;
     // Once accepted it stays so: what changed around it must not take a policy out of force.
     let accepted = match &verdict.fault {
         Some((reason, message)) if !known => Fact::no(condition::ACCEPTED, reason, message.clone()),
@@ -260,14 +261,16 @@ pub(crate) fn revision(
         read.name(),
         newest.map_or(0, |revision| revision.revision) + 1,
     );
-    let short: String = digest.chars().take(10).collect();
+    let uid = read.raw.metadata.uid.clone().unwrap_or_default();
+    let first = |text: &str, count| text.chars().take(count).collect::<String>();
+    // A spec that comes back is a version of its own, and so is one of another policy of this name.
+    let ending = format!("{}-{}-{number}", first(&uid, 8), first(digest, 10));
     Some(ControllerRevision {
         metadata: ObjectMeta {
-            // A spec that comes back is a version of its own.
-            name: Some(format!("{name}-{short}-{number}")),
+            name: Some(cache::child(&name, &ending)),
             namespace: read.raw.namespace(),
             labels: Some(BTreeMap::from([
-                (label::POLICY.to_owned(), name.chars().take(63).collect()),
+                (label::POLICY.to_owned(), cache::label_value(&name)),
                 (MANAGED.0.to_owned(), MANAGED.1.to_owned()),
             ])),
             annotations: Some(BTreeMap::from([(DIGEST.to_owned(), digest.clone())])),
@@ -275,7 +278,7 @@ pub(crate) fn revision(
                 api_version: label::API_VERSION.to_owned(),
                 kind: String::from("SovereigntyPolicy"),
                 name,
-                uid: read.raw.metadata.uid.clone().unwrap_or_default(),
+                uid,
                 controller: Some(true),
                 block_owner_deletion: Some(true),
             }]),
@@ -285,3 +288,6 @@ pub(crate) fn revision(
         revision: number,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{GroupVersionKind, PartialObjectMeta};
 use kube::{Client, ResourceExt};
@@ -28,6 +29,9 @@ use tokio::time::Instant;
 use crate::args::Uninstall;
 use crate::lease::Hold;
 use crate::world::MANAGED;
+
+/// Label of everything that belongs to this product.
+const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "inference-mesh");
 
 /// Name of the operator's Deployment.
 const OPERATOR: &str = "mesh-operator";
@@ -214,7 +218,9 @@ impl<'a> Reach<'a> {
         objects.retain(|object| {
             let namespace = object.namespace().unwrap_or_default();
             // What is going away already waits for somebody else.
-            object.metadata.deletion_timestamp.is_none() && !self.left_alone.contains(&namespace)
+            object.metadata.deletion_timestamp.is_none()
+                && !self.left_alone.contains(&namespace)
+                && ours(&object.metadata)
         });
         Ok(objects)
     }
@@ -289,6 +295,15 @@ async fn own_meshes(client: &Client) -> kube::Result<BTreeSet<String>> {
         .list_metadata(&ListParams::default().labels(&selector))
         .await?;
     Ok(found.iter().map(ResourceExt::name_any).collect())
+}
+
+/// True if it is of this product: others may name their operator as we do ours.
+fn ours(meta: &ObjectMeta) -> bool {
+    let mut labels = meta.labels.iter().flatten();
+    let mut owners = meta.owner_references.iter().flatten();
+    labels.any(|(key, value)| {
+        key.starts_with(label::GROUP) || (key == PART_OF.0 && value == PART_OF.1)
+    }) || owners.any(|owner| owner.api_version == label::API_VERSION)
 }
 
 /// What is no longer there is gone as well.

@@ -26,6 +26,32 @@ fn only(stage: &Stage, namespace: &str, kinds: &str, wanted: &[&str]) {
     stage.until(&what, SOON, same).unwrap();
 }
 
+pub(crate) fn unusable(stage: &Stage) {
+    let operator = stage.lead("unusable").unwrap();
+    room(stage, "unusable");
+    for name in ["a.b", &"x".repeat(64)] {
+        stage.apply(&backend("unusable", name, "model", 1)).unwrap();
+        let object = ["unusable", "inferencebackend", name];
+        let ready = stage.condition(object, "Ready", "False", SOON).unwrap();
+        let told = || {
+            let ready = stage.condition(object, "Ready", "False", SOON)?;
+            Ok((ready["reason"] == "UnusableName").then_some(()))
+        };
+        if ready["reason"] != "UnusableName" {
+            stage.until("its name is named", SOON, told).unwrap();
+        }
+        stage.condition(object, "Stalled", "True", SOON).unwrap();
+    }
+    // Longer than a label may be, and as long as a name may be.
+    stage.floor().unwrap();
+    let long = format!("p{}", ".long".repeat(50));
+    stage.apply(&policy("unusable", &long)).unwrap();
+    let object = ["unusable", "sovereigntypolicy", long.as_str()];
+    stage.condition(object, "Accepted", "True", SOON).unwrap();
+    only(stage, "unusable", "deployments,services", &[]);
+    assert!(operator.terminate().unwrap().success());
+}
+
 pub(crate) fn budget(stage: &Stage) {
     let operator = stage.lead("budget").unwrap();
     room(stage, "budget");

@@ -2,7 +2,7 @@
 //! Kubernetes that the mesh runs on does not serve them, so they are found by discovery, and watched from
 //! the first backend on that wants them. Refuses to guess: where they are not served, nothing is written.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kube::api::{
@@ -11,9 +11,10 @@ use kube::api::{
 use kube::core::GroupVersionKind;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
-use mesh_crds::label;
+use mesh_crds::{condition, label};
 use mesh_watch::Watches;
 use serde_json::Value;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::build::Refusal;
@@ -33,7 +34,17 @@ struct Inner {
     client: Client,
     watches: Watches,
     templates: OnceLock<Store<DynamicObject>>,
-    asked: Mutex<Option<Instant>>,
+    /// What was heard last, and when. Held while asking: who comes meanwhile hears the same.
+    heard: Mutex<Option<(Instant, Served)>>,
+}
+
+/// Whether a cluster serves them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Served {
+    Yes,
+    No,
+    /// It could not be asked.
+    Unknown,
 }
 
 /// Why there are no pods where claims are not served.
@@ -41,6 +52,14 @@ pub(crate) fn not_served() -> Refusal {
     Refusal::new(
         "DRANotServed",
         "spec.inCluster.accelerator.deviceClassName: this cluster does not serve resource.k8s.io/v1 (Kubernetes 1.34 or newer does): ask for the device plugin's resource instead, by leaving it out",
+    )
+}
+
+/// Why there are no pods yet.
+pub(crate) fn not_known() -> Refusal {
+    Refusal::new(
+        condition::REASON_PROGRESSING,
+        "the API server could not be asked whether it serves resource.k8s.io/v1",
     )
 }
 
@@ -57,44 +76,47 @@ impl Claims {
             client,
             watches,
             templates: OnceLock::new(),
-            asked: Mutex::default(),
+            heard: Mutex::default(),
         }))
     }
 
-    /// True if the cluster serves them; from then on they are watched.
-    pub(crate) async fn served(&self) -> bool {
+    /// Whether the cluster serves them; from then on they are watched.
+    pub(crate) async fn served(&self) -> Served {
         let inner = &self.0;
         if inner.templates.get().is_some() {
-            return true;
+            return Served::Yes;
         }
-        if !self.may_ask() {
-            return false;
+        let mut heard = inner.heard.lock().await;
+        if let Some((when, last)) = *heard
+            && when.elapsed() < AGAIN
+        {
+            return last;
         }
+        let served = self.ask().await;
+        // Who could not be asked is asked again with the next pass.
+        *heard = (served != Served::Unknown).then(|| (Instant::now(), served));
+        served
+    }
+
+    async fn ask(&self) -> Served {
+        let inner = &self.0;
         let listed = inner.client.list_api_group_resources(GROUP_VERSION).await;
         let served = match listed {
             Ok(listed) => listed.resources.iter().any(|one| one.kind == KIND),
             Err(kube::Error::Api(status)) if status.code == 404 => false,
             Err(error) => {
                 tracing::warn!(%error, "could not ask whether {GROUP_VERSION} is served");
-                false
+                return Served::Unknown;
             }
         };
-        if served {
-            inner.templates.get_or_init(|| {
-                let managed = format!("{}={}", MANAGED.0, MANAGED.1);
-                inner.watches.dynamic(resource(), &managed)
-            });
+        if !served {
+            return Served::No;
         }
-        served
-    }
-
-    fn may_ask(&self) -> bool {
-        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = asked.is_none_or(|last| last.elapsed() >= AGAIN);
-        if due {
-            *asked = Some(Instant::now());
-        }
-        due
+        inner.templates.get_or_init(|| {
+            let managed = format!("{}={}", MANAGED.0, MANAGED.1);
+            inner.watches.dynamic(resource(), &managed)
+        });
+        Served::Yes
     }
 
     fn all(&self) -> Vec<Arc<DynamicObject>> {

@@ -8,8 +8,9 @@ use mesh_crds::{InferenceBackend, Object, condition};
 use mesh_routing::derive;
 
 use super::build::{Accelerator, Children, Input, Refusal, Workload, child_name, children, plan};
+use super::claims::{self, Served};
+use super::plaintext;
 use super::status::{Observed, Rollout, status};
-use super::{claims, plaintext};
 use crate::apply::Error;
 use crate::cache::State;
 use crate::pass::{Class, Pass, Seen};
@@ -104,8 +105,15 @@ impl Pass {
             what: format!("the children of {}", id.1),
             source,
         })?;
-        if made.claims.is_some() && !self.world.claims.served().await {
-            return self.refuse(claims::not_served(), &id, observed).await;
+        if made.claims.is_some() {
+            let refusal = match self.world.claims.served().await {
+                Served::Yes => None,
+                Served::No => Some(claims::not_served()),
+                Served::Unknown => Some(claims::not_known()),
+            };
+            if let Some(refusal) = refusal {
+                return self.refuse(refusal, &id, observed).await;
+            }
         }
         Box::pin(self.make(&id, made)).await
     }
@@ -150,7 +158,13 @@ impl Pass {
             }
             Workload::StatefulSet(set) => {
                 writer.remove(&world.deployments, &child).await?;
-                writer.apply(*set, &world.stateful_sets).await?;
+                match writer.apply(*set, &world.stateful_sets).await {
+                    // Other volumes: it is made anew around the pods that it has, which follow one by one.
+                    Err(error) if error.unchangeable() => {
+                        writer.release(&world.stateful_sets, &child).await?;
+                    }
+                    done => done?,
+                }
             }
         }
         world.claims.prune(writer, id, template).await?;

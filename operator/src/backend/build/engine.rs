@@ -125,15 +125,11 @@ pub(super) fn check(spec: &InCluster, accelerator: Option<&Accelerator>) -> Resu
 }
 
 impl Plan<'_> {
-    /// Requests that one pod works on at the same time, as far as the author says.
+    /// Requests that one pod works on at the same time, as far as the author says. The same however many pods there are:
+    /// arguments that change with their number would make every pod of an engine anew whenever one is added.
     fn slots(&self) -> Option<i32> {
         let all = self.backend.spec.limits?.concurrent_requests?;
-        let replicas = self.spec.replicas.max(1);
-        Some(
-            all.saturating_add(replicas - 1)
-                .div_euclid(replicas)
-                .clamp(1, 1024),
-        )
+        Some(all.clamp(1, 1024))
     }
 
     fn vendor(&self) -> Vendor {

@@ -89,9 +89,22 @@ pub(crate) struct Plan<'a> {
     pub(crate) accelerator: Option<Accelerator>,
 }
 
+/// The name is part of a Service's name and a label's value, which may be less than a name may.
+fn named(backend: &InferenceBackend) -> Result<(), Refusal> {
+    let name = backend.metadata.name.as_deref().unwrap_or_default();
+    if name.len() <= 63 && !name.contains('.') {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        "UnusableName",
+        "metadata.name: a backend with pods has a name of at most 63 characters without dots: its pods and its Service are named by it",
+    ))
+}
+
 /// Finds everything, or says what cannot work.
 pub(crate) fn plan(input: Input<'_>) -> Result<Plan<'_>, Refusal> {
     let (backend, spec) = (input.backend, input.spec);
+    named(backend)?;
     foreign(&input)?;
     let model = (input.cache)(&spec.model_ref.name.0)?;
     let base = &model.cache;

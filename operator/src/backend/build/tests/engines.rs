@@ -97,12 +97,20 @@ fn what_listens_beyond_loopback_speaks_tls_or_tells_of_health_only() {
 
 #[test]
 fn llama_cpp_on_a_processor_gets_the_context_of_all_its_slots() {
-    let engine =
-        Case::new(&json!({"engine": "LlamaCpp", "contextTokens": 4096, "replicas": 2})).engine();
+    let of = |replicas| {
+        let spec = json!({"engine": "LlamaCpp", "contextTokens": 4096, "replicas": replicas});
+        Case::new(&spec).engine()
+    };
+    let engine = of(2);
+    assert_eq!(
+        args(&engine),
+        args(&of(1)),
+        "one more pod does not make the others anew"
+    );
     assert_eq!(engine.image.as_deref(), Some("r/llamacpp-cpu:1"));
     assert_eq!(
         args(&engine),
-        "--model /models/dir/m.gguf --alias a --host 127.0.0.1 --port 8000 --parallel 4 --metrics --jinja --offline --ctx-size 16384"
+        "--model /models/dir/m.gguf --alias a --host 127.0.0.1 --port 8000 --parallel 8 --metrics --jinja --offline --ctx-size 32768"
     );
     assert_eq!(
         amounts(&engine),

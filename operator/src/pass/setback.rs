@@ -1,0 +1,137 @@
+//! Objects that the API server refused: tried again ever later, and at once when they themselves change. News of
+//! others would else make every pass try all of them again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::ResourceExt;
+use tokio::time::Instant;
+
+use crate::apply::Error;
+use crate::world::Read;
+
+/// Kind, namespace and name.
+type Key = (String, String, String);
+
+/// One object.
+struct Setback {
+    /// Of which object, and of which of its specs.
+    of: (Option<String>, Option<i64>),
+    attempts: u32,
+    until: Instant,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Setbacks(BTreeMap<Key, Setback>);
+
+impl Setbacks {
+    /// True if it is too early to try it again.
+    pub(super) fn rests(&self, read: &Read, now: Instant) -> bool {
+        let found = self.0.get(&key(read));
+        found.is_some_and(|one| one.of == version(read) && now < one.until)
+    }
+
+    /// What came of trying it.
+    pub(super) fn note(&mut self, read: &Read, outcome: &Result<(), Error>, now: Instant) {
+        let Err(error) = outcome else {
+            self.0.remove(&key(read));
+            return;
+        };
+        // What the API server could not do may be done at once; what it will not do, hardly.
+        if !error.refused() {
+            return;
+        }
+        let (key, of) = (key(read), version(read));
+        let attempts = match self.0.get(&key) {
+            Some(one) if one.of == of => one.attempts.saturating_add(1),
+            _ => 1,
+        };
+        let until = now + super::rest(attempts);
+        self.0.insert(
+            key,
+            Setback {
+                of,
+                attempts,
+                until,
+            },
+        );
+    }
+
+    /// Forgets those that are gone.
+    pub(super) fn keep<'a>(&mut self, all: impl Iterator<Item = &'a Read>) {
+        if self.0.is_empty() {
+            return;
+        }
+        let there: BTreeSet<Key> = all.map(key).collect();
+        self.0.retain(|key, _| there.contains(key));
+    }
+}
+
+fn key(read: &Read) -> Key {
+    let kind = read.raw.types.as_ref();
+    (
+        kind.map(|types| types.kind.clone()).unwrap_or_default(),
+        read.namespace(),
+        read.name(),
+    )
+}
+
+fn version(read: &Read) -> (Option<String>, Option<i64>) {
+    (read.raw.uid(), read.raw.metadata.generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use tokio::time::Instant;
+
+    use super::{Error, Read, Setbacks};
+    use crate::pass::RETRY;
+
+    fn read(generation: i64) -> Read {
+        let object = json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend",
+            "metadata": {"namespace": "a", "name": "b", "uid": "u", "generation": generation}, "spec": {}});
+        Read::new(Arc::new(serde_json::from_value(object).unwrap()))
+    }
+
+    fn error(code: u16) -> Error {
+        let status = json!({"status": "Failure", "message": "no", "reason": "", "code": code});
+        Error::Write {
+            what: String::from("it"),
+            source: Box::new(kube::Error::Api(serde_json::from_value(status).unwrap())),
+        }
+    }
+
+    #[test]
+    fn what_is_refused_rests_longer_each_time_and_not_once_it_is_changed() {
+        let (mut all, now) = (Setbacks::default(), Instant::now());
+        assert!(!all.rests(&read(1), now));
+        all.note(&read(1), &Err(error(422)), now);
+        assert!(all.rests(&read(1), now + RETRY));
+        assert!(!all.rests(&read(1), now + 2 * RETRY));
+        all.note(&read(1), &Err(error(403)), now);
+        assert!(all.rests(&read(1), now + 3 * RETRY));
+        assert!(!all.rests(&read(2), now), "somebody mended it");
+        all.note(&read(1), &Ok(()), now);
+        assert!(!all.rests(&read(1), now));
+    }
+
+    #[test]
+    fn what_could_not_be_done_is_not_held_against_an_object() {
+        let (mut all, now) = (Setbacks::default(), Instant::now());
+        for code in [409, 429, 500, 503] {
+            all.note(&read(1), &Err(error(code)), now);
+        }
+        assert!(!all.rests(&read(1), now));
+    }
+
+    #[test]
+    fn who_is_gone_is_forgotten() {
+        let (mut all, now) = (Setbacks::default(), Instant::now());
+        all.note(&read(1), &Err(error(422)), now);
+        all.keep(std::iter::empty());
+        assert!(!all.rests(&read(1), now));
+    }
+}
