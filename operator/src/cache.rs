@@ -9,6 +9,7 @@
 //! Files are fetched, proven and quantized by pods without a token and without a right; the operator only
 //! makes them and reads what they say. It refuses to take another digest than it knows.
 
+mod asked;
 mod build;
 mod name;
 mod outcome;
@@ -51,10 +52,14 @@ use crate::events::{Events, Story};
 use crate::world::{Read, World};
 use build::{Builder, Task};
 use outcome::{Phase, Polled};
+use report::LISTED;
 use state::{Doing, Input};
 
 /// A Job that failed is made again after so long: sources come back.
 const REST_SECONDS: i64 = 600;
+
+/// Events of one cache that are written one after another in one pass.
+const STORIES: usize = 16;
 
 /// Namespace and name.
 pub(crate) type Id = (String, String);
@@ -172,7 +177,7 @@ impl Caches<'_> {
             .err()
             .map(|error| (error.reason().to_owned(), error.to_string()));
         let status = status::status(read, state, refused.as_ref(), now);
-        self.writer.status(&read.raw, &status).await?;
+        let said = self.writer.status(&read.raw, &status).await;
         let held = self.held(&state.cache).then(|| {
             let note = "this namespace is confined: sources are reached only as far as egress.allow of a policy of the mesh namespace lets out";
             Story::warning("EgressConfined", "Fetch", note)
@@ -180,7 +185,7 @@ impl Caches<'_> {
         for story in stories(read, state).into_iter().chain(held) {
             self.events.tell(&read.raw, &story).await;
         }
-        written
+        written.and(said)
     }
 
     async fn write(&self, state: &State, now: Timestamp) -> Result<(), Error> {
@@ -362,12 +367,18 @@ fn outdated(doing: &Doing, job: &Job, builder: &Builder<'_>) -> bool {
 fn stories(read: &Read, state: &State) -> Vec<Story> {
     let old = read.raw.data.get("status").cloned().unwrap_or_default();
     let mut stories = vain(&old, state);
-    stories.extend(found(&old, state));
     stories.extend(failed(state));
+    stories.extend(found(&old, state));
+    if let Some(more) = stories.len().checked_sub(STORIES).filter(|more| *more > 0) {
+        stories.truncate(STORIES);
+        let note = format!("{more} more; the status lists what is there");
+        stories.push(Story::normal("More", "Fetch", note));
+    }
     stories
 }
 
-/// Sources that did not have what they should.
+/// Sources that did not have what they should: as many as the condition names, by which it is known that they
+/// were told.
 fn vain(old: &Value, state: &State) -> Vec<Story> {
     let all = old["conditions"].as_array().into_iter().flatten();
     let mut resolved = all.filter(|one| one["type"] == condition::SOURCE_RESOLVED);
@@ -376,7 +387,8 @@ fn vain(old: &Value, state: &State) -> Vec<Story> {
     let new = state
         .failures
         .iter()
-        .filter(|one| !said.contains(&one.to_string()));
+        .take(LISTED)
+        .filter(|one| !said.contains(&one.said()));
     let told = new.map(|failure| {
         let reason = if failure.quarantined {
             "Quarantined"
@@ -431,3 +443,6 @@ fn failed(state: &State) -> Vec<Story> {
     });
     told.collect()
 }
+
+#[cfg(test)]
+mod tests;

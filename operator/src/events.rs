@@ -16,6 +16,7 @@ use mesh_crds::Kind;
 use tokio::time::Instant;
 
 use crate::apply::resource;
+use crate::status::cut;
 
 /// Who tells.
 const CONTROLLER: &str = "mesh-operator";
@@ -118,7 +119,7 @@ impl Events {
                 EventType::Normal
             },
             reason: story.reason.clone(),
-            note: Some(cut(&story.note).to_owned()),
+            note: Some(cut(&story.note, LONGEST_NOTE).to_owned()),
             action: story.action.to_owned(),
             secondary: None,
         };
@@ -158,28 +159,12 @@ impl Told {
     }
 }
 
-/// As much as an event may hold.
-fn cut(note: &str) -> &str {
-    let end = (0..=note.len().min(LONGEST_NOTE))
-        .rev()
-        .find(|at| note.is_char_boundary(*at));
-    &note[..end.unwrap_or_default()]
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ObjectReference;
     use tokio::time::Instant;
 
-    use super::{AGAIN, LONGEST_NOTE, REMEMBERED, Story, Told, cut};
-
-    #[test]
-    fn a_note_is_cut_between_characters() {
-        let long = "ä".repeat(LONGEST_NOTE);
-        assert_eq!(cut(&long).len(), LONGEST_NOTE);
-        assert_eq!(cut(&format!("x{long}")).len(), LONGEST_NOTE - 1);
-        assert_eq!(cut("short"), "short");
-    }
+    use super::{AGAIN, REMEMBERED, Story, Told};
 
     fn about(uid: &str) -> ObjectReference {
         ObjectReference {

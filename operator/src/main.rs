@@ -130,7 +130,7 @@ async fn run(
     tracing::info!("leading");
     let poll = Poll::default();
     let health = Health::default();
-    let (fetchers, gateways) = (world.fetchers.clone(), world.gateways.clone());
+    let gateways = world.gateways.clone();
     let asker = Asker::new(&keeper, &options);
     let events = Events::new(client.clone(), &options.identity);
     let (looked_at, by) = (world.clone(), (client.clone(), &metrics, events.clone()));
@@ -150,7 +150,7 @@ async fn run(
         () = shutdown.until_draining() => false,
         lost = lost => lost.is_ok(),
         () = pass.run() => false,
-        () = poll.run(&fetchers) => false,
+        () = poll.run(&looked_at) => false,
         () = health.run(&asker, &gateways) => false,
         () = canaries.run(&looked_at, &pass.writer) => false,
         () = endpoint::lead(&keeper, publisher) => false,

@@ -7,6 +7,9 @@ use kube::api::DynamicObject;
 use mesh_crds::condition::{self, Condition, ConditionStatus};
 use serde_json::Value;
 
+/// Longest message of a condition. The API server refuses a whole status for one of more than 32768.
+const LONGEST: usize = 16 * 1024;
+
 /// One fact about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fact {
@@ -102,7 +105,7 @@ pub(crate) fn conditions(
             type_: fact.type_.to_owned(),
             status: fact.status,
             reason: fact.reason,
-            message: fact.message,
+            message: cut(&fact.message, LONGEST).to_owned(),
             // The API server keeps seconds; more digits would differ for ever.
             last_transition_time: same.map_or_else(
                 || now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -112,6 +115,11 @@ pub(crate) fn conditions(
         }
     };
     facts.into_iter().map(condition).collect()
+}
+
+/// The beginning of a text, of at most so many bytes.
+pub(crate) fn cut(text: &str, longest: usize) -> &str {
+    &text[..text.floor_char_boundary(longest)]
 }
 
 /// True if the object says this already.
@@ -139,7 +147,7 @@ mod tests {
     use mesh_crds::condition;
     use serde_json::json;
 
-    use super::{Fact, conditions, summary};
+    use super::{Fact, LONGEST, conditions, cut, summary};
 
     fn object(status: &serde_json::Value) -> DynamicObject {
         serde_json::from_value(json!({
@@ -168,6 +176,21 @@ mod tests {
         assert_eq!(still[0].observed_generation, Some(3));
         let flipped = conditions(&object(&old), vec![Fact::yes(condition::READY, "")], now);
         assert_eq!(flipped[0].last_transition_time, "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        let long = "ä".repeat(9);
+        assert_eq!(cut(&long, 10).len(), 10);
+        assert_eq!(cut(&format!("x{long}"), 10).len(), 9);
+        assert_eq!(cut("short", 10), "short");
+    }
+
+    #[test]
+    fn a_message_is_never_longer_than_the_api_server_takes() {
+        let fact = Fact::no(condition::READY, "Why", "ä".repeat(40_000));
+        let said = conditions(&object(&json!([])), vec![fact], Timestamp::UNIX_EPOCH);
+        assert_eq!(said[0].message.len(), LONGEST);
     }
 
     #[test]

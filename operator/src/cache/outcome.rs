@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 use mesh_crds::model_cache::Progress;
 
-use super::report::{Failure, Made, Report, short, word};
+use super::report::{FAILURES, Failure, Made, Report, listed, short, word};
 use crate::backend::view;
 
 /// What running fetches told when asked, by the uid of their pod.
-pub(crate) type Polled = BTreeMap<String, Told>;
+pub(crate) type Polled = BTreeMap<String, Arc<Told>>;
 
 /// What one running fetch told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) progress: Option<Progress>,
-    pub(crate) report: Option<Report>,
+    pub(crate) report: Option<Arc<Report>>,
 }
 
 /// How far a Job is.
@@ -37,10 +37,10 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
     pub(crate) phase: Phase,
-    /// When it failed.
-    pub(crate) failed_at: Option<Timestamp>,
+    /// When it succeeded or failed.
+    pub(crate) ended_at: Option<Timestamp>,
     /// Of the newest pod that said something.
-    pub(crate) report: Option<Report>,
+    pub(crate) report: Option<Arc<Report>>,
     pub(crate) made: Option<Made>,
     /// Of all its pods.
     pub(crate) failures: Vec<Failure>,
@@ -54,7 +54,7 @@ impl Outcome {
     pub(crate) fn rested(&self, now: Timestamp, seconds: i64) -> bool {
         self.phase == Phase::Failed
             && self
-                .failed_at
+                .ended_at
                 .is_none_or(|at| now.duration_since(at).as_secs() >= seconds)
     }
 
@@ -63,8 +63,7 @@ impl Outcome {
         if self.phase == Phase::Failed
             && let Some(failure) = self.failures.last()
         {
-            let all: Vec<String> = self.failures.iter().map(ToString::to_string).collect();
-            return Some((failure.word(), all.join("; ")));
+            return Some((failure.word(), listed(&self.failures, "; ")));
         }
         self.problem.clone()
     }
@@ -75,10 +74,10 @@ pub(crate) fn outcome(job: Option<&Job>, pods: &[Arc<Pod>], polled: &Polled) -> 
     let Some(job) = job else {
         return Outcome::default();
     };
-    let (phase, problem, failed_at) = phase(job);
+    let (phase, problem, ended_at) = phase(job);
     let mut seen = Outcome {
         phase,
-        failed_at,
+        ended_at,
         problem,
         ..Outcome::default()
     };
@@ -98,7 +97,7 @@ impl Outcome {
         let told = pod.uid().and_then(|uid| polled.get(&uid));
         let words = last_words(pod);
         let report = fuller(
-            words.and_then(Report::read),
+            words.and_then(Report::read).map(Arc::new),
             told.and_then(|told| told.report.clone()),
         );
         if let Some(made) = words.and_then(Made::read) {
@@ -122,21 +121,21 @@ impl Outcome {
 }
 
 /// The kubelet's word counts more than the network's, but what it keeps is short.
-fn fuller(words: Option<Report>, told: Option<Report>) -> Option<Report> {
+fn fuller(words: Option<Arc<Report>>, told: Option<Arc<Report>>) -> Option<Arc<Report>> {
     match (words, told) {
         (Some(words), Some(told)) if told.artifacts.len() > words.artifacts.len() => Some(told),
         (words, told) => words.or(told),
     }
 }
 
-/// The same failure of two attempts is one.
+/// The same failure of two attempts is one. However many pods say what, no more is kept than of two reports.
 pub(crate) fn merge(all: &mut Vec<Failure>, more: &[Failure]) {
     for failure in more {
         let same = |one: &Failure| {
             (&one.artifact, &one.source, &one.reason)
                 == (&failure.artifact, &failure.source, &failure.reason)
         };
-        if !all.iter().any(same) {
+        if all.len() < 2 * FAILURES && !all.iter().any(same) {
             all.push(failure.clone());
         }
     }
@@ -159,8 +158,9 @@ fn phase(job: &Job) -> (Phase, Option<(String, String)>, Option<Timestamp>) {
             .flatten()
             .find(|one| one.type_ == type_ && one.status == "True")
     };
-    if holds("Complete").is_some() {
-        return (Phase::Succeeded, None, None);
+    let at = |condition: &JobCondition| condition.last_transition_time.as_ref().map(|time| time.0);
+    if let Some(complete) = holds("Complete") {
+        return (Phase::Succeeded, None, at(complete));
     }
     let Some(failed) = holds("Failed") else {
         return (Phase::Running, None, None);
@@ -169,8 +169,7 @@ fn phase(job: &Job) -> (Phase, Option<(String, String)>, Option<Timestamp>) {
         word(failed.reason.as_deref().unwrap_or_default(), "JobFailed"),
         short(failed.message.as_deref().unwrap_or_default()),
     );
-    let at = failed.last_transition_time.as_ref().map(|time| time.0);
-    (Phase::Failed, Some(problem), at)
+    (Phase::Failed, Some(problem), at(failed))
 }
 
 /// What the working container of a Job's pod said at its end.
@@ -207,7 +206,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Outcome, Phase, Polled, Told, outcome};
-    use crate::cache::report::{Report, progress};
+    use crate::cache::report::{FAILURES, Report, progress};
 
     fn job(conditions: &Value) -> Job {
         serde_json::from_value(
@@ -257,6 +256,19 @@ mod tests {
     }
 
     #[test]
+    fn however_many_pods_say_what_their_failures_stay_few() {
+        let says = |number: u32| pod(&number.to_string(), "job", &failed(&format!("R{number}")));
+        let pods: Vec<Arc<Pod>> = (0..300).map(says).collect();
+        let seen = see(
+            &json!([{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]),
+            &pods,
+        );
+        assert_eq!(seen.failures.len(), 2 * FAILURES);
+        let (_, message) = seen.obstacle().expect("an obstacle");
+        assert!(message.ends_with(" and 56 more"), "{message}");
+    }
+
+    #[test]
     fn an_image_that_cannot_be_had_is_told_while_the_job_waits() {
         let waits = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
         let (reason, message) = see(&json!([]), &[pod("1", "job", &waits)])
@@ -270,9 +282,9 @@ mod tests {
     fn a_running_fetch_tells_how_far_it_is_and_a_finished_one_does_not() {
         let told = Told {
             progress: progress(r#"{"source": "a", "bytesDone": 5, "bytesTotal": 9}"#),
-            report: Report::read(r#"{"artifacts": []}"#),
+            report: Report::read(r#"{"artifacts": []}"#).map(Arc::new),
         };
-        let polled = Polled::from([(String::from("1"), told)]);
+        let polled = Polled::from([(String::from("1"), Arc::new(told))]);
         let pods = [pod("1", "job", &json!({"running": {}}))];
         let running = outcome(Some(&job(&json!([]))), &pods, &polled);
         assert_eq!(

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
 use super::build::FETCHING;
-use super::report::{Report, short, word};
+use super::report::{Report, listed, short, word};
 
 /// What a pod of a backend has of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +80,7 @@ fn problem(status: &ContainerStatus) -> Option<(String, String)> {
         let message = report.error.unwrap_or_else(|| said.to_owned());
         return Some((reason, format!("{}: {}", status.name, short(&message))));
     };
-    let all: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
-    Some((failure.word(), all.join("; ")))
+    Some((failure.word(), listed(&report.failures, "; ")))
 }
 
 #[cfg(test)]

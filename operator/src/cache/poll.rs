@@ -1,8 +1,7 @@
 //! Asks running fetches how far they are. Their pods read bytes of strangers, so what they answer is bounded
 //! in size and time, and none of it is believed further than a report is.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,26 +11,22 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use kube::runtime::reflector::Store;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::build::{COMPONENT, PROGRESS};
+use super::asked::{Answers, Turns, fetchers};
 use super::outcome::{Polled, Told};
 use super::report::{self, Report};
+use crate::world::World;
 
 /// Between two rounds: so often at most does a status change.
 const ROUND: Duration = Duration::from_secs(3);
 /// For one answer.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Longest answer.
-const LONGEST: usize = 256 * 1024;
+/// Longest answer: all files of a cache and what each of its sources said.
+const LONGEST: usize = 1024 * 1024;
 /// Fetches asked at once.
 const AT_ONCE: usize = 16;
-/// Fetches asked in one round.
-const MOST: usize = 256;
 
 /// What running fetches told last; all clones are the same.
 #[derive(Debug, Clone)]
@@ -78,79 +73,55 @@ impl Poll {
     }
 
     /// Until dropped.
-    pub(crate) async fn run(&self, pods: &Store<Pod>) {
-        loop {
+    pub(crate) async fn run(&self, world: &World) {
+        let (mut turns, mut answers) = (Turns::default(), Answers::default());
+        for round in 0_usize.. {
             tokio::time::sleep(ROUND).await;
-            let running: Vec<(String, SocketAddr)> = pods
-                .state()
-                .iter()
-                .filter_map(|pod| address(pod))
-                .take(MOST)
-                .collect();
-            let old = self.told();
-            if running.is_empty() && old.is_empty() {
-                continue;
-            }
-            let known: Vec<String> = pods.state().iter().filter_map(|pod| pod.uid()).collect();
-            let mut new: Polled = old
-                .iter()
-                .filter(|(uid, _)| known.contains(uid))
-                .map(|(uid, told)| (uid.clone(), told.clone()))
-                .collect();
-            new.extend(self.round(running, &old).await);
-            if new != old {
-                *self.told.lock().unwrap_or_else(PoisonError::into_inner) = new;
-                self.changed.send_modify(|number| *number += 1);
-            }
+            let (pods, jobs) = (world.fetchers.state(), world.jobs.state());
+            let fetchers = fetchers(&pods, &jobs, &world.caches.state());
+            let new = Self::round(turns.next(round, &fetchers), &answers).await;
+            answers.add(round, new, &fetchers);
+            self.publish(answers.all());
         }
     }
 
+    fn publish(&self, new: Polled) {
+        {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if *told == new {
+                return;
+            }
+            *told = new;
+        }
+        self.changed.send_modify(|number| *number += 1);
+    }
+
     async fn round(
-        &self,
         running: Vec<(String, SocketAddr)>,
-        old: &Polled,
-    ) -> BTreeMap<String, Told> {
+        answers: &Answers,
+    ) -> Vec<(String, Arc<Told>)> {
         let asked = futures::stream::iter(running).map(|(uid, address)| {
-            let before = old.get(&uid).cloned().unwrap_or_default();
-            async move { (uid, told(address, before).await) }
+            let before = answers.of(&uid);
+            async move { (uid, Arc::new(told(address, &before).await)) }
         });
         asked.buffer_unordered(AT_ONCE).collect().await
     }
 }
 
-/// Where a fetch that runs can be asked.
-fn address(pod: &Pod) -> Option<(String, SocketAddr)> {
-    let fetches = pod
-        .labels()
-        .get(COMPONENT)
-        .is_some_and(|value| value == "fetch");
-    let status = pod.status.as_ref()?;
-    let running = status.container_statuses.iter().flatten().any(|container| {
-        container
-            .state
-            .as_ref()
-            .is_some_and(|state| state.running.is_some())
-    });
-    let ip: IpAddr = status.pod_ip.as_ref()?.parse().ok()?;
-    (fetches && running).then(|| (pod.uid().unwrap_or_default(), SocketAddr::new(ip, PROGRESS)))
-}
-
 /// Whoever does not answer is still there: what it told before stays.
-async fn told(address: SocketAddr, before: Told) -> Told {
-    let progress = ask(address, "/progress").await;
-    let report = ask(address, "/result").await;
-    if let Err(error) = &progress {
-        tracing::debug!(%address, %error, "a fetch did not tell how far it is");
-    }
-    let progress = progress.ok().flatten();
-    let report = report.ok().flatten();
+async fn told(address: SocketAddr, before: &Told) -> Told {
+    let progress = match ask(address, "/progress").await {
+        Ok(text) => text.and_then(|text| report::progress(&text)),
+        Err(error) => {
+            tracing::debug!(%address, %error, "a fetch did not tell how far it is");
+            return before.clone();
+        }
+    };
+    let report = ask(address, "/result").await.ok().flatten();
+    let report = report.and_then(|text| Report::read(&text)).map(Arc::new);
     Told {
-        progress: progress
-            .and_then(|text| report::progress(&text))
-            .or(before.progress),
-        report: report
-            .and_then(|text| Report::read(&text))
-            .or(before.report),
+        progress: progress.or_else(|| before.progress.clone()),
+        report: report.or_else(|| before.report.clone()),
     }
 }
 
@@ -189,13 +160,15 @@ async fn exchange(address: SocketAddr, path: &str) -> Result<Option<String>, Err
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::{LONGEST, ask, told};
-    use crate::cache::outcome::Told;
+    use super::{LONGEST, Poll, ask, told};
+    use crate::cache::outcome::{Polled, Told};
+    use crate::cache::report::Report;
 
     /// Answers every connection with `answer`; hangs if there is none.
     async fn serving(answer: Option<Vec<u8>>, test: impl AsyncFnOnce(SocketAddr)) {
@@ -233,7 +206,7 @@ mod tests {
     async fn a_fetch_tells_how_far_it_is() {
         let body = r#"{"artifact": "m", "source": "s", "bytesDone": 3, "bytesTotal": 9, "bytesPerSecond": 1}"#;
         serving(Some(http("200 OK", body)), async |address| {
-            let told = told(address, Told::default()).await;
+            let told = told(address, &Told::default()).await;
             assert_eq!(told.progress.and_then(|one| one.bytes_total), Some(9));
         })
         .await;
@@ -264,5 +237,32 @@ mod tests {
         })
         .await;
         assert!(begun.elapsed() < Duration::from_secs(3));
+    }
+
+    #[tokio::test]
+    async fn who_answers_nonsense_keeps_what_was_known() {
+        let before = Told {
+            progress: None,
+            report: Report::read("{}").map(Arc::new),
+        };
+        for answer in [http("200 OK", "<html>"), http("500 No", ""), b"no".to_vec()] {
+            serving(Some(answer), async |address| {
+                assert_eq!(told(address, &before).await, before);
+            })
+            .await;
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_shared_and_news_are_told_once() {
+        let poll = Poll::default();
+        let mut changed = poll.changed();
+        let news = || Polled::from([(String::from("a"), Arc::<Told>::default())]);
+        poll.publish(news());
+        assert!(changed.has_changed().expect("it lives"));
+        changed.borrow_and_update();
+        poll.publish(news());
+        assert!(!changed.has_changed().expect("it lives"));
+        assert!(Arc::ptr_eq(&poll.told()["a"], &poll.told()["a"]));
     }
 }

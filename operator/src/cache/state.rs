@@ -17,7 +17,7 @@ use super::build::{Task, Work, format};
 use super::name;
 use super::outcome::{Outcome, Phase, Polled, init_words, merge, outcome};
 use super::report::{Failure, Made, Report};
-use super::wanted::{due, fault, interval, keep, known, lost, oldest, pinned};
+use super::wanted::{due, fault, interval, keep, known, lost, oldest, pinned, proven};
 
 /// Where files are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,9 +282,7 @@ impl State {
                 found
             }
         };
-        if let Some(report) = doing.outcome.report.clone() {
-            self.learn(&report, true);
-        }
+        self.learn(&doing.outcome, input.now);
         merge(&mut self.failures, &doing.outcome.failures);
         self.fetch = Some(doing);
     }
@@ -312,11 +310,8 @@ impl State {
         let newest = before
             .last()
             .map(|job| Self::doing(input, job.name_any(), task()));
-        if let Some(report) = newest
-            .as_ref()
-            .and_then(|doing| doing.outcome.report.clone())
-        {
-            self.learn(&report, true);
+        if let Some(doing) = &newest {
+            self.learn(&doing.outcome, input.now);
         }
         self.artifacts = pinned(input.cache, &self.known);
         let last = oldest(&self.known);
@@ -343,15 +338,22 @@ impl State {
         }
         for pod in input.workers {
             if let Some(report) = init_words(pod, "fetch").and_then(Report::read) {
+                self.take(&report, false, (None, input.now));
                 merge(&mut self.failures, &report.failures);
-                self.learn(&report, false);
             }
         }
     }
 
+    /// Takes over what a Job of the operator found, which may pin.
+    fn learn(&mut self, outcome: &Outcome, now: Timestamp) {
+        if let Some(report) = &outcome.report {
+            self.take(report, true, (outcome.ended_at, now));
+        }
+    }
+
     /// Takes over what a report says, as far as that is what was asked for. Only a Job of the operator can
-    /// pin: whoever may make pods in a namespace could speak as one.
-    fn learn(&mut self, report: &Report, pins: bool) {
+    /// pin: whoever may make pods in a namespace could speak as one. Whoever says it had `ended` by then.
+    fn take(&mut self, report: &Report, pins: bool, (ended, now): (Option<Timestamp>, Timestamp)) {
         for artifact in &self.cache.spec.artifacts {
             let Some(found) = report
                 .artifacts
@@ -377,11 +379,18 @@ impl State {
                     merge(&mut self.failures, &[failure]);
                 }
                 None if !pins => {}
-                Some(_) | None => match old {
-                    Some(old) if old.verified_at >= found.verified_at => {}
-                    Some(old) => *old = found.clone(),
-                    None => self.known.push(found.clone()),
-                },
+                Some(_) | None => {
+                    let before = old.as_ref().map(|old| old.verified_at.as_str());
+                    let Some(at) = proven(&found.verified_at, before, ended, now) else {
+                        continue;
+                    };
+                    let mut new = found.clone();
+                    new.verified_at = at.to_string();
+                    match old {
+                        Some(old) => *old = new,
+                        None => self.known.push(new),
+                    }
+                }
             }
         }
     }

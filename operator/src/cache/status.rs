@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::build::format;
 use super::outcome::Phase;
+use super::report::listed;
 use super::state::{Doing, Keep, State};
 use crate::status::{Fact, conditions, summary};
 use crate::world::Read;
@@ -179,16 +180,18 @@ fn parts(state: &State) -> Vec<Fact> {
 /// True once somebody got the files from some source, and until then where there is no reason for doubt.
 fn resolved(state: &State) -> Fact {
     let number = state.cache.spec.sources.len();
-    let mut said: Vec<String> = state.failures.iter().map(ToString::to_string).collect();
+    let said = listed(&state.failures, "; ");
     let complete = state.known.len() == state.cache.spec.artifacts.len();
     if complete {
         let used: BTreeSet<&str> = state.known.iter().map(|one| one.source.as_str()).collect();
-        let used: Vec<&str> = used.into_iter().collect();
-        said.insert(0, format!("from {}", used.join(", ")));
-        return Fact::yes(condition::SOURCE_RESOLVED, said.join("; "));
+        let mut message = format!("from {}", listed(used, ", "));
+        if !said.is_empty() {
+            message = format!("{message}; {said}");
+        }
+        return Fact::yes(condition::SOURCE_RESOLVED, message);
     }
     match state.failures.last() {
-        Some(failure) => Fact::no(condition::SOURCE_RESOLVED, &failure.word(), said.join("; ")),
+        Some(failure) => Fact::no(condition::SOURCE_RESOLVED, &failure.word(), said),
         None => Fact::yes(
             condition::SOURCE_RESOLVED,
             format!("{number} sources, tried in order"),
@@ -247,12 +250,7 @@ fn verified(state: &State) -> Fact {
             "all digests agreed; they are proven again now",
         ),
         Phase::Succeeded => {
-            let damaged: Vec<String> = doing
-                .outcome
-                .failures
-                .iter()
-                .map(ToString::to_string)
-                .collect();
+            let damaged = listed(&doing.outcome.failures, "; ");
             if damaged.is_empty() {
                 return Fact::yes(
                     condition::VERIFIED,
@@ -261,7 +259,7 @@ fn verified(state: &State) -> Fact {
             }
             Fact::yes(
                 condition::VERIFIED,
-                format!("all digests agree again: {}", damaged.join("; ")),
+                format!("all digests agree again: {damaged}"),
             )
         }
     }

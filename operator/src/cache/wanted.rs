@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use mesh_crds::model_cache::{Artifact, ArtifactStatus};
 use mesh_crds::{ModelCache, ModelCacheStatus, condition};
@@ -64,9 +64,42 @@ pub(super) fn interval(cache: &ModelCache) -> Option<Duration> {
     cache.spec.verification.as_ref()?.interval.read().ok()
 }
 
+/// Clocks of one cluster differ by at most so much.
+const SKEW: SignedDuration = SignedDuration::from_mins(1);
+
+/// True for a time that no clock of the cluster has reached: somebody lied, or a clock was wrong.
+fn ahead(at: Timestamp, now: Timestamp) -> bool {
+    at.duration_since(now) > SKEW
+}
+
+/// What was proven at a time that has not come yet is as good as never proven.
 pub(super) fn due(last: Timestamp, interval: Duration, now: Timestamp) -> bool {
-    u64::try_from(now.duration_since(last).as_secs())
-        .is_ok_and(|passed| passed >= interval.as_secs())
+    ahead(last, now)
+        || u64::try_from(now.duration_since(last).as_secs())
+            .is_ok_and(|passed| passed >= interval.as_secs())
+}
+
+/// When a file was proven, of which a report says `told`: not after the Job ended that says so, and not after
+/// `now`. None if that is nothing new beside `old`.
+pub(super) fn proven(
+    told: &str,
+    old: Option<&str>,
+    ended: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let told: Timestamp = told.parse().ok()?;
+    let mut at = ended.map_or(told, |ended| told.min(ended));
+    // It would be another time at every look, and each is written.
+    let mut newer = SignedDuration::ZERO;
+    if ahead(at, now) {
+        at = Timestamp::from_second(now.as_second()).ok()?;
+        newer = SKEW;
+    }
+    let old = old.and_then(|old| old.parse::<Timestamp>().ok());
+    match old.filter(|old| !ahead(*old, now)) {
+        Some(old) => (at.duration_since(old) > newer).then_some(at),
+        None => Some(at),
+    }
 }
 
 /// When the file that was proven longest ago was proven.
@@ -119,4 +152,69 @@ pub(super) fn lost(claim: &PersistentVolumeClaim) -> bool {
         .as_ref()
         .and_then(|status| status.phase.as_deref());
     phase == Some("Lost")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::{due, proven};
+
+    const NOW: &str = "2026-01-01T12:00:00Z";
+    const FAR: &str = "2100-01-01T00:00:00Z";
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn learned(told: &str, old: Option<&str>, ended: Option<&str>) -> Option<String> {
+        proven(told, old, ended.map(at), at(NOW)).map(|at| at.to_string())
+    }
+
+    #[test]
+    fn what_was_proven_in_the_future_is_due() {
+        let day = Duration::from_hours(24);
+        assert!(due(at(FAR), day, at(NOW)));
+        assert!(
+            !due(at("2026-01-01T12:00:30Z"), day, at(NOW)),
+            "clocks differ"
+        );
+        assert!(!due(at("2025-12-31T12:00:01Z"), day, at(NOW)));
+        assert!(due(at("2025-12-31T12:00:00Z"), day, at(NOW)));
+    }
+
+    #[test]
+    fn times_are_compared_and_not_their_texts() {
+        let east = "2026-01-01T13:30:00+02:00";
+        let now_then = learned(east, Some("2026-01-01T12:00:00.5Z"), None);
+        assert_eq!(now_then, None, "it is half past eleven");
+        let whole = learned("2026-01-01T11:00:00.5Z", Some("2026-01-01T11:00:00Z"), None);
+        assert_eq!(whole.as_deref(), Some("2026-01-01T11:00:00.5Z"));
+        let east = learned(east, Some("2026-01-01T11:00:00Z"), None);
+        assert_eq!(east.as_deref(), Some("2026-01-01T11:30:00Z"));
+        assert_eq!(learned("soon", None, None), None);
+    }
+
+    #[test]
+    fn nothing_was_proven_after_its_job_ended_or_after_now() {
+        let ended = Some("2026-01-01T11:00:00Z");
+        assert_eq!(learned(FAR, None, ended).as_deref(), ended);
+        assert_eq!(learned(FAR, ended, ended), None, "it is known");
+        assert_eq!(learned(FAR, None, None).as_deref(), Some(NOW));
+        assert_eq!(
+            learned(FAR, Some(NOW), None),
+            None,
+            "or it would be written for ever"
+        );
+        assert_eq!(learned(FAR, ended, None).as_deref(), Some(NOW));
+    }
+
+    #[test]
+    fn a_time_of_the_past_takes_the_place_of_one_that_has_not_come() {
+        let then = "2026-01-01T11:00:00Z";
+        assert_eq!(learned(then, Some(FAR), None).as_deref(), Some(then));
+        assert_eq!(learned(then, Some("soon"), None).as_deref(), Some(then));
+    }
 }

@@ -280,6 +280,30 @@ fn files_are_proven_again_when_that_is_due_and_not_before() {
 }
 
 #[test]
+fn a_proof_of_the_future_does_not_end_the_proofs() {
+    const FAR: &str = "2100-01-01T00:00:00Z";
+    let more = json!({"verification": {"interval": "24h"}});
+    let (spec, mut around) = filled(&more, "2026-01-02T00:00:00Z");
+    around.status = json!({"artifacts": [artifact(RIGHT, FAR)]});
+    // The fetch is long gone, and nothing tells when it was.
+    around.fetchers.clear();
+    let due = see(&spec, &around).verify.expect("a proof is due").work;
+    let (mut job, pod) = done(&due.name, &json!({"artifacts": [artifact(RIGHT, FAR)]}));
+    let ended = json!({"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-01-02T00:00:00Z"}]});
+    job.status = serde_json::from_value(ended).expect("a status");
+    around.jobs.push(job);
+    around.fetchers.push(pod);
+    let proven = see(&spec, &around);
+    assert_eq!(proven.known[0].verified_at, "2026-01-02T00:00:00Z");
+    assert!(proven.again(around.now).is_empty());
+
+    around.status = json!({"artifacts": proven.known});
+    around.now = "2026-01-03T00:00:01Z".parse().expect("a time");
+    let next = see(&spec, &around).verify.expect("a proof").work;
+    assert_ne!(next.name, due.name, "the next is due a day later");
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_with_a_reason() {
     let cases = [
         (

@@ -129,3 +129,48 @@ fn the_same_is_said_the_same_way() {
     );
     assert_eq!(first, again, "or it would be written for ever");
 }
+
+#[test]
+fn many_files_that_a_bad_source_did_not_have_fit_into_a_status() {
+    let mut state = state(&spec(None), &json!({}));
+    let doing = state.fetch.as_mut().expect("a fetch");
+    doing.outcome.phase = Phase::Failed;
+    for number in 0..128 {
+        doing.outcome.failures.push(Failure {
+            artifact: format!("{number}-{}", "a".repeat(100)),
+            source: format!("https://a.example/{}", "p".repeat(100)),
+            reason: String::from("NotFound"),
+            message: "m".repeat(300),
+            quarantined: false,
+        });
+    }
+    state.failures.clone_from(&doing.outcome.failures);
+    let said = said(&state);
+    for one in said["conditions"].as_array().expect("conditions") {
+        let message = one["message"].as_str().expect("a message");
+        assert!(message.len() < 8 * 1024, "{one}");
+    }
+    for type_ in ["Ready", "SourceResolved", "Fetched"] {
+        let one = condition(&said, type_);
+        assert_eq!(one["reason"], "NotFound", "{type_}");
+        let message = one["message"].as_str().expect("a message");
+        assert!(message.contains("0-aaa") && message.ends_with(" and 120 more"));
+    }
+}
+
+#[test]
+fn peers_as_a_source_are_refused_before_anything_is_made() {
+    let read = read(
+        &json!({"artifacts": [{"path": "m.gguf"}], "sources": [{"peers": {}}]}),
+        &json!({}),
+    );
+    assert!(read.object().is_none(), "or a Job would be made of it");
+    let said = unreadable(&read, Timestamp::UNIX_EPOCH);
+    let ready = condition(&said, "Ready");
+    assert_eq!(ready["reason"], "NotSupportedYet");
+    let message = ready["message"].as_str().expect("a message");
+    assert!(
+        message.contains("not supported yet: spec.sources[0].peers (use builtin"),
+        "{message}"
+    );
+}
