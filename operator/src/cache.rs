@@ -177,14 +177,12 @@ impl Caches<'_> {
             .err()
             .map(|error| (error.reason().to_owned(), error.to_string()));
         let status = status::status(read, state, refused.as_ref(), now);
-        let said = self.writer.status(&read.raw, &status).await;
         let held = self.held(&state.cache).then(|| {
             let note = "this namespace is confined: sources are reached only as far as egress.allow of a policy of the mesh namespace lets out";
             Story::warning("EgressConfined", "Fetch", note)
         });
-        for story in stories(read, state).into_iter().chain(held) {
-            self.events.tell(&read.raw, &story).await;
-        }
+        let stories = stories(read, state).into_iter().chain(held);
+        let said = say(read, &status, stories, (self.writer, self.events)).await;
         written.and(said)
     }
 
@@ -361,6 +359,20 @@ fn outdated(doing: &Doing, job: &Job, builder: &Builder<'_>) -> bool {
         .and_then(|spec| spec.template.spec.as_ref());
     let image = pod.and_then(|pod| pod.containers.first()?.image.as_deref());
     doing.outcome.phase == Phase::Running && image != Some(builder.image(&doing.work.task))
+}
+
+/// Writes a status and tells what is new; a status that is refused keeps no event back.
+async fn say(
+    read: &Read,
+    status: &Value,
+    stories: impl Iterator<Item = Story>,
+    (writer, events): (&Writer, &Events),
+) -> Result<(), Error> {
+    let said = writer.status(&read.raw, status).await;
+    for story in stories {
+        events.tell(&read.raw, &story).await;
+    }
+    said
 }
 
 /// What is new since the status was written last.

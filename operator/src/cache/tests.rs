@@ -1,6 +1,6 @@
 //! What is told of a ModelCache, and how much of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 use super::outcome::Phase;
 use super::report::{Failure, LISTED};
 use super::testing::state;
-use super::{STORIES, State, stories};
-use crate::events::Story;
+use super::{STORIES, State, say, stories};
+use crate::apply::Writer;
+use crate::events::{Events, Story};
+use crate::metrics::Metrics;
+use crate::pages::testing::server;
 use crate::world::Read;
 
 const DIGEST: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
@@ -69,4 +72,32 @@ fn what_the_condition_names_is_not_told_again() {
     ));
     let status = super::status::status(&read, &state, None, jiff::Timestamp::UNIX_EPOCH);
     assert!(told(&state, &status).is_empty(), "{status}");
+}
+
+#[tokio::test]
+async fn a_status_that_is_refused_keeps_no_event_back() {
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&asked);
+    let client = server(move |path| {
+        seen.lock().expect("a lock").push(path);
+        // No object, so whatever is written has failed.
+        Box::pin(async { json!("no") })
+    });
+    let writer = Writer::new(client.clone(), Metrics::default());
+    let events = Events::new(client, "a");
+    let object = json!({
+        "apiVersion": "inferencemesh.dev/v1alpha1", "kind": "ModelCache", "metadata": {"name": "m", "namespace": "team"}});
+    let read = Read::new(Arc::new(serde_json::from_value(object).expect("an object")));
+    let story = Story::warning("SourceFailed", "Fetch", "it is not there");
+    let said = say(
+        &read,
+        &json!({"a": 1}),
+        [story].into_iter(),
+        (&writer, &events),
+    )
+    .await;
+    assert!(said.is_err());
+    let asked = asked.lock().expect("a lock");
+    assert!(asked[0].contains("/modelcaches/m/status"), "{asked:?}");
+    assert!(asked[1].contains("/namespaces/team/events"), "{asked:?}");
 }
