@@ -368,6 +368,7 @@ pub enum Overflow {
 #[x_kube(validation = Rule::new("duration(self.interval) >= duration('1m') && duration(self.interval) <= duration('168h')")
     .message("a drill is at most every minute and at least every week: give an interval from 1m to 168h"))]
 pub struct Drill {
-    /// Time between two proofs, 1m to 168h; of several policies with the same floor the shortest counts.
+    /// Time between two proofs, 1m to 168h. Of several policies with the same floor the shortest counts, those of the mesh
+    /// namespace before others.
     pub interval: DurationText,
 }

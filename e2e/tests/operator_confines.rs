@@ -381,6 +381,12 @@ fn proves(stage: &Stage) {
         "{told}"
     );
 
+    let unenforced =
+        |reason: &str| operator.metric(&format!("egress_unenforced{{reason=\"{reason}\"}}"));
+    let counted = || Ok((unenforced("NotEnforced")? > 0.0).then_some(()));
+    stage.until("it is counted", SOON, counted).unwrap();
+    assert!(unenforced("EgressWidened").unwrap() < 0.5);
+
     // Other words are no proof, and take none away.
     let (number, mute) = job(stage, number);
     ends(stage, &mute, "I was somewhere else");

@@ -13,6 +13,7 @@ mod places;
 mod pools;
 mod proof;
 mod targets;
+mod told;
 mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,13 +29,16 @@ use crate::apply::{Error, Writer};
 use crate::args::Run;
 use crate::world::{MANAGED, World};
 
-pub(crate) use canaries::{Canaries, ages, confined};
+pub(crate) use canaries::{Canaries, confined};
 #[cfg(test)]
 pub(crate) use enforced::Observed;
 pub(crate) use enforced::enforced;
 pub(crate) use loose::FRESH;
 use loose::Loose;
 pub(crate) use options::Options;
+#[cfg(test)]
+pub(crate) use told::REASONS;
+pub(crate) use told::{ages, unenforced};
 
 /// Name of the NetworkPolicy of a confined namespace. The chart's admission policies know it too.
 pub(crate) const NAME: &str = "mesh-confine";

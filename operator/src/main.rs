@@ -221,7 +221,8 @@ fn serve_admin(
     let (counted, standing) = (world.clone(), metrics.clone());
     let refresh = Arc::new(move || {
         standing.stand(counted.standing());
-        standing.proved(confine::ages(&counted, &canaries));
+        standing.proved(confine::ages(&counted, &canaries), canaries.interval());
+        standing.unenforced(confine::unenforced(&counted));
     });
     Admin::new(registry, Arc::new(missing), refresh).start(listener, shutdown);
 }

@@ -42,6 +42,11 @@ struct Namespace {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
 }
@@ -71,6 +76,8 @@ pub(crate) struct Metrics {
     latency: Histogram,
     conditions: Family<Standing, Gauge>,
     egress_proof_age: Family<Namespace, Gauge<f64, AtomicU64>>,
+    egress_proof_interval: Family<Namespace, Gauge<f64, AtomicU64>>,
+    egress_unenforced: Family<Reason, Gauge>,
     leader: Gauge,
     build: Family<Build, Gauge>,
     /// Those of the injection.
@@ -89,6 +96,8 @@ impl Default for Metrics {
             latency: seconds(),
             conditions: Family::default(),
             egress_proof_age: Family::default(),
+            egress_proof_interval: Family::default(),
+            egress_unenforced: Family::default(),
             leader: Gauge::default(),
             build: Family::default(),
             inject: crate::inject::Metrics::default(),
@@ -139,9 +148,24 @@ impl Metrics {
             "Seconds since canaries proved that a confined namespace is, or since it was confined",
             self.egress_proof_age.clone(),
         );
+        registry.register(
+            "egress_proof_interval_seconds",
+            "Seconds between two canaries of a confined namespace",
+            self.egress_proof_interval.clone(),
+        );
+        registry.register(
+            "egress_unenforced",
+            "Policies whose confinement is not enforced, by reason",
+            self.egress_unenforced.clone(),
+        );
         registry.register("leader", "1 if this replica leads", self.leader.clone());
         registry.register("build_info", "1; what runs", self.build.clone());
         self.inject.register(registry);
+        // A rise from nothing to one could not be told from no rise.
+        for kind in ["ModelCache", "InferenceBackend", "SovereigntyPolicy"] {
+            let (kind, outcome) = (kind.to_owned(), "error");
+            drop(self.reconciles.get_or_create(&Outcome { kind, outcome }));
+        }
         let version = env!("CARGO_PKG_VERSION");
         self.build.get_or_create(&Build { version }).set(1);
     }
@@ -196,12 +220,26 @@ impl Metrics {
         }
     }
 
-    /// Age of the last good proof of each confined namespace; one that is confined no longer goes.
-    pub(crate) fn proved(&self, ages: BTreeMap<String, f64>) {
+    /// Age of the last good proof of each confined namespace, and how often there should be one; a namespace that is
+    /// confined no longer goes.
+    pub(crate) fn proved(&self, ages: BTreeMap<String, f64>, interval: Duration) {
         self.egress_proof_age.clear();
+        self.egress_proof_interval.clear();
+        let interval = interval.as_secs_f64();
         for (namespace, age) in ages {
             let labels = Namespace { namespace };
             self.egress_proof_age.get_or_create(&labels).set(age);
+            let every = self.egress_proof_interval.get_or_create(&labels);
+            every.set(interval);
+        }
+    }
+
+    /// Policies whose confinement is not enforced, by reason.
+    pub(crate) fn unenforced(&self, counted: BTreeMap<String, i64>) {
+        self.egress_unenforced.clear();
+        for (reason, number) in counted {
+            let labels = Reason { reason };
+            self.egress_unenforced.get_or_create(&labels).set(number);
         }
     }
 
@@ -285,7 +323,10 @@ mod tests {
         };
         metrics.stand(BTreeMap::from([(standing, 2)]));
         metrics.inject.answered("injected", "", false);
-        metrics.proved(BTreeMap::from([(String::from("team"), 2.5)]));
+        let ages = BTreeMap::from([(String::from("team"), 2.5)]);
+        metrics.proved(ages, Duration::from_mins(5));
+        let reason = crate::confine::REASONS[0].to_owned();
+        metrics.unenforced(BTreeMap::from([(reason, 0)]));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         assert_eq!(rendered(&text), promised(), "{text}");

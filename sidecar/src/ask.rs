@@ -107,5 +107,5 @@ fn answered(shared: &Shared, answer: http::Response<hyper::body::Incoming>) -> R
     shared.metrics.attempted(GATEWAY, class, outcome);
     let mut headers = answer.headers().clone();
     passed_on(&mut headers);
-    relay(answer, headers)
+    relay(answer, headers, None)
 }

@@ -17,13 +17,14 @@ use mesh_core::{
 use mesh_door::{Error, Report, Tried};
 use mesh_protocol::openai::error::ErrorBody;
 use mesh_protocol::{ModelRequest, Surface};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::Shared;
 use crate::ask::{Ask, QUICK};
 use crate::floors::Known;
 use crate::head;
+use crate::meter::Whose;
 use crate::peer::Failure;
 use crate::relay::relay;
 
@@ -81,7 +82,14 @@ pub(crate) async fn floor(shared: &Shared, fallen: &Fallen<'_>) -> Result<Respon
     );
     let mut headers = head::answered(answer.headers());
     report.write(&mut headers);
-    Ok(relay(answer, headers))
+    let whose = Whose {
+        metrics: shared.metrics.clone(),
+        backend: known.floor.backend.clone(),
+        class: known.floor.class,
+        level,
+    };
+    let hide = fallen.request.stream && !fallen.request.include_usage;
+    Ok(relay(answer, headers, Some((whose, hide))))
 }
 
 /// Whether the level may go there.
@@ -245,6 +253,14 @@ fn body(request: &ModelRequest, floor: &Floor, degraded: &[Degradation]) -> Byte
         body.retain(|name, _| !TOOL_FIELDS.contains(&name.as_str()));
     }
     body.insert(String::from("model"), Value::from(floor.model.clone()));
+    if request.stream {
+        // For the meter, which leaves it out again where the caller did not ask for it.
+        let options = body.entry("stream_options").or_insert(Value::Null);
+        if !options.is_object() {
+            *options = json!({});
+        }
+        options["include_usage"] = json!(true);
+    }
     // A tree of JSON can always be written.
     serde_json::to_vec(&body).unwrap_or_default().into()
 }

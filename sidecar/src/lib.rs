@@ -20,6 +20,7 @@ mod follow;
 mod forward;
 mod head;
 mod judge;
+mod meter;
 mod metrics;
 mod peer;
 mod relay;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use mesh_core::PrivacyLevel;
+use mesh_core::{PrivacyLevel, SovereigntyClass};
 use mesh_door::{Memory, Places};
 use mesh_identity::Trust;
 use mesh_runtime::Shutdown;
@@ -143,7 +144,7 @@ impl Sidecar {
     /// Enters what is counted; the prefix should be `mesh_sidecar`.
     pub fn register(&self, registry: &mut Registry) {
         self.shared.metrics.register(registry);
-        metrics::watch(registry, self.shared.clone());
+        metrics::watch(registry, &self.shared.metrics, self.shared.clone());
     }
 
     /// How it stands, for a person: no names and no addresses.
@@ -152,7 +153,7 @@ impl Sidecar {
         json!({
             "gateway": if shared.gateway() { "answers" } else { "rests" },
             "snapshotAgeSeconds": shared.age().map(|age| age.as_secs()),
-            "floor": if shared.floor() { "known" } else { "unknown" },
+            "floor": if shared.floor().is_some() { "known" } else { "unknown" },
         })
     }
 }
@@ -166,7 +167,8 @@ impl Standing for Shared {
         !self.breaker.resting()
     }
 
-    fn floor(&self) -> bool {
-        self.below.current().is_some()
+    fn floor(&self) -> Option<(String, SovereigntyClass)> {
+        let known = self.below.current()?;
+        Some((known.floor.backend.clone(), known.floor.class))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::{Degradation, PrivacyLevel, SovereigntyClass, TaskType};
+use mesh_protocol::Usage;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -34,6 +35,14 @@ struct PhaseLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    backend: String,
+    sovereignty_class: &'static str,
+    privacy_level: &'static str,
+    direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     surface: &'static str,
     outcome: &'static str,
@@ -53,6 +62,7 @@ pub(crate) struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
     failovers: Family<PhaseLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
     requests: Family<RequestLabels, Histogram>,
     degraded: Family<DegradedLabels, Counter>,
     classify: Histogram,
@@ -70,6 +80,7 @@ impl Metrics {
             decisions: Family::default(),
             attempts: Family::default(),
             failovers: Family::default(),
+            tokens: Family::default(),
             requests: Family::new_with_constructor(request_buckets),
             degraded: Family::default(),
             classify: Histogram::new(exponential_buckets(0.000_01, 2.0, 16)),
@@ -83,6 +94,9 @@ impl Metrics {
         registry.register("attempts", help, self.attempts.clone());
         let help = "Requests that went to the floor because no gateway answered";
         registry.register("failovers", help, self.failovers.clone());
+        let help =
+            "Tokens of answers of the floor in place of the gateway's, as counted by the floor";
+        registry.register("tokens", help, self.tokens.clone());
         registry.register_with_unit(
             "request_duration",
             "From the request's head to the last byte of the answer",
@@ -130,6 +144,36 @@ impl Metrics {
         self.failovers.get_or_create(&PhaseLabels { phase }).inc();
     }
 
+    /// Tokens of one answer of a floor; no gateway counts these.
+    pub(crate) fn used(
+        &self,
+        backend: &str,
+        class: SovereigntyClass,
+        level: PrivacyLevel,
+        usage: &Usage,
+    ) {
+        let counts = [
+            ("input", usage.prompt_tokens),
+            ("output", usage.completion_tokens),
+        ];
+        for (direction, count) in counts {
+            let labels = TokenLabels {
+                backend: backend.to_owned(),
+                sovereignty_class: class.label(),
+                privacy_level: level.as_str(),
+                direction,
+            };
+            self.tokens.get_or_create(&labels).inc_by(count);
+        }
+    }
+
+    /// All that may be counted of a floor is there at zero: a rise from nothing could not be told from none.
+    fn may_use(&self, backend: &str, class: SovereigntyClass) {
+        for level in PrivacyLevel::ALL {
+            self.used(backend, class, level, &Usage::default());
+        }
+    }
+
     pub(crate) fn answered(
         &self,
         surface: &'static str,
@@ -161,16 +205,20 @@ pub(crate) trait Standing: Send + Sync + 'static {
     fn age(&self) -> Option<Duration>;
     /// Whether the gateway answered when it was last asked.
     fn gateway(&self) -> bool;
-    /// Whether a floor is known.
-    fn floor(&self) -> bool;
+    /// The floor that is known, and its class.
+    fn floor(&self) -> Option<(String, SovereigntyClass)>;
 }
 
 /// Enters the gauges.
-pub(crate) fn watch(registry: &mut Registry, standing: Arc<dyn Standing>) {
-    registry.register_collector(Box::new(Gauges(standing)));
+pub(crate) fn watch(registry: &mut Registry, metrics: &Metrics, standing: Arc<dyn Standing>) {
+    let metrics = metrics.clone();
+    registry.register_collector(Box::new(Gauges { standing, metrics }));
 }
 
-struct Gauges(Arc<dyn Standing>);
+struct Gauges {
+    standing: Arc<dyn Standing>,
+    metrics: Metrics,
+}
 
 impl fmt::Debug for Gauges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,11 +231,15 @@ impl Collector for Gauges {
         let gauge = MetricType::Gauge;
         let help = "Whether the gateway answered when it was last asked";
         let metric = encoder.encode_descriptor("gateway_up", help, None, gauge)?;
-        ConstGauge::new(i64::from(self.0.gateway())).encode(metric)?;
+        ConstGauge::new(i64::from(self.standing.gateway())).encode(metric)?;
         let help = "Whether a floor is known";
         let metric = encoder.encode_descriptor("floor_known", help, None, gauge)?;
-        ConstGauge::new(i64::from(self.0.floor())).encode(metric)?;
-        if let Some(age) = self.0.age() {
+        let floor = self.standing.floor();
+        ConstGauge::new(i64::from(floor.is_some())).encode(metric)?;
+        if let Some((backend, class)) = floor {
+            self.metrics.may_use(&backend, class);
+        }
+        if let Some(age) = self.standing.age() {
             let help = "Time since the snapshot in use was last confirmed";
             let unit = Some(&Unit::Seconds);
             let metric = encoder.encode_descriptor("snapshot_age", help, unit, gauge)?;

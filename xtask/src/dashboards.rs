@@ -63,9 +63,10 @@ fn panel(
     description: &'static str,
     queries: &[(&str, &'static str)],
 ) -> Panel {
-    // `$ns` is short for the choice that every query makes.
+    // `$ns` is short for the choice that every query makes; sidecars are in other namespaces than what they belong to.
     let query = |(expression, legend): &(&str, &'static str)| {
         let expression = expression.replace("$ns", "namespace=~\"$namespace\"");
+        let expression = expression.replace("$beside", "mesh_namespace=~\"$namespace\"");
         (expression, *legend)
     };
     Panel {
@@ -75,6 +76,19 @@ fn panel(
         shape,
         queries: queries.iter().map(query).collect(),
     }
+}
+
+/// Rises of tokens: those that gateways counted, and of sidecars those of the floor's own answers, which pass no gateway
+/// and are counted nowhere else. The namespace is that of the installation for both. `more` selects among them.
+fn tokens(rise: &str, more: &str, time: &str) -> String {
+    format!(
+        "({rise}(mesh_gateway_tokens_total{{$ns{more}}}[{time}]) or label_replace({rise}(mesh_sidecar_tokens_total{{$beside{more}}}[{time}]), \"namespace\", \"$1\", \"mesh_namespace\", \"(.+)\"))"
+    )
+}
+
+/// Tokens per second.
+fn token_rate(more: &str) -> String {
+    tokens("rate", more, "$__rate_interval")
 }
 
 /// What a counter rose by in the chosen time. A series that was born in it rose from zero, which `increase` does not see:

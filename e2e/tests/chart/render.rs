@@ -378,17 +378,23 @@ fn foreign_kinds(world: &World) {
 
 /// A Prometheus operator finds what it selects, with what the values say.
 fn monitored(objects: &[Value]) {
-    for name in ["mesh-operator", "mesh-gateway", "mesh-worker"] {
+    for name in ["mesh-operator", "mesh-gateway", "mesh-worker", "mesh-sidecar"] {
         let monitor = of(objects, "PodMonitor", name).unwrap();
         assert_eq!(
             monitor["metadata"]["labels"]["release"], "prometheus",
             "{name}"
         );
         let everywhere = monitor["spec"]["namespaceSelector"]["any"] == true;
-        assert_eq!(everywhere, name == "mesh-worker");
+        assert_eq!(everywhere, ["mesh-worker", "mesh-sidecar"].contains(&name));
         let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+        // What is in somebody else's hands does not name its namespace itself.
+        assert_eq!(endpoint["honorLabels"], !everywhere, "{name}");
         assert_eq!(endpoint["interval"], "10s", "{name}");
     }
+    let sidecars = of(objects, "PodMonitor", "mesh-sidecar").unwrap();
+    let endpoint = &sidecars["spec"]["podMetricsEndpoints"][0];
+    assert_eq!(endpoint["port"], "mesh-admin");
+    assert_eq!(endpoint["relabelings"][0]["targetLabel"], "mesh_namespace");
     let rules = of(objects, "PrometheusRule", "mesh").unwrap().to_string();
     assert!(
         rules.contains("vector(0.5)") && !rules.contains("vector(0.8)"),

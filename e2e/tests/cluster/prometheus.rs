@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::chapter::install::text;
-use crate::world::{World, until};
+use crate::world::{HOME, World, until};
 
 /// Where it listens, in the network of the control plane.
 const ADDRESS: &str = "127.0.0.1:9099";
@@ -25,11 +25,15 @@ const SHORTER: [(&str, &str); 9] = [
     ("[6h]", "[30s]"),
     ("[1h]", "[1m]"),
     ("[30m]", "[1m]"),
-    ("[15m]", "[15s]"),
+    // An operator that fails tries again ever more seldom.
+    (
+        "outcome=\"error\"}[15m])) > 3",
+        "outcome=\"error\"}[15s])) > 0.5",
+    ),
     ("[10m]", "[8s]"),
     (
-        "egress_proof_age_seconds) > 3600",
-        "egress_proof_age_seconds) > 25",
+        "4 * mesh_operator_egress_proof_interval_seconds + 600",
+        "mesh_operator_egress_proof_interval_seconds * 0 + 25",
     ),
     // Below the shortest interval: a floor that answered when it was last asked is exempt.
     (
@@ -76,17 +80,25 @@ fn shortened(rules: &str) -> String {
 /// Where the pods of the mesh serve their numbers, labeled as a discovery would; nothing while nobody can be asked.
 /// (Debian's Prometheus has no discovery of its own in Kubernetes.)
 fn targets(world: &World) -> Option<Value> {
-    let ours = "app.kubernetes.io/part-of=inference-mesh";
-    let pods = world.try_kubectl(&["get", "pods", "-A", "-l", ours, "-o", "json"]);
+    let pods = world.try_kubectl(&["get", "pods", "-A", "-o", "json"]);
     let pods: Value = serde_json::from_str(&pods.ok()?).ok()?;
     let pods = pods["items"].as_array()?.iter();
     let running = pods.filter(|pod| pod["status"]["phase"] == "Running");
     let target = |pod: &Value| {
         let meta = &pod["metadata"];
-        let labels = json!({"namespace": meta["namespace"], "pod": meta["name"]});
-        json!({"targets": [format!("{}:8081", text(&pod["status"]["podIP"]))], "labels": labels})
+        let mut labels = json!({"namespace": meta["namespace"], "pod": meta["name"]});
+        let port = if meta["labels"]["app.kubernetes.io/part-of"] == "inference-mesh" {
+            8081
+        } else if meta["labels"]["inferencemesh.dev/injected"] == "true" {
+            labels["mesh_namespace"] = json!(HOME);
+            14142
+        } else {
+            return None;
+        };
+        let address = format!("{}:{port}", text(&pod["status"]["podIP"]));
+        Some(json!({"targets": [address], "labels": labels}))
     };
-    Some(running.map(target).collect())
+    Some(running.filter_map(target).collect())
 }
 
 impl Prometheus {

@@ -14,7 +14,7 @@ const FOLDER: &str = "charts/inference-mesh/files/dashboards";
 const RISES: [&str; 3] = ["rate(", "increase(", "min_over_time("];
 
 /// What each replica says of the same things, so that a sum would count them as often as there are replicas.
-const ECHOED: [&str; 8] = [
+const ECHOED: [&str; 9] = [
     "mesh_gateway_backend_info",
     "mesh_gateway_backend_up",
     "mesh_gateway_claim_expiry_seconds",
@@ -22,6 +22,7 @@ const ECHOED: [&str; 8] = [
     "mesh_gateway_floor_endpoints",
     "mesh_operator_conditions",
     "mesh_operator_egress_proof_age_seconds",
+    "mesh_operator_egress_unenforced",
     "mesh:provider_share:limit",
 ];
 

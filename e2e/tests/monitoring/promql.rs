@@ -3,8 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Labels that Kubernetes' service discovery adds to what is scraped, and that of histograms.
-const TARGET: [&str; 5] = ["namespace", "pod", "job", "instance", "le"];
+/// Labels that discovery adds to what is scraped (`mesh_namespace` to sidecars), and that of histograms.
+const TARGET: [&str; 6] = [
+    "namespace",
+    "pod",
+    "job",
+    "instance",
+    "le",
+    "mesh_namespace",
+];
 /// Words before a list of labels.
 const GROUPING: [&str; 6] = [
     "by",

@@ -8,7 +8,7 @@ use super::rules;
 /// Metric and its labels.
 pub(super) type Served = BTreeMap<String, BTreeSet<String>>;
 
-const PAGES: [(&str, &str); 3] = [
+const PAGES: [(&str, &str); 4] = [
     (
         "mesh_gateway_",
         include_str!("../../../docs/reference/metrics.md"),
@@ -16,6 +16,10 @@ const PAGES: [(&str, &str); 3] = [
     (
         "mesh_operator_",
         include_str!("../../../docs/reference/metrics-operator.md"),
+    ),
+    (
+        "mesh_sidecar_",
+        include_str!("../../../docs/reference/metrics-sidecar.md"),
     ),
     // Under the names of vLLM, which are no prefix of ours.
     (

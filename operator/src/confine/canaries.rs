@@ -101,6 +101,11 @@ impl Canaries {
         found
     }
 
+    /// Time between two canaries of a namespace.
+    pub(crate) fn interval(&self) -> Duration {
+        self.options.canary.canary_interval
+    }
+
     /// Tells when none could be made, and when that is over.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.told.subscribe()
@@ -407,18 +412,6 @@ pub(crate) fn confined(world: &World) -> Vec<Arc<NetworkPolicy>> {
     });
     all.sort_by_key(|policy| policy.namespace());
     all
-}
-
-/// Seconds since all pools of each confined namespace were proved good, or since it was confined.
-pub(crate) fn ages(world: &World, canaries: &Canaries) -> BTreeMap<String, f64> {
-    let now = Timestamp::now();
-    let age = |policy: &Arc<NetworkPolicy>| {
-        let proved = canaries.standing(world, policy).proved;
-        let since = proved.or_else(|| Some(policy.creation_timestamp()?.0))?;
-        let age = now.duration_since(since).as_secs_f64().max(0.0);
-        Some((policy.namespace()?, age))
-    };
-    confined(world).iter().filter_map(age).collect()
 }
 
 /// False if there is one of that name.

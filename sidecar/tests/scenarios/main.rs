@@ -17,5 +17,6 @@ mod promised;
 mod raises;
 mod relays;
 mod snapshots;
+mod tokens;
 #[expect(dead_code, reason = "the measurement in examples needs more of it")]
 mod world;

@@ -167,8 +167,13 @@ async fn of_several_policies_with_one_floor_the_shortest_interval_counts_and_the
     let world = drilled(HOUR).start();
     let mut more = (*world.store.current()).clone();
     let mut policy = (*more.policies[0]).clone();
-    policy.id = mesh_core::PolicyId::foreign("team", "ours");
+    policy.id = mesh_core::PolicyId::home("default", "more");
     policy.floor.as_mut().expect("a floor").drill = Some(10 * MINUTE);
+    more.policies.push(Arc::new(policy.clone()));
+    // A team's would have the mesh's floor refuse what it has for everybody.
+    policy.id = mesh_core::PolicyId::foreign("team", "ours");
+    policy.floor.as_mut().expect("a floor").drill = Some(MINUTE);
+    policy.constraints.licenses_allow = Some(Vec::new());
     more.policies.push(Arc::new(policy));
     until("the first", || counted(&world, "succeeded") == Some(1.0)).await;
     world.store.replace(more);
@@ -178,6 +183,8 @@ async fn of_several_policies_with_one_floor_the_shortest_interval_counts_and_the
     .await;
     tokio::time::sleep(11 * MINUTE).await;
     assert_eq!(world.floor.calls(), 2);
+    assert_eq!(counted(&world, "refused"), Some(0.0));
+    assert_eq!(gauge(&world, "_interval_seconds"), Some(600.0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Backends and models: which answer, how full they are, what is fetched and proved.
 
-use super::{Dashboard, Good, Row, Shape, panel};
+use super::{Dashboard, Good, Row, Shape, panel, token_rate};
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
@@ -65,7 +65,7 @@ fn health() -> Row {
                 Shape::Stack,
                 "Tokens written, by the backend that served.",
                 &[(
-                    "sum by (backend) (rate(mesh_gateway_tokens_total{$ns, direction=\"output\"}[$__rate_interval]))",
+                    &format!("sum by (backend) {}", token_rate(", direction=\"output\"")),
                     "{{backend}}",
                 )],
             ),

@@ -1,6 +1,6 @@
 //! Where tokens went, on whom that depends, what was refused, and whether the floor holds.
 
-use super::{Dashboard, Good, Panel, Row, Shape, panel, rise};
+use super::{Dashboard, Good, Panel, Row, Shape, panel, rise, token_rate, tokens};
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
@@ -33,7 +33,15 @@ fn numbers() -> Vec<Panel> {
             Shape::Number(Good::Any),
             "Share of all tokens in the chosen time that own hardware read or wrote.",
             &[(
-                "(sum(increase(mesh_gateway_tokens_total{$ns, sovereignty_class=\"own_hardware\"}[$__range])) or vector(0)) / (sum(increase(mesh_gateway_tokens_total{$ns}[$__range])) > 0)",
+                &format!(
+                    "(sum{} or vector(0)) / (sum{} > 0)",
+                    tokens(
+                        "increase",
+                        ", sovereignty_class=\"own_hardware\"",
+                        "$__range"
+                    ),
+                    tokens("increase", "", "$__range")
+                ),
                 "",
             )],
         ),
@@ -42,9 +50,16 @@ fn numbers() -> Vec<Panel> {
             Shape::Number(Good::Zero),
             "Tokens of Restricted requests that anything but own hardware saw. Zero, unless a policy lowers minimumClass.restricted.",
             &[(
-                &rise(
-                    "",
-                    "mesh_gateway_tokens_total{$ns, privacy_level=\"restricted\", sovereignty_class!=\"own_hardware\"}",
+                &format!(
+                    "{} + {}",
+                    rise(
+                        "",
+                        "mesh_gateway_tokens_total{$ns, privacy_level=\"restricted\", sovereignty_class!=\"own_hardware\"}",
+                    ),
+                    rise(
+                        "",
+                        "mesh_sidecar_tokens_total{$beside, privacy_level=\"restricted\", sovereignty_class!=\"own_hardware\"}",
+                    )
                 ),
                 "",
             )],
@@ -69,8 +84,7 @@ fn numbers() -> Vec<Panel> {
 
 fn pictures() -> Vec<Panel> {
     let tokens = |title, description, label: &'static str, legend| {
-        let query =
-            format!("sum by ({label}) (rate(mesh_gateway_tokens_total{{$ns}}[$__rate_interval]))");
+        let query = format!("sum by ({label}) {}", token_rate(""));
         panel(
             (title, "suffix: tokens/s"),
             Shape::Stack,
@@ -81,7 +95,7 @@ fn pictures() -> Vec<Panel> {
     vec![
         tokens(
             "Tokens by class",
-            "Tokens read and written, by the sovereignty class of the place.",
+            "Tokens read and written, by the sovereignty class of the place; what the floor answers sidecars without a gateway is counted too, in all panels of tokens.",
             "sovereignty_class",
             "{{sovereignty_class}}",
         ),
@@ -105,7 +119,10 @@ fn pictures() -> Vec<Panel> {
             Shape::Stack,
             "Where the tokens of sensitive requests went.",
             &[(
-                "sum by (privacy_level, sovereignty_class) (rate(mesh_gateway_tokens_total{$ns, privacy_level=~\"restricted|confidential\"}[$__rate_interval]))",
+                &format!(
+                    "sum by (privacy_level, sovereignty_class) {}",
+                    token_rate(", privacy_level=~\"restricted|confidential\"")
+                ),
                 "{{privacy_level}} on {{sovereignty_class}}",
             )],
         ),
@@ -116,7 +133,8 @@ fn pictures() -> Vec<Panel> {
 /// in the moments after an edit or an upgrade they disagree, which would fail the query.
 fn by(label: &str) -> String {
     format!(
-        "sum by ({label}) (rate(mesh_gateway_tokens_total{{$ns}}[$__rate_interval]) * on (namespace, backend) group_left ({label}) topk by (namespace, backend) (1, mesh_gateway_backend_info{{$ns}}))"
+        "sum by ({label}) ({} * on (namespace, backend) group_left ({label}) topk by (namespace, backend) (1, mesh_gateway_backend_info{{$ns}}))",
+        token_rate("")
     )
 }
 
@@ -232,9 +250,9 @@ fn refusals() -> Row {
             panel(
                 ("Degraded answers", "reqps"),
                 Shape::Lines,
-                "Answers that were less than what was asked for, by the words of header mesh-degraded.",
+                "Answers that were less than what was asked for, by the words of header mesh-degraded; those of the floor to sidecars without a gateway too.",
                 &[(
-                    "sum by (reason) (rate(mesh_gateway_degraded_requests_total{$ns}[$__rate_interval]))",
+                    "sum by (reason) (rate(mesh_gateway_degraded_requests_total{$ns}[$__rate_interval]) or rate(mesh_sidecar_degraded_requests_total{$beside}[$__rate_interval]))",
                     "{{reason}}",
                 )],
             ),
@@ -303,7 +321,7 @@ fn floor() -> Row {
                 Shape::Stack,
                 "Tokens written, by backend. The floor has those of requests that may go nowhere else, and all where nobody else is left.",
                 &[(
-                    "sum by (backend) (rate(mesh_gateway_tokens_total{$ns, direction=\"output\"}[$__rate_interval]))",
+                    &format!("sum by (backend) {}", token_rate(", direction=\"output\"")),
                     "{{backend}}",
                 )],
             ),
@@ -344,8 +362,8 @@ fn confinement() -> Row {
         panels: vec![
             panel(
                 ("Oldest proof", "s"),
-                Shape::Number(Good::Upto(3600)),
-                "Age of the oldest proof of all confined namespaces. MeshEgressUnproved fires after an hour. Nothing yet where none is confined.",
+                Shape::Number(Good::Upto(1800)),
+                "Age of the oldest proof of all confined namespaces. MeshEgressUnproved fires after four intervals of canaries and ten minutes. Nothing yet where none is confined.",
                 &[("max(mesh_operator_egress_proof_age_seconds)", "")],
             ),
             panel(
@@ -355,6 +373,24 @@ fn confinement() -> Row {
                 &[(
                     "count(max by (namespace) (mesh_operator_egress_proof_age_seconds)) or vector(0)",
                     "",
+                )],
+            ),
+            panel(
+                ("Policies not enforced", "none"),
+                Shape::Number(Good::Zero),
+                "Policies that confine and whose condition Enforced is False. MeshEgressNotEnforced fires after five minutes.",
+                &[(
+                    "sum(max by (namespace, reason) (mesh_operator_egress_unenforced{$ns}))",
+                    "",
+                )],
+            ),
+            panel(
+                ("Not enforced, by reason", "none"),
+                Shape::Lines,
+                "Policies that confine and whose condition Enforced is False, by its reason.",
+                &[(
+                    "sum by (reason) (max by (namespace, reason) (mesh_operator_egress_unenforced{$ns}))",
+                    "{{reason}}",
                 )],
             ),
             panel(

@@ -1,13 +1,13 @@
 //! How fast and how surely requests are answered, and at what cost.
 
-use super::{Dashboard, Good, Panel, Row, Shape, panel, rise};
+use super::{Dashboard, Good, Panel, Row, Shape, panel, rise, token_rate};
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         uid: "mesh-traffic",
         title: "Inference Mesh / Traffic",
         description: "How fast and how surely requests are answered, how often they fail over, and at what cost.",
-        rows: vec![requests(), latency(), attempts(), cost()],
+        rows: vec![requests(), latency(), attempts(), sidecars(), cost()],
     }
 }
 
@@ -46,10 +46,7 @@ fn requests() -> Row {
                 ("Tokens written", "suffix: tokens/s"),
                 Shape::Number(Good::Any),
                 "Tokens written by all backends.",
-                &[(
-                    "sum(rate(mesh_gateway_tokens_total{$ns, direction=\"output\"}[$__rate_interval]))",
-                    "",
-                )],
+                &[(&format!("sum{}", token_rate(", direction=\"output\"")), "")],
             ),
             panel(
                 ("Requests by outcome", "reqps"),
@@ -86,8 +83,13 @@ fn quantiles(
         } else {
             format!("le, {label}")
         };
+        let of = if metric.starts_with("mesh_sidecar") {
+            "$beside"
+        } else {
+            "$ns"
+        };
         format!(
-            "histogram_quantile({quantile}, sum by ({labels}) (rate({metric}_bucket{{$ns}}[$__rate_interval]))) >= 0"
+            "histogram_quantile({quantile}, sum by ({labels}) (rate({metric}_bucket{{{of}}}[$__rate_interval]))) >= 0"
         )
     };
     let all = [query("0.5"), query("0.95"), query("0.99")];
@@ -147,11 +149,71 @@ fn attempts() -> Row {
             panel(
                 ("Failovers by phase", "suffix: /s"),
                 Shape::Lines,
-                "Attempts that followed a failed one of the same request, by whether tokens had come already.",
+                "Attempts that followed a failed one of the same request, by whether tokens had come already; those of sidecars to the floor too.",
                 &[(
-                    "sum by (phase) (rate(mesh_gateway_failovers_total{$ns}[$__rate_interval]))",
+                    "sum by (phase) (rate(mesh_gateway_failovers_total{$ns}[$__rate_interval]) or rate(mesh_sidecar_failovers_total{$beside}[$__rate_interval]))",
                     "{{phase}}",
                 )],
+            ),
+        ],
+    }
+}
+
+/// What goes on to a gateway is in the other panels, as requests of that gateway.
+fn sidecars() -> Row {
+    Row {
+        title: "Sidecars",
+        panels: vec![
+            panel(
+                ("Sidecars", "none"),
+                Shape::Number(Good::Any),
+                "Pods whose sidecar is scraped.",
+                &[("count(mesh_sidecar_gateway_up{$beside}) or vector(0)", "")],
+            ),
+            panel(
+                ("Sidecars without a gateway", "none"),
+                Shape::Number(Good::Zero),
+                "Sidecars to which no gateway answered when they last asked.",
+                &[(
+                    "count(mesh_sidecar_gateway_up{$beside} == 0) or vector(0)",
+                    "",
+                )],
+            ),
+            panel(
+                ("Sidecars without a floor", "none"),
+                Shape::Number(Good::Zero),
+                "Sidecars that know no floor to go to without a gateway.",
+                &[(
+                    "count(mesh_sidecar_floor_known{$beside} == 0) or vector(0)",
+                    "",
+                )],
+            ),
+            panel(
+                ("Answered by the floor itself", "percentunit"),
+                Shape::Number(Good::Any),
+                "Share of the requests to sidecars in the chosen time that the floor answered because no gateway did.",
+                &[(
+                    "(sum(increase(mesh_sidecar_failovers_total{$beside}[$__range])) or vector(0)) / (sum(increase(mesh_sidecar_decisions_total{$beside}[$__range])) > 0)",
+                    "",
+                )],
+            ),
+            panel(
+                ("Attempts of sidecars", "suffix: /s"),
+                Shape::Stack,
+                "Attempts of sidecars at the gateway and at floors, by how they ended.",
+                &[(
+                    "sum by (backend, outcome) (rate(mesh_sidecar_attempts_total{$beside}[$__rate_interval]))",
+                    "{{backend}}: {{outcome}}",
+                )],
+            ),
+            quantiles(
+                "Duration of requests at sidecars",
+                "From a request's head to the last byte of its answer, as applications see it.",
+                "mesh_sidecar_request_duration_seconds",
+                (
+                    "surface",
+                    ["{{surface}} half", "{{surface}} 95 %", "{{surface}} 99 %"],
+                ),
             ),
         ],
     }

@@ -15,19 +15,24 @@ pub(super) struct Wanted {
     pub(super) caller: Caller,
 }
 
-/// Every floor once, with the shortest interval that a policy names.
+/// Every floor once, with the shortest interval that a policy of the mesh namespace names. Those of other namespaces
+/// count where none does: with constraints of its own a team could have the mesh's floor look broken.
 pub(super) fn wanted(snapshot: &Snapshot) -> Vec<Wanted> {
-    let mut floors: BTreeMap<BackendId, Wanted> = BTreeMap::new();
+    let mut floors: BTreeMap<BackendId, (bool, Wanted)> = BTreeMap::new();
     for policy in &snapshot.policies {
         let Some(wanted) = of(snapshot, policy) else {
             continue;
         };
+        let team = policy.id.namespace != snapshot.mesh_namespace;
         let known = floors.get(&wanted.floor);
-        if known.is_none_or(|known| wanted.interval < known.interval) {
-            floors.insert(wanted.floor.clone(), wanted);
+        let better = |(other, known): &(bool, Wanted)| {
+            (team, wanted.interval) < (*other, known.interval)
+        };
+        if known.is_none_or(better) {
+            floors.insert(wanted.floor.clone(), (team, wanted));
         }
     }
-    floors.into_values().collect()
+    floors.into_values().map(|(_, wanted)| wanted).collect()
 }
 
 fn of(snapshot: &Snapshot, policy: &Policy) -> Option<Wanted> {

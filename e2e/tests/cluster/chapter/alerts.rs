@@ -2,15 +2,17 @@
 //! Others fire in the chapters that make what they are about: no floor and no operator in `floor`, no gateway and old
 //! sidecars in `sidecar`, an old view and one place of the floor in `serve`, a network that confines no longer in `confine`.
 
+use std::time::Duration;
+
 use jiff::{Span, Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 
 use crate::chapter::ask;
-use crate::world::{HOME, TEAM, World};
+use crate::world::{HOME, TEAM, World, until};
 
 const CLOUD: (&str, &str) = (HOME, "a-cloud");
 const GONE: (&str, &str) = (HOME, "no-cloud");
-/// A namespace whose floor has no node.
+/// A namespace whose floor cannot be made.
 const ADRIFT: &str = "adrift";
 const UNREADABLE: (&str, &str) = (TEAM, "unreadable");
 
@@ -124,9 +126,18 @@ fn not_ready(world: &World) {
     silent(world, "MeshObjectsNotReady", &of);
 }
 
-/// A tenant's floor without a node for it: its drills fail. That of the mesh answers all the while.
+/// A tenant's floor in a namespace whose quota has no room for it: the operator fails to make it again and again, and
+/// its drills fail. That of the mesh answers all the while.
 fn no_floor(world: &World) {
+    let fails = ("MeshOperatorErrors", [("kind", "InferenceBackend")]);
+    world.silent(fails.0, &fails.1);
     world.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ADRIFT}}));
+    world.apply(&json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"namespace": ADRIFT, "name": "full"},
+        "spec": {"hard": {"count/deployments.apps": "0"}}}));
+    until("the quota counts", Duration::from_mins(1), || {
+        let quota = world.get(&["-n", ADRIFT, "resourcequota/full"]);
+        quota["status"]["used"].is_object().then_some(())
+    });
     let object = |kind: &str, name: &str, spec: &Value| {
         world.apply(
             &json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": kind, "metadata": {"namespace": ADRIFT, "name": name}, "spec": spec}),
@@ -141,10 +152,11 @@ fn no_floor(world: &World) {
     object(
         "InferenceBackend",
         "own",
-        &json!({"inCluster": {"modelRef": {"name": "m"}, "nodeSelector": {"nowhere": "yes"}}, "models": [{"name": "own"}]}),
+        &json!({"inCluster": {"modelRef": {"name": "m"}}, "models": [{"name": "own"}]}),
     );
     let floor = json!({"backendRef": {"name": "own"}, "drill": {"interval": "1m"}});
     object("SovereigntyPolicy", "adrift", &json!({"floor": floor}));
+    world.fires(fails.0, &fails.1);
 }
 
 fn drilled_in_vain(world: &World) {
@@ -157,6 +169,7 @@ fn drilled_in_vain(world: &World) {
     world.kubectl(&["delete", "-n", ADRIFT, "sovereigntypolicy", "adrift"]);
     world.silent(of.0, of.1);
     world.kubectl(&["delete", "namespace", ADRIFT, "--wait=false"]);
+    world.silent("MeshOperatorErrors", &[("kind", "InferenceBackend")]);
 }
 
 /// A namespace that asks for sidecars after its pods were made.

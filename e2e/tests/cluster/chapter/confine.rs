@@ -52,6 +52,13 @@ fn enforced(world: &World, status: &str, reason: &str) -> String {
     text(&found["message"]).to_owned()
 }
 
+/// Waits until the alert about this reason fires, or is silent.
+fn not_enforced(world: &World, reason: &str, fires: bool) {
+    let of = [("reason", reason)];
+    let wait = if fires { World::fires } else { World::silent };
+    wait(world, "MeshEgressNotEnforced", &of);
+}
+
 /// Confines a namespace with an application that has a sidecar, and waits for the proof.
 fn confine(world: &World) {
     let allowed = ip(world, OUTSIDE, "answers");
@@ -235,8 +242,10 @@ pub(crate) fn noticed(world: &World) {
     let cloud = ip(world, CLOUDS, "cloud");
     let unproved = ("MeshEgressUnproved", [("namespace", CLOSED)]);
     world.silent(unproved.0, &unproved.1);
+    not_enforced(world, "NotEnforced", false);
     world.cluster.enforce_network_policies(false).unwrap();
     let told = enforced(world, "False", "NotEnforced");
+    not_enforced(world, "NotEnforced", true);
     for words in [
         "does not enforce NetworkPolicies",
         "operator-admin",
@@ -252,6 +261,7 @@ pub(crate) fn noticed(world: &World) {
     enforced(world, "True", "Succeeded");
     assert!(!direct(world, &cloud, PROMPT));
     world.silent(unproved.0, &unproved.1);
+    not_enforced(world, "NotEnforced", false);
     let events = [
         "events",
         "-n",
@@ -282,12 +292,14 @@ pub(crate) fn widened(world: &World) {
     });
     let told = enforced(world, "False", "EgressWidened");
     assert!(told.contains("closed/theirs"), "{told}");
+    not_enforced(world, "EgressWidened", true);
     until("it lets out", LIMIT, || {
         direct(world, &cloud, PROMPT).then_some(())
     });
     world.kubectl(&["delete", "networkpolicy", "-n", CLOSED, "theirs"]);
     world.apply(&binding);
     enforced(world, "True", "Succeeded");
+    not_enforced(world, "EgressWidened", false);
     until("nothing gets out", LIMIT, || {
         (!direct(world, &cloud, PROMPT)).then_some(())
     });

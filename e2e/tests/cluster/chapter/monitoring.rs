@@ -6,8 +6,8 @@ use std::time::Duration;
 use mesh_cluster::Cluster;
 use serde_json::{Value, json};
 
-use crate::chapter::ask;
 use crate::chapter::install::text;
+use crate::chapter::{ask, sidecar};
 use crate::world::{APP, HOME, TEAM, World, until};
 
 /// Clouds of this chapter: one that costs, one that is gone.
@@ -15,6 +15,24 @@ const PAID: (&str, &str) = ("paid-cloud", "paid");
 const GONE: (&str, &str) = ("gone-cloud", "gone");
 /// A namespace that is confined and asks for sidecars.
 const WATCHED: &str = "watched";
+
+/// A query as Prometheus gets it.
+fn short(query: &str) -> String {
+    let query = query.replace("$namespace", ".*");
+    let query = query.replace("$__range", "5m");
+    query.replace("$__rate_interval", "2m")
+}
+
+/// The first query of a panel.
+pub(crate) fn panel(world: &World, page: &str, title: &str) -> String {
+    let file = world.path(&format!(
+        "charts/inference-mesh/files/dashboards/{page}.json"
+    ));
+    let page: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let mut panels = page["panels"].as_array().unwrap().iter();
+    let panel = panels.find(|panel| panel["title"] == title).unwrap();
+    short(text(&panel["targets"][0]["expr"]))
+}
 
 /// What the panels ask, as Grafana would ask it over the last minutes.
 fn queries(world: &World) -> BTreeSet<String> {
@@ -25,12 +43,7 @@ fn queries(world: &World) -> BTreeSet<String> {
             serde_json::from_slice(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap();
         for panel in page["panels"].as_array().unwrap() {
             for target in panel["targets"].as_array().into_iter().flatten() {
-                let short = text(&target["expr"]).replace("$namespace", ".*");
-                all.insert(
-                    short
-                        .replace("$__range", "5m")
-                        .replace("$__rate_interval", "2m"),
-                );
+                all.insert(short(text(&target["expr"])));
             }
         }
     }
@@ -54,6 +67,7 @@ fn traffic(world: &World, round: usize) {
     ] {
         world.ask(TEAM, &request);
     }
+    sidecar::asked(world, "Hello");
 }
 
 /// What failovers, degradations and costs come from.
@@ -104,6 +118,7 @@ fn injected(world: &World) {
 }
 
 pub(crate) fn every_panel(world: &World) {
+    sidecar::application(world);
     clouds(world);
     watched(world);
     let prometheus = world.prometheus();
@@ -111,6 +126,7 @@ pub(crate) fn every_panel(world: &World) {
         "mesh_gateway_floor_ready",
         "mesh_operator_leader",
         "vllm:num_requests_running",
+        "mesh_sidecar_tokens_total",
     ];
     let all = || seen.iter().all(|metric| prometheus.knows(world, metric));
     let deadline = std::time::Instant::now() + Duration::from_mins(1);

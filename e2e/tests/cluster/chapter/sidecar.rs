@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::application::Said;
 use crate::chapter::ask::{self, CLOUD, cloud_log};
 use crate::chapter::install::text;
+use crate::chapter::monitoring;
 use crate::world::{APP, HOME, TEAM, World, until};
 
 const LIMIT: Duration = Duration::from_mins(2);
@@ -175,6 +176,7 @@ pub(crate) fn without_gateways(world: &World) {
             );
         }
         world.fires("MeshGatewayAbsent", &[]);
+        counted(world);
     });
     // From the first request without gateways on everyone is answered, by whomever.
     until("a gateway answers again", LIMIT, || {
@@ -190,6 +192,28 @@ pub(crate) fn without_gateways(world: &World) {
         };
         (now.len() == before.len() && before.iter().zip(&now).all(again)).then_some(())
     });
+}
+
+/// Tokens that passed no gateway are in the panel of tokens: what it shows is more than what gateways counted.
+fn counted(world: &World) {
+    let floor = "mesh_sidecar_tokens_total{backend=\"floor\", sovereignty_class=\"own_hardware\"}";
+    let panel = monitoring::panel(world, "mesh-sovereignty", "Tokens by class");
+    let gateways = "sum by (sovereignty_class) (rate(mesh_gateway_tokens_total[2m]))";
+    let none = "0 * group by (sovereignty_class) (mesh_sidecar_tokens_total)";
+    let all = [
+        format!("sum(increase({floor}[2m])) > 0"),
+        format!("({panel}) - ({gateways} or {none}) > 0"),
+    ];
+    let begun = std::time::Instant::now();
+    until("tokens of the floor are in the panel", LIMIT, || {
+        asked(world, "Hello");
+        let prometheus = world.prometheus();
+        prometheus.discover(world);
+        let known = all.iter().all(|query| prometheus.knows(world, query));
+        known.then_some(())
+    });
+    let took = begun.elapsed().as_secs_f32();
+    println!("  tokens of a sidecar's floor are shown after {took:.1} s");
 }
 
 /// A sidecar of a template that pods get no longer, as after an upgrade of the chart.
