@@ -161,13 +161,17 @@ impl Metrics {
         registry.register("leader", "1 if this replica leads", self.leader.clone());
         registry.register("build_info", "1; what runs", self.build.clone());
         self.inject.register(registry);
-        // A rise from nothing to one could not be told from no rise.
+        self.no_errors_yet();
+        let version = env!("CARGO_PKG_VERSION");
+        self.build.get_or_create(&Build { version }).set(1);
+    }
+
+    /// A rise from nothing to one could not be told from no rise.
+    fn no_errors_yet(&self) {
         for kind in ["ModelCache", "InferenceBackend", "SovereigntyPolicy"] {
             let (kind, outcome) = (kind.to_owned(), "error");
             drop(self.reconciles.get_or_create(&Outcome { kind, outcome }));
         }
-        let version = env!("CARGO_PKG_VERSION");
-        self.build.get_or_create(&Build { version }).set(1);
     }
 
     pub(crate) fn requested(&self, verb: &'static str, resource: String, code: String) {

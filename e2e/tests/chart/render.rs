@@ -378,7 +378,12 @@ fn foreign_kinds(world: &World) {
 
 /// A Prometheus operator finds what it selects, with what the values say.
 fn monitored(objects: &[Value]) {
-    for name in ["mesh-operator", "mesh-gateway", "mesh-worker", "mesh-sidecar"] {
+    for name in [
+        "mesh-operator",
+        "mesh-gateway",
+        "mesh-worker",
+        "mesh-sidecar",
+    ] {
         let monitor = of(objects, "PodMonitor", name).unwrap();
         assert_eq!(
             monitor["metadata"]["labels"]["release"], "prometheus",

@@ -271,89 +271,100 @@ fn refusals() -> Row {
 
 #[expect(clippy::too_many_lines, reason = "a list of panels")]
 fn floor() -> Row {
+    let mut panels = floor_now();
+    panels.extend(floor_over_time());
     Row {
         title: "The floor",
-        panels: vec![
-            panel(
-                ("Floor ready", "none"),
-                Shape::Number(Good::From(1000)),
-                "1 if every gateway finds a floor that can answer.",
-                &[("min(mesh_gateway_floor_ready{$ns})", "")],
-            ),
-            panel(
-                ("Places of the floor", "none"),
-                Shape::Number(Good::From(1000)),
-                "Pods and servers that can answer as the floor, as the gateway that sees fewest says.",
-                &[("min(mesh_gateway_floor_endpoints{$ns})", "")],
-            ),
-            panel(
-                ("Floor ready over time", "percentunit"),
-                Shape::Number(Good::From(999)),
-                "Share of the chosen time in which every gateway found a floor that could answer. The goal is 99.9 %.",
-                &[(
-                    "avg_over_time(min(mesh_gateway_floor_ready{$ns})[$__range:1m])",
-                    "",
-                )],
-            ),
-            panel(
-                ("Requests answered", "percentunit"),
-                Shape::Number(Good::From(999)),
-                "Share of the requests in order that got an answer in the chosen time. The goal is 99.9 %.",
-                &[(
-                    "clamp_min(1 - sum(increase(mesh_gateway_unserved_total{$ns}[$__range])) / (sum(increase(mesh_gateway_decisions_total{$ns}[$__range])) > 0), 0)",
-                    "",
-                )],
-            ),
-            panel(
-                ("Drills answered", "percentunit"),
-                Shape::Number(Good::From(1000)),
-                "Share of the gateways' floors that answered when they were last asked and not busy. Nothing yet where no policy says floor.drill.",
-                &[("avg(mesh_gateway_floor_drill_succeeded{$ns})", "")],
-            ),
-            panel(
-                ("Longest without an answer to a drill", "s"),
-                Shape::Number(Good::Any),
-                "Time since the floor last answered a drill, of the gateway and floor where it is longest. MeshFloorDrillFailed fires after two intervals.",
-                &[("max(mesh_gateway_floor_drill_seconds{$ns})", "")],
-            ),
-            panel(
-                ("Tokens of the floor and of others", "suffix: tokens/s"),
-                Shape::Stack,
-                "Tokens written, by backend. The floor has those of requests that may go nowhere else, and all where nobody else is left.",
-                &[(
-                    &format!("sum by (backend) {}", token_rate(", direction=\"output\"")),
-                    "{{backend}}",
-                )],
-            ),
-            panel(
-                ("Places of the floor over time", "none"),
-                Shape::Lines,
-                "Pods and servers that can answer as the floor, by gateway.",
-                &[(
-                    "min by (namespace, pod) (mesh_gateway_floor_endpoints{$ns})",
-                    "{{namespace}} {{pod}}",
-                )],
-            ),
-            panel(
-                ("Drills by outcome", "suffix: /s"),
-                Shape::Stack,
-                "Questions that gateways asked floors, by how they ended: succeeded, busy, failed, or refused by policy.",
-                &[(
-                    "sum by (backend, outcome) (rate(mesh_gateway_floor_drills_total{$ns}[$__rate_interval]))",
-                    "{{backend}}: {{outcome}}",
-                )],
-            ),
-            panel(
-                ("Time of a drill", "s"),
-                Shape::Lines,
-                "Time of the last drill that succeeded, of the slowest gateway.",
-                &[(
-                    "max by (backend) (mesh_gateway_floor_drill_duration_seconds{$ns})",
-                    "{{backend}}",
-                )],
-            ),
-        ],
+        panels,
     }
+}
+
+fn floor_now() -> Vec<Panel> {
+    vec![
+        panel(
+            ("Floor ready", "none"),
+            Shape::Number(Good::From(1000)),
+            "1 if every gateway finds a floor that can answer.",
+            &[("min(mesh_gateway_floor_ready{$ns})", "")],
+        ),
+        panel(
+            ("Places of the floor", "none"),
+            Shape::Number(Good::From(1000)),
+            "Pods and servers that can answer as the floor, as the gateway that sees fewest says.",
+            &[("min(mesh_gateway_floor_endpoints{$ns})", "")],
+        ),
+        panel(
+            ("Floor ready over time", "percentunit"),
+            Shape::Number(Good::From(999)),
+            "Share of the chosen time in which every gateway found a floor that could answer. The goal is 99.9 %.",
+            &[(
+                "avg_over_time(min(mesh_gateway_floor_ready{$ns})[$__range:1m])",
+                "",
+            )],
+        ),
+        panel(
+            ("Requests answered", "percentunit"),
+            Shape::Number(Good::From(999)),
+            "Share of the requests in order that got an answer in the chosen time. The goal is 99.9 %.",
+            &[(
+                "clamp_min(1 - sum(increase(mesh_gateway_unserved_total{$ns}[$__range])) / (sum(increase(mesh_gateway_decisions_total{$ns}[$__range])) > 0), 0)",
+                "",
+            )],
+        ),
+        panel(
+            ("Drills answered", "percentunit"),
+            Shape::Number(Good::From(1000)),
+            "Share of the gateways' floors that answered when they were last asked and not busy. Nothing yet where no policy says floor.drill.",
+            &[("avg(mesh_gateway_floor_drill_succeeded{$ns})", "")],
+        ),
+        panel(
+            ("Longest without an answer to a drill", "s"),
+            Shape::Number(Good::Any),
+            "Time since the floor last answered a drill, of the gateway and floor where it is longest. MeshFloorDrillFailed fires after two intervals.",
+            &[("max(mesh_gateway_floor_drill_seconds{$ns})", "")],
+        ),
+    ]
+}
+
+fn floor_over_time() -> Vec<Panel> {
+    vec![
+        panel(
+            ("Tokens of the floor and of others", "suffix: tokens/s"),
+            Shape::Stack,
+            "Tokens written, by backend. The floor has those of requests that may go nowhere else, and all where nobody else is left.",
+            &[(
+                &format!("sum by (backend) {}", token_rate(", direction=\"output\"")),
+                "{{backend}}",
+            )],
+        ),
+        panel(
+            ("Places of the floor over time", "none"),
+            Shape::Lines,
+            "Pods and servers that can answer as the floor, by gateway.",
+            &[(
+                "min by (namespace, pod) (mesh_gateway_floor_endpoints{$ns})",
+                "{{namespace}} {{pod}}",
+            )],
+        ),
+        panel(
+            ("Drills by outcome", "suffix: /s"),
+            Shape::Stack,
+            "Questions that gateways asked floors, by how they ended: succeeded, busy, failed, or refused by policy.",
+            &[(
+                "sum by (backend, outcome) (rate(mesh_gateway_floor_drills_total{$ns}[$__rate_interval]))",
+                "{{backend}}: {{outcome}}",
+            )],
+        ),
+        panel(
+            ("Time of a drill", "s"),
+            Shape::Lines,
+            "Time of the last drill that succeeded, of the slowest gateway.",
+            &[(
+                "max by (backend) (mesh_gateway_floor_drill_duration_seconds{$ns})",
+                "{{backend}}",
+            )],
+        ),
+    ]
 }
 
 fn confinement() -> Row {

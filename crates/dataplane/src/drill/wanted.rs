@@ -25,9 +25,8 @@ pub(super) fn wanted(snapshot: &Snapshot) -> Vec<Wanted> {
         };
         let team = policy.id.namespace != snapshot.mesh_namespace;
         let known = floors.get(&wanted.floor);
-        let better = |(other, known): &(bool, Wanted)| {
-            (team, wanted.interval) < (*other, known.interval)
-        };
+        let better =
+            |(other, known): &(bool, Wanted)| (team, wanted.interval) < (*other, known.interval);
         if known.is_none_or(better) {
             floors.insert(wanted.floor.clone(), (team, wanted));
         }
