@@ -269,7 +269,6 @@ fn refusals() -> Row {
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "a list of panels")]
 fn floor() -> Row {
     let mut panels = floor_now();
     panels.extend(floor_over_time());
