@@ -68,6 +68,8 @@ pub const ACCELERATORS_BOUND: &str = "AcceleratorsBound";
 pub const ENGINE_READY: &str = "EngineReady";
 /// InferenceBackend: its adapters are loaded.
 pub const ADAPTERS_LOADED: &str = "AdaptersLoaded";
+/// InferenceBackend: the gateways may read the Secret with its key.
+pub const CREDENTIALS_READABLE: &str = "CredentialsReadable";
 /// InferenceBackend: its pods cannot talk to others.
 pub const EGRESS_CONFINED: &str = "EgressConfined";
 

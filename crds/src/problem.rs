@@ -43,6 +43,8 @@ pub enum ProblemKind {
     Reference,
     /// A value that reads well and means nothing.
     Value,
+    /// Means something on one machine and not in a cluster.
+    NotInCluster,
     /// Read and left out on purpose.
     Ignored,
 }
@@ -62,6 +64,7 @@ impl ProblemKind {
             Self::NotSupportedYet => "NotSupportedYet",
             Self::Reference => "ReferenceNotFound",
             Self::Value => "InvalidValue",
+            Self::NotInCluster => crate::condition::REASON_NOT_IN_CLUSTER,
             Self::Ignored => "Ignored",
         }
     }

@@ -288,7 +288,7 @@ fn endpoint(
     let url = value(document, &format!("{place}.url"), url, problems)?;
     if world.input.pods.is_some() && own_machine(&url) {
         let message = "not in a cluster: loopback and link-local addresses are the gateway's own";
-        problems.push(document.problem(ProblemKind::Value, format!("{place}.url"), message));
+        problems.push(document.problem(ProblemKind::NotInCluster, format!("{place}.url"), message));
         return None;
     }
     Some(Endpoint {

@@ -42,6 +42,13 @@ pub(crate) fn unusable(stage: &Stage) {
         }
         stage.condition(object, "Stalled", "True", SOON).unwrap();
     }
+    let mut here = cloud("unusable", "here");
+    here["spec"] =
+        json!({"external": {"url": "http://127.0.0.1:8081/v1"}, "models": [{"name": "here"}]});
+    stage.apply(&here).unwrap();
+    let object = ["unusable", "inferencebackend", "here"];
+    let ready = stage.condition(object, "Ready", "False", SOON).unwrap();
+    assert_eq!(ready["reason"], "NotInCluster", "the gateway's own machine");
     // Longer than a label may be, and as long as a name may be.
     stage.floor().unwrap();
     let long = format!("p{}", ".long".repeat(50));

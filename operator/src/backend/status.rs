@@ -82,6 +82,8 @@ pub(crate) struct Observed {
     pub(crate) plaintext: bool,
     /// What the gateways say.
     pub(crate) health: Option<Word>,
+    /// Whether they may read its key; none if it has none.
+    pub(crate) credentials: Option<Result<(), String>>,
 }
 
 /// The status.
@@ -92,6 +94,13 @@ pub(crate) fn status(read: &Read, observed: &Observed, now: Timestamp) -> Value 
     if observed.in_cluster {
         facts.extend(observed.parts());
     }
+    facts.extend(observed.credentials.as_ref().map(|readable| {
+        let about = condition::CREDENTIALS_READABLE;
+        match readable {
+            Ok(()) => Fact::yes(about, "the gateways may read the Secret with its key"),
+            Err(message) => Fact::no(about, "NotGranted", message.clone()),
+        }
+    }));
     let mut status = json!({
         "observedGeneration": read.raw.metadata.generation,
         "conditions": conditions(&read.raw, facts, now),

@@ -40,7 +40,12 @@ impl Pass {
             } else {
                 written = self.unmake(&id).await;
             }
-            observed.fault = observed.fault.or_else(|| self.unreadable(backend, &id.0));
+            observed.credentials = self.credentials(backend, &id.0);
+            let unreadable = observed.credentials.clone().and_then(Result::err);
+            let reason = || String::from("CredentialsUnreadable");
+            observed.fault = observed
+                .fault
+                .or_else(|| unreadable.map(|message| (reason(), message)));
         }
         if let Err(error) = &written
             && error.stalls()
@@ -187,8 +192,12 @@ impl Pass {
         writer.remove(&world.accounts, &child).await
     }
 
-    /// Its key is in a Secret that no gateway may read.
-    fn unreadable(&self, backend: &InferenceBackend, namespace: &str) -> Option<(String, String)> {
+    /// Whether gateways may read the Secret with its key; none if it has none.
+    fn credentials(
+        &self,
+        backend: &InferenceBackend,
+        namespace: &str,
+    ) -> Option<Result<(), String>> {
         let cloud = backend.spec.cloud.as_ref();
         let external = backend.spec.external.as_ref();
         let credentials = cloud
@@ -202,15 +211,14 @@ impl Pass {
         let named =
             options.secret_names.is_empty() || options.secret_names.contains(&secret.name.0);
         let value = match (readable, named) {
-            (true, true) => return None,
+            (true, true) => return Some(Ok(())),
             (false, _) => "credentialNamespaces",
             (true, false) => "secretNames",
         };
-        let message = format!(
+        Some(Err(format!(
             "the gateways may not read Secret {} of namespace {namespace}: whoever installed the mesh adds it to gateway.{value}",
             secret.name.0
-        );
-        Some((String::from("CredentialsUnreadable"), message))
+        )))
     }
 
     /// Class and evidence.

@@ -213,6 +213,17 @@ pub(crate) fn secrets(world: &World) {
         },
     );
     assert_eq!(reason["reason"], "CredentialsUnreadable", "{reason}");
+    let readable = |namespace: &str, name: &str| {
+        let object = world.get(&["-n", namespace, &format!("inferencebackend/{name}")]);
+        let conditions = object["status"]["conditions"].as_array().unwrap().clone();
+        let mut found = conditions
+            .into_iter()
+            .filter(|one| one["type"] == "CredentialsReadable");
+        found.next().map(|one| one["status"].clone())
+    };
+    assert_eq!(readable(TEAM, "mine"), Some(json!("False")));
+    assert_eq!(readable(HOME, "scripted-cloud"), Some(json!("True")));
+    assert_eq!(readable(HOME, "floor"), None, "it has no key");
     let before = cloud_log(world).matches(KEY).count();
     for _ in 0..3 {
         let said = world.ask(TEAM, &json!({"model": "big", "text": "Hello"}));
