@@ -16,7 +16,7 @@ use super::build::{COMPONENT, PROGRESS};
 use super::outcome::{Polled, Told};
 
 /// Fetches asked in one round.
-const ASKED: usize = 256;
+pub(super) const ASKED: usize = 256;
 /// Of one namespace.
 const ASKED_THERE: usize = 8;
 /// Answers kept in all; each is a quarter of a megabyte at most.

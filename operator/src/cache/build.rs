@@ -33,7 +33,7 @@ const QUANTIZE_SECONDS: i64 = 6 * 3600;
 /// As many results fit into a pod's status.
 const FIT: usize = 10;
 /// How long a fetch whose result fits nowhere else waits to be asked for it.
-const LINGER: &str = "30";
+pub(crate) const LINGER: &str = "30";
 
 /// What a Job is for.
 #[derive(Debug, Clone, PartialEq, Eq)]

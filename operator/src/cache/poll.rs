@@ -25,8 +25,8 @@ const ROUND: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(2);
 /// Longest answer: all files of a cache and what each of its sources said.
 const LONGEST: usize = 1024 * 1024;
-/// Fetches asked at once.
-const AT_ONCE: usize = 16;
+/// Fetches asked at once: a round of silent ones is over long before a fetch that is done stops waiting to be asked.
+const AT_ONCE: usize = 64;
 
 /// What running fetches told last; all clones are the same.
 #[derive(Debug, Clone)]
@@ -143,7 +143,7 @@ async fn exchange(address: SocketAddr, path: &str) -> Result<Option<String>, Err
         }
         let body = Limited::new(answer.into_body(), LONGEST).collect().await;
         let body = body.map_err(Error::Body)?.to_bytes();
-        Ok(String::from_utf8(body.to_vec()).ok())
+        Ok(String::from_utf8(body.into()).ok())
     };
     let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
     tokio::select! {
@@ -167,6 +167,8 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::{LONGEST, Poll, ask, told};
+    use crate::cache::asked::{ASKED, Answers};
+    use crate::cache::build::LINGER;
     use crate::cache::outcome::{Polled, Told};
     use crate::cache::report::Report;
 
@@ -237,6 +239,19 @@ mod tests {
         })
         .await;
         assert!(begun.elapsed() < Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_of_silent_fetches_ends_before_a_finished_one_is_gone() {
+        let begun = tokio::time::Instant::now();
+        serving(None, async |address| {
+            let silent = (0..ASKED).map(|one| (one.to_string(), address)).collect();
+            let told = Poll::round(silent, &Answers::default()).await;
+            assert_eq!(told.len(), ASKED);
+        })
+        .await;
+        let lingers: u64 = LINGER.parse().expect("seconds");
+        assert!(begun.elapsed().as_secs() < lingers / 2);
     }
 
     #[tokio::test]
