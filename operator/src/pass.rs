@@ -123,6 +123,9 @@ impl Pass {
                 true => RESYNC,
                 false => rest(failures),
             };
+            // What rests is tried again when its time has come, and nobody else waits for it.
+            let due = self.memory().setbacks.first(Instant::now());
+            let wait = due.map_or(wait, |due| wait.min(due));
             let news = async {
                 tokio::select! {
                     news = changed.changed() => news,
@@ -171,7 +174,6 @@ impl Pass {
         self.memory().setbacks.keep(all.into_iter().flatten());
         for read in seen.caches.iter().filter(|read| !read.deleted()) {
             if self.rests(read) {
-                good = false;
                 continue;
             }
             let begun = Instant::now();
@@ -186,7 +188,6 @@ impl Pass {
         let judged = tokio::task::block_in_place(|| policy::judge(&seen.snapshot, seen.now));
         for read in seen.policies.iter().filter(|read| !read.deleted()) {
             if self.rests(read) {
-                good = false;
                 continue;
             }
             let begun = Instant::now();
@@ -230,12 +231,13 @@ impl Pass {
         };
         let work: Vec<_> = wanted.into_iter().map(one).collect();
         let mut done = futures::stream::iter(work).buffer_unordered(AT_ONCE);
-        while let Some((id, good)) = done.next().await {
-            if !good {
+        let mut good = true;
+        while let Some((id, written)) = done.next().await {
+            if !written {
                 failed.insert(id);
+                good = false;
             }
         }
-        let good = failed.is_empty();
         // What was not looked at did not fail the last time.
         self.memory().failed = failed;
         good
@@ -289,9 +291,14 @@ impl Pass {
         let mut verdict = policy::verdict(fault, found.map(AsRef::as_ref), judged, &id);
         let mut kept = self.kept(read);
         let written = self.revise(read, &verdict, &mut kept).await;
-        if let Err(error) = &written {
+        match &written {
             // Without its version the gateways do not decide by it, whatever it is worth.
-            verdict.fault = Some((error.reason().to_owned(), error.to_string()));
+            Err(error) if error.refused() => {
+                verdict.fault = Some((error.reason().to_owned(), error.to_string()));
+            }
+            // Not yet: perhaps another pass has made it, and it is not seen yet.
+            Err(_) => return written,
+            Ok(()) => {}
         }
         let ready = |floor: &(String, String)| {
             let backend = seen
@@ -372,8 +379,6 @@ impl Pass {
         self.metrics.wrote("ControllerRevision");
         match api.create(&PostParams::default(), revision).await {
             Ok(_) => Ok(()),
-            // Made by a pass whose memory had not caught up: the name holds the policy's uid.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             Err(source) => Err(Error::Write {
                 what: format!("ControllerRevision {}", revision.name_any()),
                 source: Box::new(source),

@@ -262,9 +262,9 @@ pub(crate) fn revision(
         newest.map_or(0, |revision| revision.revision) + 1,
     );
     let uid = read.raw.metadata.uid.clone().unwrap_or_default();
-    let first = |text: &str, count| text.chars().take(count).collect::<String>();
-    // A spec that comes back is a version of its own, and so is one of another policy of this name.
-    let ending = format!("{}-{}-{number}", first(&uid, 8), first(digest, 10));
+    // One name per number: whoever has not seen the newest yet cannot make a second one of its number. A policy that
+    // had this name had another uid.
+    let ending = format!("{}-{number}", uid.chars().take(8).collect::<String>());
     Some(ControllerRevision {
         metadata: ObjectMeta {
             name: Some(cache::child(&name, &ending)),

@@ -38,7 +38,7 @@ const OPERATOR: &str = "mesh-operator";
 /// Group, version, kind and plural of everything that the operator makes and that goes with it: first
 /// what makes pods. Accepted policies (ControllerRevisions) belong to policies, which stay.
 type Kind = (&'static str, &'static str, &'static str, &'static str);
-const CHILDREN: [Kind; 10] = [
+const CHILDREN: [Kind; 9] = [
     ("batch", "v1", "CronJob", "cronjobs"),
     ("batch", "v1", "Job", "jobs"),
     ("apps", "v1", "Deployment", "deployments"),
@@ -56,21 +56,24 @@ const CHILDREN: [Kind; 10] = [
         "PodDisruptionBudget",
         "poddisruptionbudgets",
     ),
-    (
-        "networking.k8s.io",
-        "v1",
-        "NetworkPolicy",
-        "networkpolicies",
-    ),
     ("", "v1", "ConfigMap", "configmaps"),
     ("", "v1", "ServiceAccount", "serviceaccounts"),
 ];
+/// What confines. It goes when all else is gone: what fails before leaves nobody's network open.
+const CONFINES: Kind = (
+    "networking.k8s.io",
+    "v1",
+    "NetworkPolicy",
+    "networkpolicies",
+);
 /// Volumes that hold models: only if asked.
 const VOLUMES: Kind = ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims");
 
 /// Longest wait for the operators to be asked to end.
 const END: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(500);
+/// How long what is there again is removed again.
+const ANEW: Duration = Duration::from_mins(2);
 /// Questions at once.
 const WIDTH: usize = 8;
 
@@ -121,6 +124,7 @@ impl<'a> Reach<'a> {
         if options.delete_volumes {
             kinds.push(VOLUMES);
         }
+        kinds.push(CONFINES);
         let left_alone = match options.scope {
             Scope::Namespaced => BTreeSet::new(),
             Scope::Cluster => own_meshes(client).await?,
@@ -145,11 +149,17 @@ impl<'a> Reach<'a> {
     /// Removes everything; what fails is tried again for a while.
     async fn remove_all(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + self.options.patience;
+        let last = Instant::now() + ANEW;
         loop {
             match self.once().await {
                 // Nothing was found any more, also not of what was on its way when the operator left.
                 Ok(0) => break,
-                Ok(_) => {}
+                Ok(found) if Instant::now() >= last => {
+                    anyhow::bail!(
+                        "{found} objects were there again and again: somebody else makes them anew"
+                    );
+                }
+                Ok(_) => tokio::time::sleep(LOOK).await,
                 Err(error) if Instant::now() >= deadline => return Err(error),
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "trying again");
@@ -180,6 +190,10 @@ impl<'a> Reach<'a> {
     async fn each(&self, params: &DeleteParams) -> anyhow::Result<usize> {
         let mut found = 0;
         for kind in &self.kinds {
+            // Asked about with all others, and removed after them.
+            if *kind == CONFINES && found > 0 && !params.dry_run {
+                continue;
+            }
             let (group, version, name, plural) = *kind;
             let gvk = GroupVersionKind::gvk(group, version, name);
             let resource = ApiResource::from_gvk_with_plural(&gvk, plural);

@@ -16,6 +16,8 @@ const TAIL: usize = 8 << 10;
 const LARGEST: usize = 1 << 20;
 /// How usage begins. Within a text its quotation marks would be escaped.
 const USAGE: &[u8] = b"\"usage\"";
+/// What every other event says then, as the worker writes it.
+const LATER: &[u8] = b",\"usage\":null";
 /// What stands between events.
 const BETWEEN: &[u8] = b"\n\n";
 
@@ -88,8 +90,10 @@ impl Meter {
                         alone = said.1;
                         self.usage = Some(said.0);
                     }
-                    if !(*hide && alone) {
-                        on.unsplit(event);
+                    match (*hide, alone) {
+                        (false, _) => on.unsplit(event),
+                        (true, false) => on.unsplit(without(event)),
+                        (true, true) => {}
                     }
                 }
                 if rest.len() > LARGEST {
@@ -132,9 +136,19 @@ fn said(event: &[u8]) -> Option<(Usage, bool)> {
     find(event, USAGE)?;
     let data = event.trim_ascii().strip_prefix(b"data:")?;
     let mut event: Value = serde_json::from_slice(data).ok()?;
-    let usage = serde_json::from_value(event["usage"].take()).ok()?;
+    let usage = serde_json::from_value(event.get_mut("usage")?.take()).ok()?;
     let alone = event["choices"].as_array().is_none_or(Vec::is_empty);
     Some((usage, alone))
+}
+
+/// An event without the word that usage comes later, which only those get who ask for usage.
+fn without(mut event: BytesMut) -> BytesMut {
+    if let Some(at) = find(&event, LATER) {
+        let rest = event.split_off(at + LATER.len());
+        event.truncate(at);
+        event.extend_from_slice(&rest);
+    }
+    event
 }
 
 /// The usage that a whole answer ends with.
@@ -212,6 +226,30 @@ mod tests {
                 assert_eq!(shown("output").as_deref(), Some("3"));
             }
         }
+    }
+
+    #[test]
+    fn who_did_not_ask_for_usage_does_not_read_of_it() {
+        let head = "data: {\"id\":\"a\",\"choices\":[{\"delta\":{\"content\":\"the \\\"usage\\\":null of it\"}}]";
+        let (asked, plain) = (
+            format!("{head},\"usage\":null}}\n\n"),
+            format!("{head}}}\n\n"),
+        );
+        let stream = format!("{asked}{asked}{USAGE}{DONE}");
+        for (hide, came) in [
+            (true, format!("{plain}{plain}{DONE}")),
+            (false, stream.clone()),
+        ] {
+            let (whose, shown) = whose();
+            let mut meter = Meter::events(whose, hide);
+            assert_eq!(through(&mut meter, &stream, 11), came);
+            assert_eq!(shown("output").as_deref(), Some("3"));
+        }
+        let (whose, shown) = whose();
+        let mut meter = Meter::events(whose, true);
+        let odd = "data: [\"usage\"]\n\ndata: \"\\\"usage\\\"\"\n\n";
+        assert_eq!(through(&mut meter, odd, 5), odd);
+        assert_eq!(shown("output"), None);
     }
 
     #[test]

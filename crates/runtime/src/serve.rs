@@ -90,6 +90,13 @@ enum Stay {
     Once(Watcher),
 }
 
+impl Stay {
+    fn once(self) -> Self {
+        let (Self::Watched(watcher) | Self::Once(watcher)) = self;
+        Self::Once(watcher)
+    }
+}
+
 #[derive(Clone)]
 struct Door {
     tls: Option<TlsAcceptor>,
@@ -112,7 +119,8 @@ async fn run(listener: TcpListener, door: Door) -> bool {
         }
     }
     // Who has connected already and was not accepted yet would be reset.
-    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+    let accept = || tokio::task::unconstrained(listener.accept());
+    while let Some(Ok((stream, _))) = accept().now_or_never() {
         door.open(stream, Stay::Once(graceful.watcher()));
     }
     drop(listener);
@@ -144,21 +152,26 @@ impl Door {
         let Some(acceptor) = &self.tls else {
             return self.speak(TokioIo::new(stream), None, stay).await;
         };
-        let shaking = tokio::time::timeout(self.head(&stay), acceptor.accept(stream));
-        let shaken = match &stay {
-            Stay::Watched(_) => self.shutdown.token.run_until_cancelled(shaking).await,
-            Stay::Once(_) => Some(shaking.await),
+        let mut shaking = acceptor.accept(stream);
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(self.head(&stay), &mut shaking) => shaken,
+            // Who is at it when the end begins may say what it wants.
+            () = self.shutdown.token.cancelled() => tokio::time::timeout(LAST, shaking).await,
         };
         match shaken {
-            Some(Ok(Ok(stream))) => {
+            Ok(Ok(stream)) => {
+                let stay = if self.shutdown.token.is_cancelled() {
+                    stay.once()
+                } else {
+                    stay
+                };
                 let shown = stream.get_ref().1.peer_certificates();
                 let shown = shown.and_then(|all| all.first().cloned());
                 let peer = shown.map(PeerCertificate);
                 self.speak(TokioIo::new(stream), peer, stay).await;
             }
-            Some(Ok(Err(error))) => tracing::debug!(%error, "a handshake failed"),
-            Some(Err(_)) => tracing::debug!("a handshake took too long"),
-            None => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+            Err(_) => tracing::debug!("a handshake took too long"),
         }
     }
 

@@ -47,7 +47,9 @@ impl Cluster {
     /// # Errors
     /// If there are no real nodes of ours.
     pub fn count_departures(&self) -> Result<()> {
-        let inside = format!("127.0.0.0/8, {NODES}, {PODS}, {SERVICES}");
+        // What a node tells all its neighbors goes no further than they.
+        let inside =
+            format!("127.0.0.0/8, 224.0.0.0/4, 255.255.255.255, {NODES}, {PODS}, {SERVICES}");
         let away = format!("ip daddr != {{ {inside} }}");
         let of_pods = format!("ip saddr {PODS} {away}");
         self.count(&[("forward", &[of_pods]), ("output", &[away])])

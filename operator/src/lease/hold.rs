@@ -23,7 +23,7 @@ const LEFT: &str = "inferencemesh.dev/left";
 const SECONDS: u16 = 15;
 /// The same once everything is removed: an operator that is being ended gets no chance, and that of the next
 /// installation need not wait for long.
-const SECONDS_AFTER: u16 = 3;
+const SECONDS_AFTER: u16 = 8;
 const LOOK: Duration = Duration::from_millis(200);
 /// How often an operator tries to say that it left, and how long.
 const TRIES: usize = 3;
@@ -137,14 +137,16 @@ impl Hold {
         loop {
             tokio::time::sleep(times.retry).await;
             let asked = Instant::now();
-            let why = match self.renew(SECONDS).await {
-                Ok(Some(true)) => {
+            let left = times.deadline.saturating_sub(renewed.elapsed());
+            let why = match tokio::time::timeout(left, self.renew(SECONDS)).await {
+                Ok(Ok(Some(true))) => {
                     renewed = asked;
                     continue;
                 }
-                Ok(Some(false)) => String::from("others write it all the time"),
-                Ok(None) => return anyhow::anyhow!("somebody took the lease of the operator"),
-                Err(error) => error.to_string(),
+                Ok(Ok(Some(false))) => String::from("others write it all the time"),
+                Ok(Ok(None)) => return anyhow::anyhow!("somebody took the lease of the operator"),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => String::from("the API server did not answer in time"),
             };
             if renewed.elapsed() >= times.deadline {
                 return anyhow::anyhow!("the lease of the operator could not be kept: {why}");

@@ -2,6 +2,7 @@
 //! others would else make every pass try all of them again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use kube::ResourceExt;
 use tokio::time::Instant;
@@ -57,6 +58,13 @@ impl Setbacks {
         );
     }
 
+    /// How long until the first may be tried again.
+    pub(super) fn first(&self, now: Instant) -> Option<Duration> {
+        let due = self.0.values().map(|one| one.until).min()?;
+        // One that is due is tried by the pass that begins now.
+        Some(due.saturating_duration_since(now).max(super::DEBOUNCE))
+    }
+
     /// Forgets those that are gone.
     pub(super) fn keep<'a>(&mut self, all: impl Iterator<Item = &'a Read>) {
         if self.0.is_empty() {
@@ -110,6 +118,7 @@ mod tests {
         assert!(!all.rests(&read(1), now));
         all.note(&read(1), &Err(error(422)), now);
         assert!(all.rests(&read(1), now + RETRY));
+        assert_eq!(all.first(now), Some(2 * RETRY));
         assert!(!all.rests(&read(1), now + 2 * RETRY));
         all.note(&read(1), &Err(error(403)), now);
         assert!(all.rests(&read(1), now + 3 * RETRY));

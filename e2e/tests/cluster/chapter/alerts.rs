@@ -164,7 +164,9 @@ fn drilled_in_vain(world: &World) {
     let home = ("MeshFloorDrillFailed", &[("backend", "floor")][..]);
     world.fires(of.0, of.1);
     let answered = "mesh_gateway_floor_drill_succeeded{backend=\"floor\"} == 1";
-    assert!(world.prometheus().knows(world, answered));
+    until("the other floor is drilled", Duration::from_mins(1), || {
+        world.prometheus().knows(world, answered).then_some(())
+    });
     world.silent(home.0, home.1);
     world.kubectl(&["delete", "-n", ADRIFT, "sovereigntypolicy", "adrift"]);
     world.silent(of.0, of.1);
