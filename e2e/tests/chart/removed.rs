@@ -268,14 +268,11 @@ fn undone(world: &World, leading: Operator) -> Operator {
         (Play::Signaled("KILL"), "fourth"),
     ] {
         let before = worker(world);
-        let confines = || get(world, TEAM, "networkpolicy/mine-worker")["metadata"]["uid"].clone();
-        let confined = confines();
+        let network = || get(world, TEAM, "networkpolicy/mine-worker")["metadata"]["uid"].clone();
+        let closed = network();
         let (played, said) = uninstall(world, &how);
         assert!(!played.good, "{name}: {}", played.wrote);
-        assert!(
-            confined.is_string() && confines() == confined,
-            "open meanwhile"
-        );
+        assert!(closed.is_string() && network() == closed, "open meanwhile");
         // Who is killed says nothing more.
         let silent = matches!(how, Play::Signaled("KILL"));
         assert_eq!(played.wrote.contains(UNDONE), !silent, "{}", played.wrote);
