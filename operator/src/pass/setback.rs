@@ -65,12 +65,12 @@ impl Setbacks {
         Some(due.saturating_duration_since(now).max(super::DEBOUNCE))
     }
 
-    /// Forgets those that are gone.
+    /// Forgets those that are gone or going: nobody tries them any more, so that nobody waits for their time.
     pub(super) fn keep<'a>(&mut self, all: impl Iterator<Item = &'a Read>) {
         if self.0.is_empty() {
             return;
         }
-        let there: BTreeSet<Key> = all.map(key).collect();
+        let there: BTreeSet<Key> = all.filter(|read| !read.deleted()).map(key).collect();
         self.0.retain(|key, _| there.contains(key));
     }
 }
@@ -142,5 +142,11 @@ mod tests {
         all.note(&read(1), &Err(error(422)), now);
         all.keep(std::iter::empty());
         assert!(!all.rests(&read(1), now));
+        all.note(&read(1), &Err(error(422)), now);
+        let mut going = (*read(1).raw).clone();
+        let since = serde_json::from_value(json!("2026-01-01T00:00:00Z"));
+        going.metadata.deletion_timestamp = since.unwrap();
+        all.keep([Read::new(Arc::new(going))].iter());
+        assert_eq!(all.first(now), None, "no pass is made for its sake");
     }
 }
