@@ -271,13 +271,9 @@ impl Writer {
             + Clone
             + Debug,
     {
-        match store.get(&ObjectRef::new(&id.1).within(&id.0)) {
-            Some(there)
-                if there.meta().deletion_timestamp.is_none() && of_the_kinds(there.meta()) =>
-            {
-                self.end(&*there, DeleteParams::orphan()).await
-            }
-            _ => Ok(()),
+        match child(store, id) {
+            Some(there) => self.end(&*there, DeleteParams::orphan()).await,
+            None => Ok(()),
         }
     }
 
@@ -293,9 +289,7 @@ impl Writer {
             + Clone
             + Debug,
     {
-        match store.get(&ObjectRef::new(&id.1).within(&id.0)) {
-            Some(there) if there.meta().deletion_timestamp.is_some() => Ok(()),
-            Some(there) if !of_the_kinds(there.meta()) => Ok(()),
+        match child(store, id) {
             Some(there) => self.delete(&*there).await,
             None => Ok(()),
         }
@@ -375,6 +369,16 @@ fn ours(live: &ObjectMeta, wanted: &ObjectMeta) -> bool {
             .filter(|(key, _)| key.starts_with(label::GROUP))
             .all(|(key, value)| label(live, key).as_ref() == Some(value));
     owned || told && (owners(live).is_empty() || owners(wanted).is_empty())
+}
+
+/// A child by name, if it is there, is of our kinds' objects and is not going already.
+fn child<K>(store: &Store<K>, id: &(String, String)) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone,
+{
+    let there = store.get(&ObjectRef::new(&id.1).within(&id.0))?;
+    let stands = there.meta().deletion_timestamp.is_none() && of_the_kinds(there.meta());
+    stands.then_some(there)
 }
 
 /// True if it belongs to an object of our kinds.

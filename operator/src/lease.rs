@@ -151,7 +151,7 @@ impl Lease {
 
     async fn attempt(&self, seen: &mut Seen) -> kube::Result<bool> {
         let Some(object) = self.api.get_opt(NAME).await? else {
-            return self.create().await;
+            return created(&self.api, self.spec(None)).await;
         };
         if object.resource_version() != seen.version {
             seen.version = object.resource_version();
@@ -185,34 +185,11 @@ impl Lease {
         Ok(if done { Renewal::Done } else { Renewal::Again })
     }
 
-    async fn create(&self) -> kube::Result<bool> {
-        let object = Object {
-            metadata: ObjectMeta {
-                name: Some(NAME.to_owned()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(self.spec(None)),
-        };
-        match self.api.create(&PostParams::default(), &object).await {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Fails by the resource version if somebody else was faster.
     async fn take(&self, mut object: Object) -> kube::Result<bool> {
         object.spec = Some(self.spec(object.spec.as_ref()));
         object.metadata.managed_fields = None;
-        match self
-            .api
-            .replace(NAME, &PostParams::default(), &object)
-            .await
-        {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(error),
-        }
+        written(&self.api, &object).await
     }
 
     fn spec(&self, old: Option<&LeaseSpec>) -> LeaseSpec {
@@ -237,5 +214,31 @@ impl Lease {
             }),
             ..LeaseSpec::default()
         }
+    }
+}
+
+/// Makes the lease; false if somebody else was faster.
+async fn created(api: &Api<Object>, spec: LeaseSpec) -> kube::Result<bool> {
+    let object = Object {
+        metadata: ObjectMeta {
+            name: Some(NAME.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+    };
+    lost_or(api.create(&PostParams::default(), &object).await)
+}
+
+/// Writes the lease as it was read and changed; false if somebody else was faster.
+async fn written(api: &Api<Object>, object: &Object) -> kube::Result<bool> {
+    lost_or(api.replace(NAME, &PostParams::default(), object).await)
+}
+
+/// False for a conflict.
+fn lost_or(outcome: kube::Result<Object>) -> kube::Result<bool> {
+    match outcome {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease as Object, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{Api, ObjectMeta, PostParams};
+use kube::api::Api;
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 
-use super::{NAME, Times};
+use super::{NAME, Times, created, written};
 
 /// What the identity of such a holder begins with.
 const REMOVER: &str = "mesh-uninstall_";
@@ -63,15 +63,6 @@ pub(super) async fn leave(api: &Api<Object>, identity: &str) {
     }
 }
 
-/// False if somebody else was faster.
-async fn written(api: &Api<Object>, object: &Object) -> kube::Result<bool> {
-    match api.replace(NAME, &PostParams::default(), object).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// The lease, taken.
 pub(crate) struct Hold {
     api: Api<Object>,
@@ -87,7 +78,7 @@ impl Hold {
         };
         let before = loop {
             let Some(mut object) = hold.api.get_opt(NAME).await? else {
-                if hold.create().await? {
+                if created(&hold.api, hold.spec(SECONDS)).await? {
                     break None;
                 }
                 continue;
@@ -189,21 +180,6 @@ impl Hold {
         match self.api.get_opt(NAME).await? {
             Some(object) if self.is_holder(&object) => self.write(object, seconds).await.map(Some),
             _ => Ok(None),
-        }
-    }
-
-    async fn create(&self) -> kube::Result<bool> {
-        let object = Object {
-            metadata: ObjectMeta {
-                name: Some(NAME.to_owned()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(self.spec(SECONDS)),
-        };
-        match self.api.create(&PostParams::default(), &object).await {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(error),
         }
     }
 
