@@ -1,7 +1,7 @@
 //! What is written: one JSON object on one line for each event, with a version and an instant.
 //!
-//! A reader takes entries of its own version or older, and unknown fields of those; it refuses newer versions. An
-//! entry may stand there twice, where the answer of a ledger was lost: a decision's id, number of the attempt and kind
+//! A reader takes entries of its own version or older, and unknown fields of those. A log keeps those of later versions
+//! too, and shows them as they are. An entry may stand there twice, where the answer of a ledger was lost: a decision's id, number of the attempt and kind
 //! of the event say which are the same. An entry `sending` says that something was about to be sent, not that it was.
 
 use std::sync::Arc;
@@ -11,10 +11,18 @@ use mesh_core::{Caller, Decision, DecisionId, PrivacyLevel, SovereigntyClass};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::tree::Hash;
+
 /// Version of the serialized form.
 pub const ENTRY_VERSION: u32 = 1;
 /// Longest line of one entry in bytes, without its end.
 pub const LARGEST_ENTRY: usize = 1 << 20;
+/// What every line of an entry begins with; other lines of a log begin otherwise.
+const BEGINNING: &str = r#"{"v":"#;
+/// Who writes entries of the log itself.
+pub(crate) const LEDGER: &str = "mesh-ledger";
+/// Bytes of a line within which it says who writes.
+const HEAD: usize = 128;
 
 /// One event of the audit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +63,11 @@ pub enum Event {
         count: u64,
         /// Since when.
         since: Timestamp,
+    },
+    /// The ledger is about to remove its oldest entries, as its retention says.
+    Removed {
+        /// Number of the first entry that stays.
+        before: u64,
     },
 }
 
@@ -120,7 +133,7 @@ pub enum EntryError {
     #[error("the entry has {0} bytes, more than {LARGEST_ENTRY}")]
     Large(usize),
     /// Not one line.
-    #[error("the entry is not one line of text")]
+    #[error("the entry is not one line of JSON that begins with {BEGINNING}")]
     Line,
     /// Not an entry that is known here.
     #[error("not an entry: {0}")]
@@ -147,7 +160,7 @@ impl Entry {
             Event::Decided { decision, .. } => decision.get("decision").and_then(Value::as_str),
             Event::Sending(sending) => Some(&sending.decision.0),
             Event::Ended(ended) => Some(&ended.decision.0),
-            Event::Lost { .. } => None,
+            Event::Lost { .. } | Event::Removed { .. } => None,
         }
     }
 }
@@ -174,32 +187,75 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line(Arc<[u8]>);
 
+/// What every entry has, whatever its version: the keeper of a log asks for nothing more, so that entries of later
+/// releases are kept too.
+#[derive(Deserialize)]
+struct Envelope {
+    v: u32,
+    time: Timestamp,
+    #[serde(rename = "gateway")]
+    _gateway: String,
+    #[serde(rename = "event")]
+    _event: String,
+}
+
 impl Line {
-    /// Takes bytes that hold one entry.
+    /// Takes bytes that hold one entry of this or a later version.
     ///
     /// # Errors
     /// If they do not.
-    pub fn parse(bytes: &[u8]) -> Result<(Self, Entry), EntryError> {
+    pub fn take(bytes: &[u8]) -> Result<Self, EntryError> {
         if bytes.len() > LARGEST_ENTRY {
             return Err(EntryError::Large(bytes.len()));
         }
-        if bytes.contains(&b'\n') || bytes.contains(&b'\r') {
+        let text = str::from_utf8(bytes).map_err(|_| EntryError::Line)?;
+        if text.contains(['\n', '\r']) || !text.starts_with(BEGINNING) {
             return Err(EntryError::Line);
         }
-        let text = str::from_utf8(bytes).map_err(|_| EntryError::Line)?;
-        let entry: Entry = match serde_json::from_str(text) {
-            Ok(entry) => entry,
-            Err(error) => {
-                return Err(match later(text) {
-                    Some(version) => EntryError::Version(version),
-                    None => EntryError::Form(error.to_string()),
-                });
-            }
-        };
-        match entry.v {
-            1..=ENTRY_VERSION => Ok((Self(bytes.into()), entry)),
-            version => Err(EntryError::Version(version)),
+        let envelope: Envelope =
+            serde_json::from_str(text).map_err(|error| EntryError::Form(error.to_string()))?;
+        if envelope.v == 0 {
+            return Err(EntryError::Version(0));
         }
+        Ok(Self(bytes.into()))
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// If it is of a later release.
+    pub fn entry(&self) -> Result<Entry, EntryError> {
+        let form = |error: serde_json::Error| EntryError::Form(error.to_string());
+        let envelope: Envelope = serde_json::from_slice(&self.0).map_err(form)?;
+        if envelope.v > ENTRY_VERSION {
+            return Err(EntryError::Version(envelope.v));
+        }
+        serde_json::from_slice(&self.0).map_err(form)
+    }
+
+    /// The entry, if a ledger itself has written it: cheaper than reading every entry whole.
+    pub(crate) fn of_ledger(&self) -> Option<Entry> {
+        let name = format!(r#""gateway":"{LEDGER}","#);
+        let named = self
+            .0
+            .windows(name.len())
+            .take(HEAD)
+            .any(|part| part == name.as_bytes());
+        named
+            .then(|| self.entry().ok())
+            .flatten()
+            .filter(|entry| entry.gateway == LEDGER)
+    }
+
+    /// When it happened, if it is an entry that is known here.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        let envelope: Envelope = serde_json::from_slice(&self.0).ok()?;
+        Some(envelope.time)
+    }
+
+    /// Its hash in the tree.
+    pub fn leaf(&self) -> Hash {
+        Hash::leaf(&self.0)
     }
 
     /// Its bytes.
@@ -219,16 +275,6 @@ impl TryFrom<&Entry> for Line {
         }
         Ok(Self(bytes.into()))
     }
-}
-
-/// The version of an entry that is not understood, if it is a later one.
-fn later(text: &str) -> Option<u32> {
-    #[derive(Deserialize)]
-    struct Version {
-        v: u32,
-    }
-    let version: Version = serde_json::from_str(text).ok()?;
-    (version.v > ENTRY_VERSION).then_some(version.v)
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ fn ended(tokens: Option<Tokens>) -> Entry {
 fn the_written_form_is_this_one() {
     let written = |entry: &Entry| {
         let line = Line::try_from(entry).expect("a line");
-        let (again, read) = Line::parse(line.bytes()).expect("an entry");
-        assert_eq!((&again, &read), (&line, entry));
+        assert_eq!(Line::take(line.bytes()).as_ref(), Ok(&line));
+        assert_eq!(line.entry().as_ref(), Ok(entry));
         String::from_utf8(line.bytes().to_vec()).expect("text")
     };
     let head = r#"{"v":1,"time":"1970-01-01T00:00:00Z","gateway":"gateway-1","event":"#;
@@ -57,37 +57,42 @@ fn the_written_form_is_this_one() {
 }
 
 #[test]
-fn what_is_no_entry_is_refused() {
+fn what_is_no_entry_is_refused_and_one_of_a_later_release_is_kept() {
     let good = Line::try_from(&lost(1)).expect("a line");
     let good = str::from_utf8(good.bytes()).expect("text");
-    let later = good.replace(r#""v":1"#, r#""v":2"#);
-    assert_eq!(Line::parse(later.as_bytes()), Err(EntryError::Version(2)));
-    let unknown = later.replace("lost", "gained");
-    assert_eq!(Line::parse(unknown.as_bytes()), Err(EntryError::Version(2)));
+    let later = good
+        .replace(r#""v":1"#, r#""v":2"#)
+        .replace("lost", "gained");
+    let kept = Line::take(later.as_bytes()).expect("kept");
+    assert_eq!(kept.entry(), Err(EntryError::Version(2)));
     let none = good.replace(r#""v":1"#, r#""v":0"#);
-    assert_eq!(Line::parse(none.as_bytes()), Err(EntryError::Version(0)));
-    let unknown = good.replace("lost", "gained");
+    assert_eq!(Line::take(none.as_bytes()), Err(EntryError::Version(0)));
+    let unknown = Line::take(good.replace("lost", "gained").as_bytes()).expect("kept");
+    assert!(matches!(unknown.entry(), Err(EntryError::Form(_))));
     for text in [
-        "",
-        "{}",
-        "[]",
-        "null",
-        &unknown,
-        &good[1..],
+        r#"{"v":1}"#,
         &format!("{good}{good}"),
+        &good[..good.len() - 1],
     ] {
-        let refused = Line::parse(text.as_bytes());
+        let refused = Line::take(text.as_bytes());
         assert!(
             matches!(refused, Err(EntryError::Form(_))),
             "{text}: {refused:?}"
         );
     }
-    for bytes in [b"{\n}".as_slice(), b"\r{}", b"\xff"] {
-        assert_eq!(Line::parse(bytes), Err(EntryError::Line));
+    let spaced = format!(" {good}");
+    for bytes in [
+        b"".as_slice(),
+        b"{}",
+        b"{\"v\":1,\n}",
+        spaced.as_bytes(),
+        b"\xff",
+    ] {
+        assert_eq!(Line::take(bytes), Err(EntryError::Line));
     }
     let large = vec![b' '; LARGEST_ENTRY + 1];
     assert_eq!(
-        Line::parse(&large),
+        Line::take(&large),
         Err(EntryError::Large(LARGEST_ENTRY + 1))
     );
 }

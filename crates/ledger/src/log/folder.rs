@@ -1,0 +1,271 @@
+//! Opening a folder: its key, its segments, and what a crash has left at the end of the newest.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand;
+use mesh_core::hex;
+
+use super::Segment;
+use super::disk::{self, Disk, Files};
+use crate::check::{Check, Fault};
+use crate::checkpoint::Checkpoint;
+use crate::note::{NoteError, PublicKey, Signer};
+use crate::record::{self, Record};
+use crate::tree::Frontier;
+
+const KEY: &str = "key";
+const LOCK: &str = "lock";
+/// What names of logs begin with; the rest is random.
+const ORIGIN: &str = "inferencemesh.dev/ledger";
+/// Lines at the beginning of a segment among which its first entry is looked for.
+const FIRST_LINES: usize = 64;
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Something could not be read or written.
+    #[error("{what}: {source}")]
+    Io {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process writes there.
+    #[error("another process writes to this log")]
+    InUse,
+    /// The key cannot be used.
+    #[error("the file `key` cannot be used: {0}")]
+    Key(#[from] NoteError),
+    /// There are entries and no key: whoever goes on would not be who began.
+    #[error(
+        "the file `key` is missing, and there are entries: put it back, or move them away to begin a new log"
+    )]
+    NoKey,
+    /// Entries were changed.
+    #[error(
+        "segment {name} is damaged: {fault}; see `mesh audit verify`, and move the folder's files away to begin a new log"
+    )]
+    Damaged {
+        /// File.
+        name: String,
+        /// Where, by the lines of that file.
+        fault: Fault,
+    },
+}
+
+/// A folder that is open for writing.
+pub(super) struct Found {
+    pub(super) disk: Box<dyn Disk>,
+    pub(super) signer: Signer,
+    pub(super) tree: Frontier,
+    pub(super) segments: Vec<Segment>,
+}
+
+pub(super) fn open(folder: &Path) -> Result<Found, OpenError> {
+    let because = |what| move |source| OpenError::Io { what, source };
+    fs::create_dir_all(folder).map_err(because("the folder of the log cannot be made"))?;
+    let lock = held(folder)?;
+    let firsts = firsts(folder).map_err(because("the folder of the log cannot be read"))?;
+    let signer = key(folder, firsts.is_empty())?;
+    let unread = because("a segment cannot be read");
+    let mut all = Vec::new();
+    for first in &firsts {
+        all.push(look(&folder.join(disk::name(*first)), *first).map_err(unread)?);
+    }
+    let (tree, newest) = if let Some(newest) = all.last_mut() {
+        let path = folder.join(disk::name(newest.first));
+        let (tree, bytes) = recover(&path, signer.public())?;
+        newest.bytes = bytes;
+        (tree, disk::append_to(&path))
+    } else {
+        let tree = Frontier::default();
+        let bytes = beginning(&signer, &tree);
+        all.push(Segment {
+            first: 0,
+            bytes: bytes.len() as u64,
+            started: None,
+        });
+        (tree, disk::create(folder, 0, &bytes))
+    };
+    let newest = newest.map_err(because("a segment cannot be opened for writing"))?;
+    Ok(Found {
+        disk: Box::new(Files::new(folder, newest, lock)),
+        signer,
+        tree,
+        segments: all,
+    })
+}
+
+/// What every segment begins with: what came before, signed.
+pub(super) fn beginning(signer: &Signer, before: &Frontier) -> Vec<u8> {
+    let head = record::head(signer.public(), before);
+    let checkpoint = record::checkpoint(Checkpoint::of(before).sign(signer));
+    format!("{head}\n{checkpoint}\n").into_bytes()
+}
+
+fn held(folder: &Path) -> Result<File, OpenError> {
+    let because = |source| OpenError::Io {
+        what: "the file `lock` cannot be used",
+        source,
+    };
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    let lock = options.open(folder.join(LOCK)).map_err(because)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse),
+        Err(TryLockError::Error(error)) => Err(because(error)),
+    }
+}
+
+fn key(folder: &Path, new: bool) -> Result<Signer, OpenError> {
+    let because = |what| move |source| OpenError::Io { what, source };
+    match fs::read_to_string(folder.join(KEY)) {
+        Ok(text) => Ok(Signer::parse(text.trim_end())?),
+        Err(error) if error.kind() == ErrorKind::NotFound && new => {
+            let mut random = [0; 8];
+            rand::fill(&mut random).map_err(|_| NoteError::Make)?;
+            let signer = Signer::generate(&format!("{ORIGIN}/{}", hex(&random)))?;
+            let text = signer.private().map(|text| format!("{text}\n"));
+            disk::write_whole(folder, KEY, text.expose().as_bytes())
+                .map_err(because("the file `key` cannot be written"))?;
+            Ok(signer)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(OpenError::NoKey),
+        Err(source) => Err(because("the file `key` cannot be read")(source)),
+    }
+}
+
+/// First entries of the segments that are there, in order.
+fn firsts(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut firsts = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        firsts.extend(entry?.file_name().to_str().and_then(disk::first));
+    }
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+/// A segment by its size and its first entry.
+fn look(path: &Path, first: u64) -> io::Result<Segment> {
+    let file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    let mut started = None;
+    for line in BufReader::new(file).split(b'\n').take(FIRST_LINES) {
+        if let Ok(Record::Entry(line)) = record::parse(&line?) {
+            started = line.time();
+            break;
+        }
+    }
+    Ok(Segment {
+        first,
+        bytes,
+        started,
+    })
+}
+
+/// Reads the newest segment: its tree, and how many of its bytes are good. What is behind the newest checkpoint and not
+/// whole was left by a crash, before anybody was told that it is kept.
+fn recover(path: &Path, key: &PublicKey) -> Result<(Frontier, u64), OpenError> {
+    let because = |source| OpenError::Io {
+        what: "the newest segment cannot be read",
+        source,
+    };
+    let mut text = Vec::new();
+    let mut file = File::open(path).map_err(because)?;
+    file.read_to_end(&mut text).map_err(because)?;
+    let mut check = Check::new(Some(key.clone()), Vec::new());
+    let mut good = 0;
+    let mut fault = None;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let Some((b'\n', whole)) = line.split_last() else {
+            break;
+        };
+        if let Err(found) = check.read(whole) {
+            fault = Some(found);
+            break;
+        }
+        good += line.len();
+    }
+    let damaged = |fault| OpenError::Damaged {
+        name: path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        fault,
+    };
+    let rest = &text[good..];
+    let signed_later = rest
+        .split(|byte| *byte == b'\n')
+        .any(|line| match record::parse(line) {
+            Ok(Record::Checkpoint(note)) => Checkpoint::open(&note, key).is_ok(),
+            _ => false,
+        });
+    let (tree, signed) = check.so_far();
+    match (fault, signed) {
+        (Some(fault), Some(_)) if signed_later => Err(damaged(fault)),
+        (fault, None) => {
+            let fault = fault.unwrap_or_else(|| check.nothing());
+            Err(damaged(fault))
+        }
+        (_, Some(_)) => {
+            if !rest.is_empty() {
+                tracing::warn!(
+                    bytes = rest.len(),
+                    "the log was not ended in order: what is not whole at its end is left out"
+                );
+            }
+            Ok((tree.clone(), good as u64))
+        }
+    }
+}
+
+/// The files of the segments of a folder, the oldest first.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let firsts = firsts(folder)?;
+    Ok(firsts
+        .into_iter()
+        .map(|first| folder.join(disk::name(first)))
+        .collect())
+}
+
+/// Files read one after the other, each opened when the one before has ended.
+#[derive(Debug)]
+pub struct Segments {
+    rest: std::vec::IntoIter<PathBuf>,
+    open: Option<File>,
+}
+
+impl Segments {
+    /// Reads these.
+    pub fn new(files: Vec<PathBuf>) -> Self {
+        Self {
+            rest: files.into_iter(),
+            open: None,
+        }
+    }
+}
+
+impl Read for Segments {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(file) = &mut self.open {
+                let read = file.read(buffer)?;
+                if read > 0 || buffer.is_empty() {
+                    return Ok(read);
+                }
+            }
+            match self.rest.next() {
+                Some(next) => self.open = Some(File::open(next)?),
+                None => return Ok(0),
+            }
+        }
+    }
+}

@@ -1,0 +1,398 @@
+use std::fs;
+use std::io::{self, BufReader, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use futures::future::join_all;
+use tempfile::TempDir;
+
+use super::disk::Disk;
+use super::{Log, OpenError, Options, Segments, folder, segments};
+use crate::check::{Check, Report};
+use crate::entry::tests::lost;
+use crate::{Entry, Event, LARGEST_ENTRY, Ledger, NotDurable, Receipt};
+
+fn open(folder: &Path) -> Log {
+    Log::open(folder, Options::default()).expect("a log")
+}
+
+fn append(log: &Log, entries: Vec<Entry>) -> Result<Receipt, NotDurable> {
+    block_on(log.append(entries))
+}
+
+/// What somebody finds who verifies the folder.
+fn verified(folder: &Path) -> (Report, Vec<Entry>) {
+    let mut check = Check::default();
+    let mut entries = Vec::new();
+    let files = segments(folder).expect("segments");
+    let scanned = check.scan(BufReader::new(Segments::new(files)), |_, line| {
+        entries.push(line.entry().expect("an entry"));
+    });
+    scanned.expect("a log that holds");
+    (check.finish().expect("a log that holds"), entries)
+}
+
+fn newest(folder: &Path) -> std::path::PathBuf {
+    segments(folder)
+        .expect("segments")
+        .pop()
+        .expect("a segment")
+}
+
+fn add(folder: &Path, bytes: &[u8]) {
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(newest(folder))
+        .expect("a file");
+    file.write_all(bytes).expect("written");
+}
+
+#[test]
+fn what_was_told_as_kept_is_there_when_the_log_is_opened_again() {
+    let folder = TempDir::new().expect("a folder");
+    let log = open(folder.path());
+    assert!(log.state().durable);
+    assert_eq!(
+        append(&log, vec![lost(0), lost(1)]),
+        Ok(Receipt { first: 0, size: 2 })
+    );
+    assert_eq!(
+        append(&log, vec![lost(2)]),
+        Ok(Receipt { first: 2, size: 3 })
+    );
+    let key = log.key().clone();
+    drop(log);
+    let log = open(folder.path());
+    assert_eq!(log.key(), &key);
+    assert_eq!(
+        append(&log, vec![lost(3)]),
+        Ok(Receipt { first: 3, size: 4 })
+    );
+    let (report, entries) = verified(folder.path());
+    assert_eq!((report.size, report.unsigned, report.torn), (4, 0, 0));
+    assert_eq!(entries, (0..4).map(lost).collect::<Vec<_>>());
+    assert_eq!(report.key, key);
+}
+
+#[test]
+fn many_at_once_share_writes_and_each_is_told_its_own_place() {
+    let folder = TempDir::new().expect("a folder");
+    let log = open(folder.path());
+    let told = block_on(join_all(
+        (0..500).map(|number| log.append(vec![lost(number), lost(number)])),
+    ));
+    for (number, told) in (0..).zip(told) {
+        assert_eq!(told.expect("kept").first, number * 2);
+    }
+    let figures = log.figures();
+    assert_eq!((figures.size, figures.written), (1000, 1000));
+    assert!(figures.commits < 501, "{figures:?}");
+    log.close();
+    assert_eq!(append(&log, vec![lost(0)]), Err(NotDurable::Closed));
+    assert_eq!(verified(folder.path()).0.size, 1000);
+}
+
+#[test]
+fn what_nobody_waits_for_is_written_before_the_end() {
+    let folder = TempDir::new().expect("a folder");
+    let log = open(folder.path());
+    for number in 0..10 {
+        drop(log.append(vec![lost(number)]));
+    }
+    drop(log);
+    assert_eq!(verified(folder.path()).1.len(), 10);
+}
+
+#[test]
+fn what_a_crash_has_torn_is_left_out_and_what_is_whole_is_kept() {
+    let folder = TempDir::new().expect("a folder");
+    let whole = serde_json::to_string(&lost(1)).expect("JSON");
+    for torn in [
+        "",
+        "{\"v\":1,\"time",
+        "\0\0\0\0\n\0",
+        "{\"checkpoint\":\"half\n",
+    ] {
+        let log = open(folder.path());
+        let size = append(&log, vec![lost(0)]).expect("kept").size;
+        drop(log);
+        add(folder.path(), format!("{whole}\n{torn}").as_bytes());
+        let log = open(folder.path());
+        assert_eq!(
+            append(&log, vec![lost(2)]).expect("kept").first,
+            size + 1,
+            "{torn:?}"
+        );
+        drop(log);
+        let (report, entries) = verified(folder.path());
+        assert_eq!((report.unsigned, report.torn), (0, 0));
+        assert_eq!(entries[entries.len() - 3..], [lost(0), lost(1), lost(2)]);
+    }
+}
+
+#[test]
+fn a_log_that_was_changed_before_its_newest_checkpoint_is_not_written_to() {
+    let folder = TempDir::new().expect("a folder");
+    let log = open(folder.path());
+    append(&log, vec![lost(1), lost(2)]).expect("kept");
+    append(&log, vec![lost(3)]).expect("kept");
+    drop(log);
+    let path = newest(folder.path());
+    let good = fs::read_to_string(&path).expect("text");
+    let first_line = good.lines().next().expect("a head").len();
+    for damaged in [
+        good.replace("\"count\":1", "\"count\":7"),
+        good.replace("\"count\":3", "\"count\":7"),
+        good.replacen("\"count\":1", "count", 1),
+        good[first_line + 1..].to_owned(),
+        good[..=first_line].to_owned(),
+        String::new(),
+    ] {
+        fs::write(&path, &damaged).expect("written");
+        let refused = Log::open(folder.path(), Options::default());
+        assert!(
+            matches!(refused, Err(OpenError::Damaged { .. })),
+            "{damaged}: {refused:?}"
+        );
+        assert_eq!(
+            fs::read_to_string(&path).expect("text"),
+            damaged,
+            "left as it was"
+        );
+    }
+    fs::write(&path, &good).expect("written");
+    fs::remove_file(folder.path().join("key")).expect("removed");
+    let refused = Log::open(folder.path(), Options::default());
+    assert!(matches!(refused, Err(OpenError::NoKey)), "{refused:?}");
+}
+
+#[test]
+fn one_process_writes_and_nobody_else_may_read_the_key() {
+    let folder = TempDir::new().expect("a folder");
+    let log = open(folder.path());
+    let refused = Log::open(folder.path(), Options::default());
+    assert!(matches!(refused, Err(OpenError::InUse)), "{refused:?}");
+    #[cfg(unix)]
+    for name in ["key", "00000000000000000000.log"] {
+        let metadata = fs::metadata(folder.path().join(name)).expect("a file");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    drop(log);
+    open(folder.path());
+}
+
+fn small() -> Options {
+    Options {
+        segment_bytes: 4096,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn a_log_of_many_segments_holds_and_the_oldest_go_with_a_word() {
+    let folder = TempDir::new().expect("a folder");
+    let log = Log::open(folder.path(), small()).expect("a log");
+    for number in 0..60 {
+        append(&log, vec![lost(number)]).expect("kept");
+    }
+    drop(log);
+    let before = segments(folder.path()).expect("segments").len();
+    assert!(before > 4, "{before}");
+    assert_eq!(verified(folder.path()).0.size, 60);
+
+    let options = Options {
+        most_bytes: Some(10_000),
+        ..small()
+    };
+    let log = Log::open(folder.path(), options).expect("a log");
+    append(&log, vec![lost(60)]).expect("kept");
+    // What has become too much goes before the next write.
+    append(&log, vec![lost(61)]).expect("kept");
+    drop(log);
+    let (report, entries) = verified(folder.path());
+    assert!(
+        report.first > 0 && report.segments < before as u64,
+        "{report:?}"
+    );
+    let removed: Vec<u64> = entries
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            Event::Removed { before } => Some(*before),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(removed.last(), Some(&report.first));
+    let bytes: u64 = segments(folder.path())
+        .expect("segments")
+        .iter()
+        .map(|path| fs::metadata(path).expect("a file").len())
+        .sum();
+    assert!(bytes <= 10_000 + 4096, "{bytes}");
+
+    // Somebody else removes one more.
+    fs::remove_file(&segments(folder.path()).expect("segments")[0]).expect("removed");
+    let mut check = Check::default();
+    let files = segments(folder.path()).expect("segments");
+    check
+        .scan(BufReader::new(Segments::new(files)), |_, _| ())
+        .expect("each by itself holds");
+    assert!(check.finish().is_err());
+}
+
+#[test]
+fn what_is_older_than_is_kept_goes_with_its_segment() {
+    let folder = TempDir::new().expect("a folder");
+    let log = Log::open(folder.path(), small()).expect("a log");
+    // These are of 1970.
+    for number in 0..40 {
+        append(&log, vec![lost(number)]).expect("kept");
+    }
+    drop(log);
+    let options = Options {
+        keep: Some(Duration::from_hours(24)),
+        ..small()
+    };
+    let log = Log::open(folder.path(), options).expect("a log");
+    append(&log, vec![lost(40)]).expect("kept");
+    append(&log, vec![lost(41)]).expect("kept");
+    drop(log);
+    let (report, entries) = verified(folder.path());
+    assert!(report.first > 0, "{report:?}");
+    assert!(entries.contains(&lost(41)));
+}
+
+#[test]
+fn nobody_writes_in_the_name_of_the_log_and_what_is_too_large_is_refused_at_once() {
+    let folder = TempDir::new().expect("a folder");
+    let options = Options {
+        waiting_bytes: 1000,
+        ..Options::default()
+    };
+    let log = Log::open(folder.path(), options).expect("a log");
+    let mut entry = lost(0);
+    entry.gateway = String::from("mesh-ledger");
+    entry.event = Event::Removed { before: 9 };
+    assert!(matches!(
+        append(&log, vec![entry]),
+        Err(NotDurable::Refused(_))
+    ));
+    let mut entry = lost(0);
+    entry.gateway = "x".repeat(LARGEST_ENTRY);
+    assert!(matches!(
+        append(&log, vec![entry]),
+        Err(NotDurable::Refused(_))
+    ));
+    assert!(matches!(
+        append(&log, vec![lost(0); 100]),
+        Err(NotDurable::Refused(_))
+    ));
+    assert_eq!(
+        append(&log, vec![lost(0)]),
+        Ok(Receipt { first: 0, size: 1 })
+    );
+}
+
+/// What a disk does from now on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Mood {
+    #[default]
+    Good,
+    /// Takes half of what is written, then has no room.
+    Full,
+    /// Takes everything and cannot say that it is on disk.
+    SyncFails,
+}
+
+struct Moody {
+    inner: Box<dyn Disk>,
+    mood: Arc<Mutex<Mood>>,
+}
+
+impl Moody {
+    fn mood(&self) -> Mood {
+        *self.mood.lock().expect("a lock")
+    }
+}
+
+impl Disk for Moody {
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.mood() == Mood::Full {
+            self.inner.add(&bytes[..bytes.len() / 2])?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inner.add(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        match self.mood() {
+            Mood::SyncFails => Err(io::Error::other("input/output error")),
+            _ => self.inner.sync(),
+        }
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.inner.cut(length)
+    }
+
+    fn begin(&mut self, first: u64, bytes: &[u8]) -> io::Result<()> {
+        self.inner.begin(first, bytes)
+    }
+
+    fn remove(&mut self, first: u64) -> io::Result<()> {
+        self.inner.remove(first)
+    }
+}
+
+fn moody(folder: &Path) -> (Log, Arc<Mutex<Mood>>) {
+    let mut found = folder::open(folder).expect("a folder");
+    let mood = Arc::<Mutex<Mood>>::default();
+    found.disk = Box::new(Moody {
+        inner: found.disk,
+        mood: Arc::clone(&mood),
+    });
+    (Log::start(found, Options::default()).expect("a log"), mood)
+}
+
+#[test]
+fn a_disk_that_refuses_is_told_and_leaves_no_trace_once_it_takes_again() {
+    for mood in [Mood::Full, Mood::SyncFails] {
+        let folder = TempDir::new().expect("a folder");
+        let (log, moods) = moody(folder.path());
+        append(&log, vec![lost(0)]).expect("kept");
+        *moods.lock().expect("a lock") = mood;
+        for _ in 0..2 {
+            let refused = append(&log, vec![lost(1)]);
+            assert!(matches!(refused, Err(NotDurable::Disk(_))), "{refused:?}");
+            let state = log.state();
+            assert!(!state.durable && state.reason.is_some(), "{state:?}");
+        }
+        assert!(log.figures().failures >= 2);
+        *moods.lock().expect("a lock") = Mood::Good;
+        assert_eq!(
+            append(&log, vec![lost(2)]),
+            Ok(Receipt { first: 1, size: 2 })
+        );
+        assert!(log.state().durable);
+        drop(log);
+        let (report, entries) = verified(folder.path());
+        assert_eq!((report.unsigned, report.torn), (0, 0));
+        assert_eq!(entries, [lost(0), lost(2)]);
+    }
+}
+
+#[test]
+fn a_disk_that_takes_again_is_found_without_anybody_asking() {
+    let folder = TempDir::new().expect("a folder");
+    let (log, moods) = moody(folder.path());
+    *moods.lock().expect("a lock") = Mood::Full;
+    append(&log, vec![lost(1)]).expect_err("refused");
+    *moods.lock().expect("a lock") = Mood::Good;
+    while !log.state().durable {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(log);
+    assert!(verified(folder.path()).1.is_empty());
+}
