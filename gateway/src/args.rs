@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use mesh_watch::Scope;
 
 /// Entry of a cluster for applications that speak OpenAI's API.
@@ -40,9 +40,32 @@ pub(crate) struct Args {
     /// After that: how long answers may take to end.
     #[arg(long, env = "MESH_DRAIN_TIMEOUT", default_value = "120s", value_parser = duration)]
     pub(crate) drain_timeout: Duration,
+    /// Where the durable audit is kept, `HOST:PORT`; empty: nowhere.
+    #[arg(long, env = "MESH_LEDGER", default_value = "")]
+    pub(crate) ledger: String,
+    /// Longest wait for it to keep something.
+    #[arg(long, env = "MESH_LEDGER_TIMEOUT", default_value = "500ms", value_parser = duration)]
+    pub(crate) ledger_timeout: Duration,
+    /// Name of this gateway in the audit: its pod's.
+    #[arg(long, env = "MESH_POD_NAME", default_value = "mesh-gateway")]
+    pub(crate) pod_name: String,
     /// Log filter, for example `info`.
-    #[arg(long, env = "MESH_LOG", default_value = "info,kube_runtime=warn")]
+    #[arg(
+        long,
+        env = "MESH_LOG",
+        global = true,
+        default_value = "info,kube_runtime=warn"
+    )]
     pub(crate) log: String,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What else it can be.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Command {
+    /// Keep the durable audit of a mesh on a volume, for its gateways.
+    Ledger(crate::ledger::Options),
 }
 
 impl Args {
@@ -54,7 +77,7 @@ impl Args {
 }
 
 /// `30s`, `2m`, `500ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits
         .parse()

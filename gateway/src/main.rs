@@ -5,6 +5,7 @@
 
 mod args;
 mod callers;
+mod ledger;
 mod loads;
 mod member;
 mod overseer;
@@ -27,7 +28,7 @@ use mesh_dataplane::{Config, Dataplane, Metrics, Parts, SnapshotStore, clock};
 use mesh_runtime::{Admin, Shutdown, listen, logs, serve};
 use prometheus_client::registry::Registry;
 
-use crate::args::Args;
+use crate::args::{Args, Command};
 use crate::callers::ClusterCallers;
 use crate::member::Membership;
 use crate::reach::Reach;
@@ -57,7 +58,14 @@ fn start(args: Args) -> anyhow::Result<()> {
     ended
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+async fn run(mut args: Args) -> anyhow::Result<()> {
+    if let Some(Command::Ledger(options)) = args.command.take() {
+        return ledger::run(options).await;
+    }
+    serve_mesh(args).await
+}
+
+async fn serve_mesh(args: Args) -> anyhow::Result<()> {
     let listener = listen::bind(args.listen, "--listen").await?;
     let tls_listener = listen::bind(args.identity.tls_listen, "--tls-listen").await?;
     let admin_listener = listen::bind(args.admin_listen, "--admin-listen").await?;

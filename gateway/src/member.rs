@@ -86,6 +86,11 @@ impl Membership {
         nobody.then(|| String::from("the operator has not signed its certificate yet"))
     }
 
+    /// Its certificate, and what it takes as proof.
+    pub(crate) fn parts(&self) -> (Arc<Member>, Arc<Trust>) {
+        (Arc::clone(&self.member), Arc::clone(&self.trust))
+    }
+
     /// TLS for its own listener. Callers show a token; only the operator is known by a certificate, and one
     /// that is not of this mesh ends the handshake.
     pub(crate) fn server(&self) -> anyhow::Result<ServerConfig> {

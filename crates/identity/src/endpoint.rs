@@ -177,6 +177,6 @@ async fn exchange(
 }
 
 /// As much of somebody's words as a log line may hold.
-fn words(text: &str) -> String {
+pub(crate) fn words(text: &str) -> String {
     text.trim().chars().take(200).collect()
 }

@@ -70,6 +70,13 @@ pub struct Segment {
     pub(crate) started: Option<Timestamp>,
 }
 
+impl Segment {
+    /// Name of its file.
+    pub fn file(&self) -> String {
+        disk::name(self.first)
+    }
+}
+
 /// Numbers for metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Figures {

@@ -1,0 +1,71 @@
+//! The numbers of the log, read at every scrape.
+
+use std::fmt;
+
+use mesh_ledger::{Ledger, Log};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+struct Figures(Log);
+
+impl fmt::Debug for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Figures")
+    }
+}
+
+/// Enters all of them.
+pub(crate) fn register(registry: &mut Registry, log: Log) {
+    registry.register_collector(Box::new(Figures(log)));
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let (state, figures, segments) = (self.0.state(), self.0.figures(), self.0.segments());
+        let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+        let gauges = [
+            (
+                "durable",
+                "1 if the last write is on disk",
+                u64::from(state.durable),
+            ),
+            ("entries", "Entries since the log began", figures.size),
+            ("segments", "Segments that are there", segments.len() as u64),
+            ("bytes", "Bytes of all segments", bytes),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let counters = [
+            (
+                "entries_written",
+                "Entries that this process has written",
+                figures.written,
+            ),
+            ("commits", "Writes that are on disk", figures.commits),
+            ("commit_failures", "Writes that failed", figures.failures),
+            (
+                "segments_removed",
+                "Old segments that this process has removed",
+                figures.removed,
+            ),
+        ];
+        for (name, help, value) in counters {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                counter.metric_type(),
+            )?)?;
+        }
+        let time = ConstCounter::new(figures.commit_time.as_secs_f64());
+        let help = "Time that the writes took together";
+        let kind = time.metric_type();
+        time.encode(encoder.encode_descriptor("commit", help, Some(&Unit::Seconds), kind)?)
+    }
+}

@@ -1,0 +1,440 @@
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures::future::join_all;
+use http::{Request, StatusCode};
+use jiff::Timestamp;
+use mesh_identity::{Account, Authority, Member, Place, Session, Signer, Trust};
+use mesh_ledger::{Check, Entry, Event, Ledger, Log, NotDurable, Receipt, log};
+use mesh_runtime::{Shutdown, serve};
+use mesh_testkit::accounts::{Accounts, ISSUER};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::book::{read, written};
+use super::wire::{GATEWAY, LEDGER};
+use super::{Remote, Writing};
+
+const HOUR: Duration = Duration::from_hours(1);
+/// Longer than anything takes here, and no test waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A mesh: who signs, and what is trusted.
+struct Mesh {
+    signer: Signer,
+    trust: Arc<Trust>,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        mesh_runtime::install_crypto_provider();
+        let authority = Authority::generate(SystemTime::now(), HOUR * 24).expect("an authority");
+        let trust = Trust::new();
+        trust
+            .set(authority.certificate(), &Accounts::new().keys, ISSUER)
+            .expect("trust");
+        let signer = Signer::new(Arc::clone(&trust), HashMap::new(), HOUR);
+        signer.authority.store(Some(Arc::new(authority)));
+        Self { signer, trust }
+    }
+
+    fn member(&self, namespace: &str, name: &str) -> Arc<Member> {
+        let account = Account::new(namespace, name);
+        let (chain, key) = self
+            .signer
+            .own(&account, &[], SystemTime::now())
+            .expect("signed");
+        let member = Member::new();
+        member.install(&chain, &key).expect("installed");
+        member
+    }
+
+    /// Serves `router` as this member at a port, until the shutdown.
+    async fn serve(
+        &self,
+        router: Router,
+        (name, at): (&str, Option<SocketAddr>),
+        shutdown: &Shutdown,
+    ) -> SocketAddr {
+        let at = at.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let listener = TcpListener::bind(at).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let member = self.member("mesh-system", name);
+        let tls = mesh_identity::server_config(&member, Some(&self.trust)).expect("TLS");
+        let ending = shutdown.clone();
+        shutdown.spawn(async move {
+            serve::serve_tls(listener, tls, router, serve::Limits::default(), &ending).await;
+        });
+        address
+    }
+
+    fn remote(&self, address: SocketAddr, limit: Duration, shutdown: &Shutdown) -> Remote {
+        let writing = Writing {
+            address: address.to_string(),
+            limit,
+            mesh_namespace: String::from("mesh-system"),
+            member: self.member("mesh-system", GATEWAY),
+            trust: Arc::clone(&self.trust),
+        };
+        Remote::start(writing, shutdown).expect("an address")
+    }
+}
+
+fn lost(count: u64) -> Entry {
+    let since = Timestamp::UNIX_EPOCH;
+    Entry::new("gateway-1", since, Event::Lost { count, since })
+}
+
+fn opened(folder: &Path) -> Log {
+    Log::open(folder, log::Options::default()).expect("a log")
+}
+
+async fn until(what: &str, mut good: impl FnMut() -> bool) {
+    let waiting = async {
+        while !good() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what}"));
+}
+
+async fn append(remote: &Remote, entries: Vec<Entry>) -> Result<Receipt, NotDurable> {
+    let answered = tokio::time::timeout(PATIENCE, remote.append(entries)).await;
+    answered.expect("an answer")
+}
+
+/// What somebody finds who reads `text`: the numbers of `lost` entries.
+fn verified(text: &[u8]) -> Vec<u64> {
+    let mut counts = Vec::new();
+    let mut check = Check::default();
+    let scanned = check.scan(text, |_, line| {
+        if let Ok(Entry {
+            event: Event::Lost { count, .. },
+            ..
+        }) = line.entry()
+        {
+            counts.push(count);
+        }
+    });
+    scanned.expect("a log that holds");
+    check.finish().expect("a log that holds");
+    counts
+}
+
+async fn export(log: &Log, folder: &Path) -> Vec<u8> {
+    let request = Request::get("/v1/log")
+        .body(axum::body::Body::empty())
+        .expect("a request");
+    let answer = tower::ServiceExt::oneshot(read(log.clone(), folder.to_owned()), request)
+        .await
+        .expect("an answer");
+    assert_eq!(answer.status(), StatusCode::OK);
+    axum::body::to_bytes(answer.into_body(), 1 << 30)
+        .await
+        .expect("a body")
+        .to_vec()
+}
+
+#[tokio::test]
+async fn what_gateways_write_is_on_disk_when_they_are_told_and_whoever_reads_can_verify_it() {
+    let (mesh, folder, shutdown) = (
+        Mesh::new(),
+        TempDir::new().expect("a folder"),
+        Shutdown::new(),
+    );
+    let log = opened(folder.path());
+    let address = mesh
+        .serve(
+            written(log.clone(), "mesh-system"),
+            (LEDGER, None),
+            &shutdown,
+        )
+        .await;
+    let gateways = [0, 1].map(|_| mesh.remote(address, PATIENCE, &shutdown));
+    until("both are there", || {
+        gateways.iter().all(|remote| remote.state().durable)
+    })
+    .await;
+    let appended = (0..200_u64).map(|number| {
+        let remote = &gateways[usize::from(number % 2 == 1)];
+        append(remote, vec![lost(number), lost(number)])
+    });
+    let told = join_all(appended).await;
+    let text = export(&log, folder.path()).await;
+    assert_eq!(
+        text,
+        std::fs::read(folder.path().join("00000000000000000000.log")).expect("a segment")
+    );
+    let counts = verified(&text);
+    assert_eq!(counts.len(), 400);
+    for (number, told) in (0..).zip(told) {
+        let first = usize::try_from(told.expect("kept").first).expect("small");
+        assert_eq!(counts[first..first + 2], [number, number]);
+    }
+    let commits = log.figures().commits;
+    assert!(
+        commits < 150,
+        "what waits shares a request and a write: {commits}"
+    );
+    gateways.iter().for_each(Remote::end);
+    assert!(shutdown.finish(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn nobody_but_a_gateway_writes_or_is_told_anything() {
+    let (mesh, folder, shutdown) = (
+        Mesh::new(),
+        TempDir::new().expect("a folder"),
+        Shutdown::new(),
+    );
+    let log = opened(folder.path());
+    let address = mesh
+        .serve(
+            written(log.clone(), "mesh-system"),
+            (LEDGER, None),
+            &shutdown,
+        )
+        .await;
+    let place = Place {
+        host: address.ip().to_string(),
+        port: address.port(),
+        account: Account::new("mesh-system", LEDGER),
+    };
+    let line = serde_json::to_vec(&lost(1)).expect("JSON");
+    let body = Bytes::from([line.as_slice(), b"\n"].concat());
+    for member in [
+        Member::new(),
+        mesh.member("mesh-system", "mesh-operator"),
+        mesh.member("team", GATEWAY),
+    ] {
+        for request in [Request::post("/v1/entries"), Request::get("/v1/state")] {
+            let mut session = Session::open(&place, &member, &mesh.trust)
+                .await
+                .expect("a connection");
+            let (status, said) = session
+                .ask(request, body.clone(), 1024)
+                .await
+                .expect("an answer");
+            assert_eq!(status, StatusCode::FORBIDDEN);
+            assert!(said.starts_with(b"only gateways"), "{said:?}");
+        }
+    }
+    let stranger = Mesh::new();
+    let mut session = Session::open(
+        &place,
+        &stranger.member("mesh-system", GATEWAY),
+        &mesh.trust,
+    )
+    .await;
+    if let Ok(session) = &mut session {
+        session
+            .ask(Request::get("/v1/state"), Bytes::new(), 1024)
+            .await
+            .expect_err("the handshake ended");
+    }
+    let gateway = mesh.member("mesh-system", GATEWAY);
+    let mut session = Session::open(&place, &gateway, &mesh.trust)
+        .await
+        .expect("a connection");
+    for wrong in [&b""[..], b"\n", b"{}\n", &line, b"{\"v\":1}\n"] {
+        let asked = session.ask(
+            Request::post("/v1/entries"),
+            Bytes::copy_from_slice(wrong),
+            1024,
+        );
+        assert_eq!(
+            asked.await.expect("an answer").0,
+            StatusCode::BAD_REQUEST,
+            "{wrong:?}"
+        );
+    }
+    assert_eq!(log.figures().size, 0);
+    assert!(shutdown.finish(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_away_is_told_at_once_and_found_again_when_it_comes() {
+    let (mesh, folder, shutdown) = (
+        Mesh::new(),
+        TempDir::new().expect("a folder"),
+        Shutdown::new(),
+    );
+    let first = Shutdown::new();
+    let log = opened(folder.path());
+    let address = mesh
+        .serve(written(log.clone(), "mesh-system"), (LEDGER, None), &first)
+        .await;
+    let remote = mesh.remote(address, PATIENCE, &shutdown);
+    until("it is there", || remote.state().durable).await;
+    assert_eq!(
+        append(&remote, vec![lost(1)]).await,
+        Ok(Receipt { first: 0, size: 1 })
+    );
+
+    assert!(first.finish(PATIENCE).await);
+    until("it is missed without anybody asking", || {
+        !remote.state().durable
+    })
+    .await;
+    let refused = append(&remote, vec![lost(2)]).await;
+    assert!(
+        matches!(refused, Err(NotDurable::Unreachable(_))),
+        "{refused:?}"
+    );
+
+    let second = Shutdown::new();
+    mesh.serve(
+        written(log.clone(), "mesh-system"),
+        (LEDGER, Some(address)),
+        &second,
+    )
+    .await;
+    until("it is there again", || remote.state().durable).await;
+    assert_eq!(
+        append(&remote, vec![lost(3)]).await,
+        Ok(Receipt { first: 1, size: 2 })
+    );
+    assert_eq!(verified(&export(&log, folder.path()).await), [1, 3]);
+    remote.end();
+    assert!(second.finish(PATIENCE).await && shutdown.finish(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn somebody_else_at_its_address_is_not_the_ledger() {
+    let (mesh, folder, shutdown) = (
+        Mesh::new(),
+        TempDir::new().expect("a folder"),
+        Shutdown::new(),
+    );
+    let log = opened(folder.path());
+    let address = mesh
+        .serve(
+            written(log.clone(), "mesh-system"),
+            ("mesh-floor", None),
+            &shutdown,
+        )
+        .await;
+    let remote = mesh.remote(address, PATIENCE, &shutdown);
+    until("it was tried", || {
+        remote
+            .state()
+            .reason
+            .is_some_and(|reason| reason.contains("not who was asked"))
+    })
+    .await;
+    assert!(matches!(
+        append(&remote, vec![lost(1)]).await,
+        Err(NotDurable::Unreachable(_))
+    ));
+    assert_eq!(log.figures().size, 0);
+    remote.end();
+    assert!(shutdown.finish(PATIENCE).await);
+}
+
+/// Says that it is good, and answers entries with `status`, or never.
+fn scripted(status: Option<StatusCode>) -> Router {
+    let standing = serde_json::json!({"durable": true, "since": Timestamp::UNIX_EPOCH});
+    let entries = move || async move {
+        match status {
+            Some(status) => (status, "no room\n"),
+            None => std::future::pending().await,
+        }
+    };
+    Router::new()
+        .route("/v1/state", get(move || async move { Json(standing) }))
+        .route("/v1/entries", post(entries))
+}
+
+#[tokio::test]
+async fn one_that_does_not_answer_or_cannot_write_is_given_up_in_time() {
+    let cases: [(_, fn(&NotDurable) -> bool); 4] = [
+        (None, |error| *error == NotDurable::Timeout),
+        (Some(StatusCode::SERVICE_UNAVAILABLE), |error| {
+            *error == NotDurable::Disk(String::from("no room"))
+        }),
+        (Some(StatusCode::TOO_MANY_REQUESTS), |error| {
+            *error == NotDurable::Busy
+        }),
+        (Some(StatusCode::IM_A_TEAPOT), |error| {
+            matches!(error, NotDurable::Unreachable(_))
+        }),
+    ];
+    for (status, expected) in cases {
+        let (mesh, shutdown) = (Mesh::new(), Shutdown::new());
+        let address = mesh
+            .serve(scripted(status), (LEDGER, None), &shutdown)
+            .await;
+        let limit = if status.is_none() {
+            Duration::from_millis(50)
+        } else {
+            PATIENCE
+        };
+        let remote = mesh.remote(address, limit, &shutdown);
+        until("it is there", || remote.state().durable).await;
+        let refused = append(&remote, vec![lost(1)]).await.expect_err("refused");
+        assert!(expected(&refused), "{status:?}: {refused:?}");
+        remote.end();
+        assert!(shutdown.finish(PATIENCE).await);
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_is_refused_does_not_take_others_with_it_and_what_waits_is_written_before_the_end()
+ {
+    let (mesh, folder, shutdown) = (
+        Mesh::new(),
+        TempDir::new().expect("a folder"),
+        Shutdown::new(),
+    );
+    let log = opened(folder.path());
+    let address = mesh
+        .serve(
+            written(log.clone(), "mesh-system"),
+            (LEDGER, None),
+            &shutdown,
+        )
+        .await;
+    let gateway = Shutdown::new();
+    let remote = mesh.remote(address, PATIENCE, &gateway);
+    until("it is there", || remote.state().durable).await;
+    let mut forged = lost(9);
+    forged.gateway = String::from("mesh-ledger");
+    let told = (1..=9).map(|number| {
+        let entry = if number == 5 {
+            forged.clone()
+        } else {
+            lost(number)
+        };
+        remote.append(vec![entry])
+    });
+    let told = join_all(told.collect::<Vec<_>>()).await;
+    let refused: Vec<_> = told.iter().filter(|told| told.is_err()).collect();
+    assert!(
+        matches!(refused[..], [Err(NotDurable::Refused(_))]),
+        "{told:?}"
+    );
+    for number in 10..20 {
+        drop(remote.append(vec![lost(number)]));
+    }
+    remote.end();
+    assert_eq!(
+        append(&remote, vec![lost(0)]).await,
+        Err(NotDurable::Closed)
+    );
+    assert!(gateway.finish(PATIENCE).await, "it ends by itself");
+    assert!(shutdown.finish(PATIENCE).await);
+    assert_eq!(
+        verified(&export(&log, folder.path()).await),
+        [
+            1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19
+        ]
+    );
+}
