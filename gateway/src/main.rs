@@ -27,9 +27,12 @@ use mesh_core::Snapshot;
 use mesh_dataplane::{Config, Dataplane, Metrics, Parts, SnapshotStore, clock};
 use mesh_runtime::{Admin, Shutdown, listen, logs, serve};
 use prometheus_client::registry::Registry;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
 
 use crate::args::{Args, Command};
 use crate::callers::ClusterCallers;
+use crate::ledger::{Remote, Writing};
 use crate::member::Membership;
 use crate::reach::Reach;
 use crate::secrets::Secrets;
@@ -74,6 +77,7 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
         .context("no cluster was found: run this in a pod, or set KUBECONFIG")?;
     let shutdown = Shutdown::new();
     let membership = Membership::start(&args.identity, &args.mesh_namespace, &shutdown);
+    let ledger = audit(&args, &membership, &shutdown)?;
     let backends = Arc::new(Backends::new(ClientOptions {
         shared: true,
         pods: Some(Arc::new(membership.clone())),
@@ -112,19 +116,54 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
         &shutdown,
     );
 
-    shutdown.spawn(shutdown.on_signal_drain(args.drain_delay));
-    tracing::info!(address = %listener.local_addr()?, "serving");
-    let limits = limits(&args);
-    let plain = serve::serve(listener, dataplane.router(), limits, &shutdown);
-    let proven = overseer::router(&dataplane, &args.mesh_namespace);
-    let secured = serve::serve_tls(tls_listener, tls, proven, limits, &shutdown);
-    if tokio::join!(plain, secured) != (true, true) {
-        tracing::warn!("answers still running were cut");
+    let doors = (listener, tls_listener, tls);
+    serve_until_the_end(doors, &dataplane, &args, &shutdown).await?;
+    if let Some(ledger) = ledger {
+        ledger.end();
     }
     if !shutdown.finish(GRACE).await {
         tracing::warn!("some work did not end in time");
     }
     Ok(())
+}
+
+/// Serves both ports until a signal has come and running answers have ended.
+async fn serve_until_the_end(
+    (listener, tls_listener, tls): (TcpListener, TcpListener, ServerConfig),
+    dataplane: &Dataplane,
+    args: &Args,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    shutdown.spawn(shutdown.on_signal_drain(args.drain_delay));
+    tracing::info!(address = %listener.local_addr()?, "serving");
+    let limits = limits(args);
+    let plain = serve::serve(listener, dataplane.router(), limits, shutdown);
+    let proven = overseer::router(dataplane, &args.mesh_namespace);
+    let secured = serve::serve_tls(tls_listener, tls, proven, limits, shutdown);
+    if tokio::join!(plain, secured) != (true, true) {
+        tracing::warn!("answers still running were cut");
+    }
+    Ok(())
+}
+
+/// The way to the durable audit, if there is one. It works until it is told that nothing more will come.
+fn audit(
+    args: &Args,
+    membership: &Membership,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<Remote>> {
+    if args.ledger.is_empty() {
+        return Ok(None);
+    }
+    let (member, trust) = membership.parts();
+    let writing = Writing {
+        address: args.ledger.clone(),
+        limit: args.ledger_timeout,
+        mesh_namespace: args.mesh_namespace.clone(),
+        member,
+        trust,
+    };
+    Remote::start(writing, shutdown).map(Some)
 }
 
 fn limits(args: &Args) -> serve::Limits {
@@ -147,7 +186,7 @@ fn config(args: &Args, callers: &Arc<ClusterCallers>) -> Config {
 /// end. It does not need a backend, else an installation that waits for the gateway would never end.
 fn serve_admin(
     dataplane: &Dataplane,
-    listener: tokio::net::TcpListener,
+    listener: TcpListener,
     (cluster, callers, membership, reach): (&Cluster, &Arc<ClusterCallers>, Membership, Reach),
     shutdown: &Shutdown,
 ) {

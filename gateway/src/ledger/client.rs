@@ -274,7 +274,7 @@ impl Way {
         let connected: Result<_, EndpointError> = timeout(CONNECT, connecting)
             .await
             .unwrap_or(Err(EndpointError::Answer));
-        let (session, state) = connected.map_err(unreachable)?;
+        let (session, state) = connected.map_err(|error| unreachable(&error))?;
         state.map(|()| session)
     }
 
@@ -296,7 +296,7 @@ impl Way {
                     () = sleep(PING) => match timeout(self.writing.limit, ask_state(session)).await {
                         Ok(Ok(Ok(()))) => {}
                         Ok(Ok(Err(error))) => return Some(error),
-                        Ok(Err(error)) => return Some(unreachable(error)),
+                        Ok(Err(error)) => return Some(unreachable(&error)),
                         Err(_) => return Some(NotDurable::Timeout),
                     },
                 }
@@ -337,7 +337,7 @@ impl Way {
         let answered = timeout(self.writing.limit, asking).await;
         let (status, body) = answered
             .map_err(|_| NotDurable::Timeout)?
-            .map_err(unreachable)?;
+            .map_err(|error| unreachable(&error))?;
         let strange =
             || NotDurable::Unreachable(format!("it answered {status}: {}", words_of(&body)));
         match status {
@@ -403,6 +403,6 @@ fn fail(batch: Vec<Waiting>, error: &NotDurable) {
     }
 }
 
-fn unreachable(error: EndpointError) -> NotDurable {
+fn unreachable(error: &EndpointError) -> NotDurable {
     NotDurable::Unreachable(error.to_string())
 }

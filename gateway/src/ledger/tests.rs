@@ -62,7 +62,7 @@ impl Mesh {
         (name, at): (&str, Option<SocketAddr>),
         shutdown: &Shutdown,
     ) -> SocketAddr {
-        let at = at.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let at = at.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let listener = TcpListener::bind(at).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let member = self.member("mesh-system", name);
@@ -83,6 +83,14 @@ impl Mesh {
             trust: Arc::clone(&self.trust),
         };
         Remote::start(writing, shutdown).expect("an address")
+    }
+}
+
+fn place(address: SocketAddr) -> Place {
+    Place {
+        host: address.ip().to_string(),
+        port: address.port(),
+        account: Account::new("mesh-system", LEDGER),
     }
 }
 
@@ -203,11 +211,7 @@ async fn nobody_but_a_gateway_writes_or_is_told_anything() {
             &shutdown,
         )
         .await;
-    let place = Place {
-        host: address.ip().to_string(),
-        port: address.port(),
-        account: Account::new("mesh-system", LEDGER),
-    };
+    let place = place(address);
     let line = serde_json::to_vec(&lost(1)).expect("JSON");
     let body = Bytes::from([line.as_slice(), b"\n"].concat());
     for member in [
@@ -240,11 +244,33 @@ async fn nobody_but_a_gateway_writes_or_is_told_anything() {
             .await
             .expect_err("the handshake ended");
     }
+    assert_eq!(log.figures().size, 0);
+    assert!(shutdown.finish(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn what_is_not_entries_is_refused_whole() {
+    let (mesh, folder, shutdown) = (
+        Mesh::new(),
+        TempDir::new().expect("a folder"),
+        Shutdown::new(),
+    );
+    let log = opened(folder.path());
+    let address = mesh
+        .serve(
+            written(log.clone(), "mesh-system"),
+            (LEDGER, None),
+            &shutdown,
+        )
+        .await;
+    let place = place(address);
+    let line = serde_json::to_vec(&lost(1)).expect("JSON");
+    let half = [line.as_slice(), b"\n{}\n"].concat();
     let gateway = mesh.member("mesh-system", GATEWAY);
     let mut session = Session::open(&place, &gateway, &mesh.trust)
         .await
         .expect("a connection");
-    for wrong in [&b""[..], b"\n", b"{}\n", &line, b"{\"v\":1}\n"] {
+    for wrong in [&b""[..], b"\n", b"{}\n", &line, &half, b"{\"v\":1}\n"] {
         let asked = session.ask(
             Request::post("/v1/entries"),
             Bytes::copy_from_slice(wrong),
@@ -339,6 +365,9 @@ async fn somebody_else_at_its_address_is_not_the_ledger() {
     assert!(shutdown.finish(PATIENCE).await);
 }
 
+/// What is told who appends.
+type Expected = fn(&NotDurable) -> bool;
+
 /// Says that it is good, and answers entries with `status`, or never.
 fn scripted(status: Option<StatusCode>) -> Router {
     let standing = serde_json::json!({"durable": true, "since": Timestamp::UNIX_EPOCH});
@@ -355,7 +384,7 @@ fn scripted(status: Option<StatusCode>) -> Router {
 
 #[tokio::test]
 async fn one_that_does_not_answer_or_cannot_write_is_given_up_in_time() {
-    let cases: [(_, fn(&NotDurable) -> bool); 4] = [
+    let cases: [(_, Expected); 4] = [
         (None, |error| *error == NotDurable::Timeout),
         (Some(StatusCode::SERVICE_UNAVAILABLE), |error| {
             *error == NotDurable::Disk(String::from("no room"))

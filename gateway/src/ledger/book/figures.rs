@@ -69,3 +69,31 @@ impl Collector for Figures {
         time.encode(encoder.encode_descriptor("commit", help, Some(&Unit::Seconds), kind)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use mesh_ledger::{Log, log};
+    use prometheus_client::registry::Registry;
+    use tempfile::TempDir;
+
+    #[test]
+    fn what_is_served_is_what_the_page_promises() {
+        let folder = TempDir::new().expect("a folder");
+        let log = Log::open(folder.path(), log::Options::default()).expect("a log");
+        let mut registry = Registry::with_prefix("mesh_ledger");
+        super::register(&mut registry, log);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let served: BTreeSet<&str> = samples
+            .filter_map(|line| line.strip_prefix("mesh_ledger_")?.split(' ').next())
+            .collect();
+        let page = include_str!("../../../../docs/reference/metrics-ledger.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        let told: BTreeSet<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        assert_eq!(served, told, "{text}");
+        assert!(text.contains("mesh_ledger_durable 1"), "{text}");
+    }
+}
