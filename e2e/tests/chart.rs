@@ -12,6 +12,7 @@ mod chart {
     mod conform;
     mod hub;
     mod kustomize;
+    mod ledger;
     mod narrow;
     mod refused;
     mod release;

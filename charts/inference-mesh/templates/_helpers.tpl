@@ -8,6 +8,11 @@
 {{- fail "priorityClass.create: a PriorityClass belongs to the cluster, and an installation of scope namespaced makes nothing there; name one that exists by operator.priorityClassName and gateway.priorityClassName" }}
 {{- end }}
 {{- end }}
+{{- with .Values.ledger }}
+{{- if and .enabled (eq .persistence.size "") (eq .persistence.existingClaim "") }}
+{{- fail "ledger.persistence: say a size for its volume, or name a claim that exists" }}
+{{- end }}
+{{- end }}
 {{- with .Values.gateway.autoscaling }}
 {{- if and .enabled (lt (int .maxReplicas) (int .minReplicas)) }}
 {{- fail (printf "gateway.autoscaling: maxReplicas %v is less than minReplicas %v" .maxReplicas .minReplicas) }}
@@ -71,6 +76,11 @@ securityContext:
   runAsNonRoot: true
   runAsUser: 65532
   runAsGroup: 65532
+  {{- if eq .component "ledger" }}
+  # Its volume is its own, whoever made it.
+  fsGroup: 65532
+  fsGroupChangePolicy: OnRootMismatch
+  {{- end }}
   seccompProfile:
     type: RuntimeDefault
 {{- with .values.nodeSelector }}
@@ -88,6 +98,7 @@ affinity:
 {{- with .values.priorityClassName | default (include "mesh.priority" .root) }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- if ne .component "ledger" }}
 topologySpreadConstraints:
 {{- with .values.topologySpreadConstraints }}
   {{- toYaml . | nindent 2 }}
@@ -101,6 +112,12 @@ topologySpreadConstraints:
       matchLabels:
         {{- include "mesh.selector" . | nindent 8 }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where gateways reach the ledger. */}}
+{{- define "mesh.ledger" -}}
+mesh-ledger.{{ .Release.Namespace }}.svc:8443
 {{- end }}
 
 {{/* Name of the class that the release makes, if it makes one. */}}

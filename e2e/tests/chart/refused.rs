@@ -69,6 +69,13 @@ const NONSENSE: &[(&str, &str)] = &[
         "scope: namespaced\ngateway: {credentialNamespaces: [lab]}\n",
         "credentialNamespaces",
     ),
+    ("ledger: {replicas: 2}\n", "replicas"),
+    ("ledger: {retention: {days: -1}}\n", "days"),
+    ("ledger: {persistence: {size: much}}\n", "size"),
+    (
+        "ledger: {enabled: true, persistence: {size: \"\"}}\n",
+        "ledger.persistence: say a size",
+    ),
     ("gateway: {secretNames: [NOT_A_NAME]}\n", "secretNames"),
 ];
 

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::conform::Schemas;
 use super::world::{World, text};
-use super::{narrow, refused, scaled};
+use super::{ledger, narrow, refused, scaled};
 
 pub(super) const HOME: &str = "mesh-system";
-const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub(super) const DIGEST: &str =
+    "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 /// What the chart comes with in `ci`.
 const PROFILES: [&str; 7] = [
     "minimal",
@@ -78,7 +79,8 @@ gateway:
   secretNames: [cloud-key]
   drainDelaySeconds: 7
   drainTimeoutSeconds: 33
-worker: {{repository: registry.example/w, digest: {DIGEST}}}
+ledger:
+{}worker: {{repository: registry.example/w, digest: {DIGEST}}}
 workerFloor: {{repository: registry.example/wf, digest: {DIGEST}}}
 workerCuda: {{repository: registry.example/wc, digest: {DIGEST}}}
 test: {{repository: registry.example/t, digest: {DIGEST}}}
@@ -92,7 +94,8 @@ monitoring:
   podMonitor: {{enabled: true, labels: {{release: prometheus}}, interval: 10s}}
   prometheusRule: {{enabled: true, labels: {{release: prometheus}}, runbookUrl: \"https://wiki.example/mesh/\", maxProviderShare: 0.5}}
   dashboards: {{enabled: true, labels: {{find: me}}, folder: Ours, grafanaOperator: {{enabled: true, matchLabels: {{grafana: ours}}}}}}
-"
+",
+        ledger::values()
     )
 }
 
@@ -106,6 +109,10 @@ fn sets() -> Vec<(String, String)> {
             String::from(
                 "gateway: {autoscaling: {enabled: true}}\npriorityClass: {create: true}\n",
             ),
+        ),
+        (
+            "audited",
+            String::from("ledger: {enabled: true, persistence: {existingClaim: mine}}\n"),
         ),
         (
             "scaled-by-somebody",
@@ -198,7 +205,7 @@ pub(super) fn of<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a
 pub(super) fn pods(objects: &[Value]) -> impl Iterator<Item = (&str, &Value)> {
     objects.iter().filter_map(|object| {
         let spec = match text(&object["kind"]) {
-            "Deployment" | "Job" => &object["spec"]["template"]["spec"],
+            "Deployment" | "Job" | "StatefulSet" => &object["spec"]["template"]["spec"],
             "Pod" => &object["spec"],
             _ => return None,
         };
@@ -214,7 +221,8 @@ fn pods_are_modest(set: &str, objects: &[Value]) {
         let what = format!("{set}: {name}");
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{what}");
         assert_eq!(pod["enableServiceLinks"], false, "{what}");
-        assert!(pod["topologySpreadConstraints"].is_array(), "{what}");
+        let one = name == "mesh-ledger";
+        assert_ne!(pod["topologySpreadConstraints"].is_array(), one, "{what}");
         for container in pod["containers"].as_array().unwrap() {
             let context = &container["securityContext"];
             assert_eq!(context["readOnlyRootFilesystem"], true, "{what}");
@@ -225,7 +233,12 @@ fn pods_are_modest(set: &str, objects: &[Value]) {
             );
         }
     }
-    assert_eq!(count, 6, "{set}: operator, gateway, hook, three tests");
+    let kept = usize::from(of(objects, "StatefulSet", "mesh-ledger").is_some());
+    assert_eq!(
+        count - kept,
+        6,
+        "{set}: operator, gateway, hook, three tests"
+    );
 }
 
 /// The pod lives longer than the gateway takes to drain.
@@ -333,6 +346,7 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
         let monitored = ["everything", "profile ha"].contains(&set);
         assert_eq!(made.count() > 0, monitored, "{set}");
         narrow::injection(set, &objects);
+        ledger::kept(set, &objects);
         scaled::decided(set, &objects);
         if set == "bare" {
             assert!(of(&objects, "ConfigMap", "mesh-bootstrap").is_none());
@@ -342,7 +356,7 @@ fn every_set_of_values_is_taken_by_the_api_server_and_nonsense_is_refused() {
 
 /// Every pod is what the values say: image, place, priority.
 fn placed(objects: &[Value]) {
-    for (name, pod) in pods(objects) {
+    for (name, pod) in pods(objects).filter(|(name, _)| *name != "mesh-ledger") {
         let image = text(&pod["containers"][0]["image"]);
         let own = if name.starts_with("mesh-test-") {
             "t"
@@ -381,6 +395,7 @@ fn monitored(objects: &[Value]) {
     for name in [
         "mesh-operator",
         "mesh-gateway",
+        "mesh-ledger",
         "mesh-worker",
         "mesh-sidecar",
     ] {
