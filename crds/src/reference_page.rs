@@ -45,8 +45,8 @@ fn page(kind: Kind) -> Result<(String, String), Error> {
     let text = format!(
         "<!-- Generated from the types in crds/ by `cargo xtask gen`. Do not edit. -->\n\n# {kind}\n\n\
          `apiVersion: {API_VERSION}`, `kind: {kind}`\n\n{about}\n\n\
-         Fields in **bold** must be given. *Later*: the field is part of the contract and is refused as \
-         `not supported yet` by `mesh` on one machine in this release.\n{}\n## Words\n{}\n## Rules\n\n{}",
+         Fields in **bold** must be given. *Later*, *not on one machine* (`mesh up`), \
+         *not in a cluster*: what is refused there as `not supported yet` in this release.\n{}\n## Words\n{}\n## Rules\n\n{}",
         rows.text,
         rows.meanings(),
         rows.rules
@@ -156,14 +156,18 @@ impl Rows {
 
     fn later(&self, path: &str) -> String {
         let path = path.strip_suffix("[]").unwrap_or(path);
-        let Some(later) = support::later(Home::Machine)
-            .find(|later| later.kind == self.kind && later.path == path)
-        else {
-            return String::new();
+        let refuses = |home| {
+            support::later(home).find(|later| later.kind == self.kind && later.path == path)
+        };
+        let (word, later) = match (refuses(Home::Machine), refuses(Home::Cluster)) {
+            (Some(_), Some(later)) => ("Later", later),
+            (Some(later), None) => ("Not on one machine", later),
+            (None, Some(later)) => ("Not in a cluster", later),
+            (None, None) => return String::new(),
         };
         let what = match later.uses {
-            Uses::Any | Uses::Presence => String::from("*Later.*"),
-            Uses::AllBut(good) => format!("*Later: everything but {}.*", good.join(", ")),
+            Uses::Any | Uses::Presence => format!("*{word}.*"),
+            Uses::AllBut(good) => format!("*{word}: everything but {}.*", good.join(", ")),
         };
         if later.instead.is_empty() {
             format!(" {what}")

@@ -31,7 +31,7 @@ struct Module {
 }
 
 /// What is built one after the other, so that what one compiled serves the next.
-static MODULES: [Module; 10] = [
+static MODULES: [Module; 11] = [
     Module {
         name: "etcd",
         programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
@@ -94,6 +94,11 @@ static MODULES: [Module; 10] = [
     Module {
         name: "kstatus",
         programs: &[("kstatus", "inferencemesh.dev/e2e/tools/kstatus/show")],
+    },
+    // What a Prometheus operator makes of monitors, by its own library.
+    Module {
+        name: "monitors",
+        programs: &[("scrape", "inferencemesh.dev/e2e/tools/monitors/scrape")],
     },
     Module {
         name: "coredns",

@@ -8,6 +8,7 @@ pub(crate) mod caches;
 pub(crate) mod command_line;
 pub(crate) mod confine;
 pub(crate) mod egress;
+pub(crate) mod engine;
 pub(crate) mod floor;
 pub(crate) mod health;
 pub(crate) mod install;

@@ -1,20 +1,24 @@
-//! A Prometheus as it stands beside many clusters: it scrapes the pods, loads the rules of the chart, and says which
-//! alerts fire. One for the whole story, from the first chapter that asks on.
+//! A Prometheus as it stands beside many clusters: it scrapes the pods as the PodMonitors of the chart say, loads its
+//! rules, and says which alerts fire. One for the whole story, from the first chapter that asks on.
 //!
 //! Nobody here waits for hours, so the rules run in a shorter time: every `for`, every range and the limits that are
 //! ages are smaller ([`shortened`]). What is asked, of which numbers, and against which other limits is as in the chart.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use mesh_cluster::tool;
 use serde_json::{Value, json};
 
 use crate::chapter::install::text;
-use crate::world::{HOME, World, until};
+use crate::world::{HOME, RELEASE, World, until};
 
 /// Where it listens, in the network of the control plane.
 const ADDRESS: &str = "127.0.0.1:9099";
+/// The version of Debian's, which says what an operator may write for it.
+const DEBIAN: &str = "2.42.0";
 /// A folder that keeps what it saw, for who wants to look at it afterwards.
 const KEEP: &str = "MESH_PROMETHEUS_DATA";
 /// Until something is so and two rounds of scraping and computing have seen it.
@@ -77,41 +81,89 @@ fn shortened(rules: &str) -> String {
     rules.lines().map(short).collect()
 }
 
-/// Where the pods of the mesh serve their numbers, labeled as a discovery would; nothing while nobody can be asked.
-/// (Debian's Prometheus has no discovery of its own in Kubernetes.)
+/// What discovery in Kubernetes finds of every pod: a target for each port of each container, with the labels that the
+/// jobs of monitors choose by. Nothing while nobody can be asked. (Debian's Prometheus is built without that discovery;
+/// jobs and relabeling are as the operator makes them.)
 fn targets(world: &World) -> Option<Value> {
     let pods = world.try_kubectl(&["get", "pods", "-A", "-o", "json"]);
     let pods: Value = serde_json::from_str(&pods.ok()?).ok()?;
     let pods = pods["items"].as_array()?.iter();
-    let running = pods.filter(|pod| pod["status"]["phase"] == "Running");
-    let target = |pod: &Value| {
-        let meta = &pod["metadata"];
-        let mut labels = json!({"namespace": meta["namespace"], "pod": meta["name"]});
-        let port = if meta["labels"]["app.kubernetes.io/part-of"] == "inference-mesh" {
-            8081
-        } else if meta["labels"]["inferencemesh.dev/injected"] == "true" {
-            labels["mesh_namespace"] = json!(HOME);
-            14142
-        } else {
-            return None;
-        };
-        let address = format!("{}:{port}", text(&pod["status"]["podIP"]));
-        Some(json!({"targets": [address], "labels": labels}))
+    let addressed = pods.filter(|pod| pod["status"]["podIP"].is_string());
+    Some(addressed.flat_map(ports).collect())
+}
+
+fn ports(pod: &Value) -> Vec<Value> {
+    let mut labels = json!({
+        "__meta_kubernetes_namespace": pod["metadata"]["namespace"],
+        "__meta_kubernetes_pod_name": pod["metadata"]["name"],
+        "__meta_kubernetes_pod_uid": pod["metadata"]["uid"],
+        "__meta_kubernetes_pod_phase": pod["status"]["phase"],
+        "__meta_kubernetes_pod_ip": pod["status"]["podIP"],
+    });
+    for (name, value) in pod["metadata"]["labels"].as_object().into_iter().flatten() {
+        let name = name.replace(|other: char| !other.is_ascii_alphanumeric(), "_");
+        labels[format!("__meta_kubernetes_pod_label_{name}")] = value.clone();
+        labels[format!("__meta_kubernetes_pod_labelpresent_{name}")] = json!("true");
+    }
+    let of = |kind: &str| pod["spec"][kind].as_array().into_iter().flatten();
+    let containers = of("containers").chain(of("initContainers"));
+    let target = |container: &Value, port: &Value| {
+        let mut labels = labels.clone();
+        labels["__meta_kubernetes_pod_container_name"] = container["name"].clone();
+        labels["__meta_kubernetes_pod_container_port_name"] =
+            json!(port["name"].as_str().unwrap_or_default());
+        let address = format!(
+            "{}:{}",
+            text(&pod["status"]["podIP"]),
+            port["containerPort"]
+        );
+        json!({"targets": [address], "labels": labels})
     };
-    Some(running.filter_map(target).collect())
+    containers
+        .flat_map(|one| {
+            let ports = one["ports"].as_array().into_iter().flatten();
+            ports.map(|port| target(one, port)).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// What an operator would have this Prometheus scrape, by the monitors that the chart renders.
+fn jobs(world: &World, targets: &Path) -> Value {
+    let chart = world.path("charts/inference-mesh");
+    let monitors = world.helm(&[
+        "template",
+        RELEASE,
+        &chart,
+        "--namespace",
+        HOME,
+        "--api-versions",
+        "monitoring.coreos.com/v1/PodMonitor",
+        "--set",
+        "monitoring.podMonitor.enabled=true,monitoring.podMonitor.interval=1s",
+        "--show-only",
+        "templates/monitoring.yaml",
+    ]);
+    let mut child = Command::new(tool::obtain("scrape").unwrap())
+        .args([Path::new(DEBIAN), targets])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(monitors.as_bytes()).unwrap();
+    drop(input);
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success(), "of {monitors}");
+    serde_json::from_slice(&done.stdout).unwrap()
 }
 
 impl Prometheus {
     pub(crate) fn start(world: &World) -> Self {
-        mesh_cluster::tool::prometheus().unwrap();
+        tool::prometheus().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let config = json!({
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": ["rules.yaml"],
-            "scrape_configs": [{"job_name": "mesh", "honor_labels": true,
-                "file_sd_configs": [{"files": [path("targets.json")], "refresh_interval": "1s"}]}],
-        });
+        let mut config = jobs(world, &path("targets.json"));
+        config["rule_files"] = json!(["rules.yaml"]);
         let rules = std::fs::read_to_string(world.path("charts/inference-mesh/files/rules.yaml"));
         std::fs::write(path("rules.yaml"), shortened(&rules.unwrap())).unwrap();
         // What is JSON is YAML.
