@@ -1,5 +1,5 @@
 //! What Argo CD and Flux see, on a real API server with an operator that has the rights of the chart: the health that
-//! kstatus, their own library, makes of every kind in each of its states; and that what they applied stays as they
+//! kstatus, their own library, and the Lua of our page for Argo CD make of every kind in each of its states; and that what they applied stays as they
 //! applied it, so that nobody works against the other. Needs the built operator, the programs of a Kubernetes and Go;
 //! without them it says that it is skipped, and fails with `CI=true`.
 
@@ -32,10 +32,21 @@ mod tests {
         }
     }
 
-    /// `Kind name` of everything of ours in the team's namespace, and what kstatus calls it.
+    /// What the page has people put into Argo CD, as a file.
+    fn argo(stage: &Stage) -> String {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations/gitops.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let mut blocks = page.split("```yaml\n").skip(1);
+        let block = blocks.find(|block| block.starts_with("data:")).unwrap();
+        file(stage, "argocd-cm.yaml", block.split("```").next().unwrap())
+    }
+
+    /// `Kind name` of everything of ours in the team's namespace, and what kstatus calls it. Argo CD says the same in its
+    /// own words, whenever it is asked.
     fn health(stage: &Stage) -> BTreeMap<String, String> {
         let objects = stage.get(&[KINDS, "-n", TEAM]).unwrap();
         let mut child = Command::new(tool::obtain("kstatus").unwrap())
+            .arg(argo(stage))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -48,6 +59,12 @@ mod tests {
             let told = told.unwrap();
             let word = |field: &str| told[field].as_str().unwrap().to_owned();
             let what = format!("{} {}", word("kind"), word("name"));
+            let argo = match word("status").as_str() {
+                "Current" => "Healthy",
+                "Failed" => "Degraded",
+                _ => "Progressing",
+            };
+            assert_eq!(word("argo"), argo, "{what}: {told}");
             (what, word("status"))
         })
         .collect()
