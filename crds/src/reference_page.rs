@@ -156,9 +156,8 @@ impl Rows {
 
     fn later(&self, path: &str) -> String {
         let path = path.strip_suffix("[]").unwrap_or(path);
-        let refuses = |home| {
-            support::later(home).find(|later| later.kind == self.kind && later.path == path)
-        };
+        let refuses =
+            |home| support::later(home).find(|later| later.kind == self.kind && later.path == path);
         let (word, later) = match (refuses(Home::Machine), refuses(Home::Cluster)) {
             (Some(_), Some(later)) => ("Later", later),
             (Some(later), None) => ("Not on one machine", later),

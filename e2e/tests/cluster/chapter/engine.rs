@@ -55,7 +55,12 @@ pub(crate) fn llama(world: &World) {
     let pods = world.get(&["pods", "-n", HOME, "-l", "inferencemesh.dev/backend=llama"]);
     let containers = pods["items"][0]["spec"]["containers"].as_array().unwrap();
     let engine = containers.iter().find(|one| one["image"] == IMAGE).unwrap();
-    let args: Vec<&str> = engine["args"].as_array().unwrap().iter().map(text).collect();
+    let args: Vec<&str> = engine["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(text)
+        .collect();
     let host = args.iter().position(|arg| *arg == "--host").unwrap();
     assert_eq!(args[host + 1], "127.0.0.1", "{args:?}");
 
