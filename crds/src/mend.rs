@@ -12,12 +12,13 @@ use serde_json::{Map, Value, json};
 use crate::problem::Problem;
 
 /// Groups of a policy that hold or open something; everything else prefers, names or records.
-const HARD: [&str; 5] = [
+const HARD: [&str; 6] = [
     "selector",
     "ownership",
     "defaults",
     "constraints",
     "classification",
+    "audit",
 ];
 
 /// Groups whose loss opens nothing: preferences, names, and what opens itself.
@@ -83,6 +84,7 @@ pub fn stricter(spec: &Value, faulty: Option<&BTreeSet<String>>, home: bool) -> 
     let strictest = [
         ("defaults", json!({"privacy": "Restricted"})),
         ("classification", json!({"incompleteLevel": "Restricted"})),
+        ("audit", json!({"durableFrom": "Public"})),
     ];
     for (name, value) in strictest {
         if spec.get(name).is_some() && !mended.contains_key(name) {

@@ -10,6 +10,8 @@ use serde::Serialize;
 pub enum Degradation {
     /// Others were admitted but could not answer, or no gateway was there to ask them; the floor did.
     FloorOnly,
+    /// The record of the decision could not be written durably, so only the floor was allowed to answer.
+    AuditNotDurable,
     /// Another model than the named one answered.
     ModelSubstituted,
     /// The floor has no tools and answered without them.
@@ -24,8 +26,9 @@ pub enum Degradation {
 
 impl Degradation {
     /// All reasons, in the order in which they are listed in a header.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::FloorOnly,
+        Self::AuditNotDurable,
         Self::ModelSubstituted,
         Self::ToolsDropped,
         Self::ContextTrimmed,
@@ -37,6 +40,7 @@ impl Degradation {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::FloorOnly => "floor_only",
+            Self::AuditNotDurable => "audit_not_durable",
             Self::ModelSubstituted => "model_substituted",
             Self::ToolsDropped => "tools_dropped",
             Self::ContextTrimmed => "context_trimmed",

@@ -49,6 +49,8 @@ pub struct Policy {
     pub floor: Option<Floor>,
     /// Largest share of all tokens that one company should have, 0..=1. It is told, it decides nothing.
     pub max_share: Option<f64>,
+    /// Lowest level whose decisions must be on disk before anything is sent; absent = none is asked for.
+    pub durable_from: Option<PrivacyLevel>,
     /// What the policy promises.
     pub tests: Vec<PolicyTest>,
 }

@@ -33,11 +33,13 @@ pub enum Constraint {
     Embedding,
     /// The policy admits nothing for this kind of need (hosted tools, remote addresses).
     HostedTool,
+    /// The record of the decision must be durable, it cannot be written now, and this is not the floor.
+    Audit,
 }
 
 impl Constraint {
     /// All constraints.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::MinimumClass,
         Self::MaxPrivacy,
         Self::Jurisdiction,
@@ -50,6 +52,7 @@ impl Constraint {
         Self::UnknownFields,
         Self::Embedding,
         Self::HostedTool,
+        Self::Audit,
     ];
 
     /// The snake_case word of errors, headers and metrics.
@@ -67,6 +70,7 @@ impl Constraint {
             Self::UnknownFields => "unknown_fields",
             Self::Embedding => "embedding",
             Self::HostedTool => "hosted_tool",
+            Self::Audit => "audit",
         }
     }
 }

@@ -165,6 +165,7 @@ impl Run<'_> {
             snapshot: &snapshot,
             policy,
             facts: &self.job.facts,
+            durable: false,
             now: self.plane.now(),
         };
         let admitted = readmit(self.attempt, &input).map_err(|refusal| {

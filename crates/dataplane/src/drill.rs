@@ -172,6 +172,8 @@ fn question(
             local_only: false,
             embedding: None,
             overflow: false,
+            // A drill is nobody's request.
+            recorded: true,
             now,
         };
         let admitted = admit(&input, floor, &model.name).ok()?;

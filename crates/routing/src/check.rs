@@ -195,6 +195,7 @@ fn refusals(
         local_only: false,
         embedding: None,
         overflow: false,
+        recorded: true,
         now,
     };
     let mut refusals = Vec::new();
@@ -228,6 +229,7 @@ fn advice(constraint: Constraint) -> &'static str {
             "declare a backend whose model answers in text"
         }
         Constraint::ContextWindow => "declare a backend with a larger window",
+        Constraint::Audit => "bring the ledger back, or leave out audit",
         Constraint::LocalOnly | Constraint::UnknownFields | Constraint::HostedTool => {
             "declare an InferenceBackend with inCluster"
         }
@@ -280,6 +282,7 @@ fn floor<'a>(
         local_only: false,
         embedding: None,
         overflow: false,
+        recorded: true,
         now,
     };
     let mut refused = None;

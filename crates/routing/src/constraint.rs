@@ -7,7 +7,9 @@
 //! backend (availability, local only), what policy says (minimum class, max privacy, jurisdiction,
 //! license, retention, hosted tools), what the backend can do (embedding, features), and last what
 //! the caller could change (unknown fields, context window). So a refusal for the window means that
-//! everything else was in order, and a refusal for unknown fields that policy and features were.
+//! everything else was in order, and a refusal for unknown fields that policy and features were. Behind
+//! all of them comes the record (`audit`), the only one that passes by itself: who is refused for it would
+//! serve if what was decided could be written down.
 
 mod claims;
 mod need;
@@ -92,6 +94,8 @@ pub struct AdmitInput<'a> {
     pub embedding: Option<&'a EmbeddingSpec>,
     /// The context window is not checked: the floor, which may leave out old turns.
     pub overflow: bool,
+    /// What is decided can be written durably now, or need not be: the floor answers, and is written later.
+    pub recorded: bool,
     /// Instant of the decision; claims expire.
     pub now: jiff::Timestamp,
 }
@@ -138,6 +142,7 @@ pub fn admit(
     need::features(input.facts, served)?;
     need::unknown_fields(input, derived.class)?;
     need::context_window(input, served)?;
+    record(input)?;
 
     Ok(Admitted {
         backend: Arc::clone(backend),
@@ -240,6 +245,18 @@ fn max_privacy(input: &AdmitInput<'_>, backend: &Backend) -> Result<(), Refusal>
         format!(
             "the request is {level}, maxPrivacy is {}",
             backend.max_privacy
+        )
+    })
+}
+
+fn record(input: &AdmitInput<'_>) -> Result<(), Refusal> {
+    let level = input.level();
+    if input.recorded || !input.policy.durable(level) {
+        return Ok(());
+    }
+    refuse(Constraint::Audit, || {
+        format!(
+            "{level} needs a durable record (audit.durableFrom), and none can be written now: the floor only"
         )
     })
 }

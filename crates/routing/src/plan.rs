@@ -84,6 +84,8 @@ pub struct ReadmitInput<'a> {
     pub policy: &'a EffectivePolicy,
     /// Facts of the request.
     pub facts: &'a Facts,
+    /// What is decided can be written durably now.
+    pub durable: bool,
     /// Now.
     pub now: jiff::Timestamp,
 }
@@ -116,6 +118,7 @@ pub fn readmit(attempt: &Attempt, input: &ReadmitInput<'_>) -> Result<Admitted, 
         local_only: attempt.local_only,
         embedding: before.model().capabilities.embedding.as_ref(),
         overflow: attempt.overflow && still_trims,
+        recorded: input.durable || attempt.floor,
         now: input.now,
     };
     admit(&again, backend, &before.model().name)

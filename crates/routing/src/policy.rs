@@ -51,6 +51,7 @@ pub struct EffectivePolicy {
     prefer_local_gap: f64,
     failover: Failover,
     floor: Option<Floor>,
+    durable_from: Option<PrivacyLevel>,
 }
 
 impl EffectivePolicy {
@@ -147,6 +148,11 @@ impl EffectivePolicy {
     /// Attempts and their limits.
     pub fn failover(&self) -> &Failover {
         &self.failover
+    }
+
+    /// True if what is decided about a request of this level must be on disk before it is sent anywhere.
+    pub fn durable(&self, level: PrivacyLevel) -> bool {
+        self.durable_from.is_some_and(|from| level >= from)
     }
 
     /// The backend that always answers, if a policy names one.

@@ -86,6 +86,7 @@ pub(super) fn convert(
         failover,
         floor: all_read(floor)?,
         max_share: max_share(world, document, spec, problems)?,
+        durable_from: spec.audit.map(|audit| audit.durable_from.into()),
         tests: promise::tests(world, document, &spec.tests, problems),
     })
 }

@@ -390,6 +390,7 @@ fn policy() -> Policy {
         references: None,
         prefer_local_gap: None,
         max_share: None,
+        durable_from: None,
         constraints: Constraints {
             minimum_class: BTreeMap::from([
                 (PrivacyLevel::Public, SovereigntyClass::CloudRetained),

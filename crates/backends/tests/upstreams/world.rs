@@ -82,6 +82,7 @@ fn policy(networks: &[&str]) -> Policy {
         references: None,
         prefer_local_gap: None,
         max_share: None,
+        durable_from: None,
         constraints: Constraints {
             minimum_class: minimum.into_iter().collect(),
             ..Constraints::default()
@@ -122,6 +123,7 @@ pub(crate) fn admitted_within(backend: Backend, networks: &[&str]) -> Admitted {
         local_only: false,
         embedding: None,
         overflow: false,
+        recorded: true,
         now: jiff::Timestamp::UNIX_EPOCH,
     };
     admit(&input, &Arc::new(backend), "big").expect("admitted")

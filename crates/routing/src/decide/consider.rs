@@ -38,6 +38,16 @@ impl Considered {
             .map(|refusal| refusal.constraint)
     }
 
+    /// True if policy lets it serve, now or as soon as what is decided can be written down again.
+    pub(super) fn could(&self) -> bool {
+        self.admitted() || self.unrecorded()
+    }
+
+    /// True if nothing but the record keeps it out.
+    pub(super) fn unrecorded(&self) -> bool {
+        self.refused_by() == Some(Constraint::Audit)
+    }
+
     /// True if nothing but its health keeps it from being asked, and only failures do.
     pub(super) fn last_resort(&self) -> bool {
         self.admitted()
@@ -115,7 +125,7 @@ pub(super) fn consider(
     }
     let others = considered
         .iter()
-        .any(|candidate| candidate.admitted() && !candidate.pair.floor);
+        .any(|candidate| candidate.could() && !candidate.pair.floor);
     if others {
         let_floor_trim(input, asked, &mut considered);
     }
@@ -125,15 +135,16 @@ pub(super) fn consider(
 fn admission_input<'a>(
     input: &DecideInput<'a>,
     asked: Asked<'_>,
-    embedding: Option<&'a EmbeddingSpec>,
+    floor: bool,
     overflow: bool,
 ) -> AdmitInput<'a> {
     AdmitInput {
         policy: input.policy,
         facts: input.facts,
         local_only: asked == Asked::Local,
-        embedding,
+        embedding: None,
         overflow,
+        recorded: floor || input.health.durable(),
         now: input.now,
     }
 }
@@ -147,7 +158,7 @@ fn one(
     let name = pair.model().name.as_str();
     let admission = AdmitInput {
         embedding: spec,
-        ..admission_input(input, asked, None, false)
+        ..admission_input(input, asked, pair.floor, false)
     };
     let outcome = admit(&admission, &pair.backend, name);
     let class = outcome.as_ref().map_or_else(
@@ -211,7 +222,7 @@ pub(super) fn fields_at_fault(
 ) -> bool {
     matches!(asked, Asked::Named(_))
         && !input.facts.needs.unknown_fields.is_empty()
-        && admission_input(input, asked, None, false).level() > PrivacyLevel::Public
+        && admission_input(input, asked, false, false).level() > PrivacyLevel::Public
         && named.iter().all(|candidate| !candidate.class.owned())
 }
 
@@ -229,7 +240,7 @@ fn let_floor_trim(input: &DecideInput<'_>, asked: Asked<'_>, considered: &mut [C
         candidate.pair.floor && candidate.refused_by() == Some(Constraint::ContextWindow)
     }) {
         candidate.outcome = admit(
-            &admission_input(input, asked, None, true),
+            &admission_input(input, asked, true, true),
             &candidate.pair.backend,
             &candidate.pair.model().name,
         );

@@ -121,22 +121,36 @@ pub(super) fn plan(
     considered: Vec<Considered>,
     slots: &[Slot],
 ) -> Plan {
-    let others = considered
-        .iter()
-        .any(|candidate| candidate.admitted() && !candidate.pair.floor);
+    let any = |is: fn(&Considered) -> bool| {
+        let mut others = considered.iter().filter(|other| !other.pair.floor);
+        others.any(is)
+    };
+    let missing = Missing {
+        others: any(Considered::admitted),
+        record: any(Considered::unrecorded),
+    };
     let mut considered: Vec<Option<Considered>> = considered.into_iter().map(Some).collect();
     let mut attempts: Vec<Attempt> = Vec::with_capacity(slots.len());
     for slot in slots {
         let attempt = match considered[slot.index].take() {
-            Some(candidate) => first(input, asked, candidate, *slot, others),
+            Some(candidate) => first(input, asked, candidate, *slot, missing),
             None => attempts
                 .iter()
                 .find(|attempt| attempt.floor)
-                .and_then(|earlier| again(input, earlier, others)),
+                .and_then(|earlier| again(input, earlier, missing)),
         };
         attempts.extend(attempt);
     }
     Plan { attempts }
+}
+
+/// Whom the floor stands in for.
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    /// Others were admitted.
+    others: bool,
+    /// Others were kept out by nothing but the record, which cannot be written now.
+    record: bool,
 }
 
 fn first(
@@ -144,14 +158,17 @@ fn first(
     asked: Asked<'_>,
     candidate: Considered,
     slot: Slot,
-    others: bool,
+    missing: Missing,
 ) -> Option<Attempt> {
     let admitted = candidate.outcome.ok()?;
     let degradations = degradations(
         input,
         &admitted,
         candidate.pair.floor,
-        slot.role == Role::Floor && others,
+        Missing {
+            others: slot.role == Role::Floor && missing.others,
+            ..missing
+        },
         candidate.pair.substitute,
     );
     Some(Attempt {
@@ -165,18 +182,19 @@ fn first(
 }
 
 /// The floor once more, at the end of a plan in which it stands earlier.
-fn again(input: &DecideInput<'_>, earlier: &Attempt, others: bool) -> Option<Attempt> {
+fn again(input: &DecideInput<'_>, earlier: &Attempt, missing: Missing) -> Option<Attempt> {
     let admission = AdmitInput {
         policy: input.policy,
         facts: input.facts,
         local_only: earlier.local_only,
         embedding: None,
         overflow: false,
+        recorded: true,
         now: input.now,
     };
     let before = &earlier.admitted;
     let admitted = admit(&admission, before.backend(), &before.model().name).ok()?;
-    let degradations = degradations(input, &admitted, true, others, false);
+    let degradations = degradations(input, &admitted, true, missing, false);
     Some(Attempt {
         admitted,
         role: Role::Floor,
@@ -193,7 +211,7 @@ fn degradations(
     input: &DecideInput<'_>,
     admitted: &Admitted,
     floor: bool,
-    after_others: bool,
+    missing: Missing,
     substitute: bool,
 ) -> Vec<Degradation> {
     let without_tools = input.facts.needs.tools == ToolNeed::Soft
@@ -204,7 +222,8 @@ fn degradations(
             ))
         && !admitted.model().capabilities.enforces(Feature::Tools);
     [
-        (after_others, Degradation::FloorOnly),
+        (missing.others, Degradation::FloorOnly),
+        (floor && missing.record, Degradation::AuditNotDurable),
         (substitute, Degradation::ModelSubstituted),
         (without_tools, Degradation::ToolsDropped),
     ]

@@ -49,6 +49,12 @@ fn refused(input: &DecideInput<'_>, considered: &[Considered]) -> Verdict {
         .iter()
         .filter_map(Considered::refused_by)
         .collect();
+    // Somebody would serve if the record could be written: nothing else is in the way.
+    if constraints.contains(&Constraint::Audit) {
+        return Verdict::PolicyDenied {
+            constraints: constraints.into_iter().collect(),
+        };
+    }
     if constraints.contains(&Constraint::UnknownFields)
         || fields_at_fault(input, Asked::new(input.model), considered)
     {

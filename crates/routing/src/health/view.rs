@@ -15,6 +15,11 @@ pub trait HealthView {
     /// Moving average of its time to the first token.
     fn time_to_first_token(&self, backend: &BackendId, model: &str) -> Option<Duration>;
 
+    /// True if the record of a decision can be written durably now.
+    fn durable(&self) -> bool {
+        true
+    }
+
     /// True if this is assumed rather than known.
     fn assumed(&self) -> bool {
         false

@@ -57,6 +57,8 @@ pub fn join(snapshot: &Snapshot, caller: &Caller) -> EffectivePolicy {
         prefer_local_gap: first(&all, |policy| policy.prefer_local_gap).unwrap_or(0.0),
         failover: first(&all, |policy| policy.failover.clone()).unwrap_or_else(Failover::default),
         floor: floor(&all),
+        // The lowest asks for the most.
+        durable_from: all.iter().filter_map(|policy| policy.durable_from).min(),
     }
 }
 

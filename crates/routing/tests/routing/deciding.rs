@@ -374,6 +374,7 @@ fn every_attempt_is_admitted_again_against_the_newest_snapshot() {
                 snapshot: &world.snapshot,
                 policy: &join(&world.snapshot, &world.caller),
                 facts: &facts,
+                durable: true,
                 now: at,
             },
         )

@@ -19,6 +19,7 @@ mod pods;
 mod policies;
 mod policy_tests;
 mod properties;
+mod recording;
 mod scoring;
 mod verdicts;
 mod world;

@@ -38,6 +38,7 @@ fn let_through(world: &World, facts: &Facts) -> BTreeSet<(String, String)> {
         local_only: false,
         embedding: None,
         overflow: false,
+        recorded: true,
         now: now(),
     };
     world

@@ -166,6 +166,7 @@ pub(crate) fn silent(name: &str) -> Policy {
         references: None,
         prefer_local_gap: None,
         max_share: None,
+        durable_from: None,
         constraints: Constraints::default(),
         incomplete_level: None,
         failover: None,
