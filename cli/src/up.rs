@@ -48,6 +48,7 @@ pub(crate) async fn run(options: Up) -> anyhow::Result<Answer> {
         config,
         snapshots: snapshots.clone(),
         backends,
+        ledger: None,
         metrics: Metrics::new(),
         tracker: shutdown.tracker.clone(),
         shutdown: shutdown.token.clone(),

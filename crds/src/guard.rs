@@ -229,10 +229,11 @@ pub struct Concentration {
     pub max_share: Fraction,
 }
 
-/// What must be written down durably before an answer goes out.
+/// From which level on what is decided, and to whom it is about to be sent, must be on disk before anything is sent. Where
+/// it cannot be written, the floor alone answers. Of several policies the lowest level counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Audit {
-    /// Lowest level for which it is needed.
+    /// Lowest level for which it must be.
     pub durable_from: Privacy,
 }

@@ -139,8 +139,14 @@ mod tests {
 
     #[test]
     fn a_hard_group_that_cannot_be_read_becomes_the_strictest_it_could_have_been() {
-        let spec = json!({"ownership": {"networks": ["?"]}, "defaults": {"privacy": "?"}, "constraints": {"?": 1}, "classification": {"?": 1}});
-        let all = groups(&["ownership", "defaults", "constraints", "classification"]);
+        let spec = json!({"ownership": {"networks": ["?"]}, "defaults": {"privacy": "?"}, "constraints": {"?": 1}, "classification": {"?": 1}, "audit": {"?": 1}});
+        let all = groups(&[
+            "ownership",
+            "defaults",
+            "constraints",
+            "classification",
+            "audit",
+        ]);
         let mended = stricter(&spec, Some(&all), true);
         assert_eq!(mended["ownership"], json!({}));
         assert_eq!(mended["defaults"]["privacy"], "Restricted");
@@ -149,6 +155,7 @@ mod tests {
             "OwnHardware"
         );
         assert_eq!(mended["classification"]["incompleteLevel"], "Restricted");
+        assert_eq!(mended["audit"]["durableFrom"], "Public");
         assert!(
             stricter(&spec, Some(&all), false)
                 .get("ownership")
@@ -179,8 +186,14 @@ mod tests {
 
     #[test]
     fn everything_that_stands_in_can_itself_be_read() {
-        let all = groups(&["ownership", "defaults", "constraints", "classification"]);
-        let spec = json!({"ownership": 1, "defaults": 1, "constraints": 1, "classification": 1});
+        let all = groups(&[
+            "ownership",
+            "defaults",
+            "constraints",
+            "classification",
+            "audit",
+        ]);
+        let spec = json!({"ownership": 1, "defaults": 1, "constraints": 1, "classification": 1, "audit": 1});
         let selector = json!({"namespaceSelector": {"matchLabels": {"team": "a"}}});
         for spec in [
             stricter(&spec, Some(&all), true),

@@ -122,7 +122,7 @@ pub struct SovereigntyPolicySpec {
     /// How much may depend on one company; only in policies of the mesh namespace that select everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concentration: Option<Concentration>,
-    /// What must be written down durably.
+    /// What must be written down durably before anything is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
     /// Promises: a policy that fails its own tests is not accepted.

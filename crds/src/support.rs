@@ -153,7 +153,6 @@ const BOTH: &[Later] = &[
         &["Floor", "Never"],
         "use Floor or Never",
     ),
-    any(POLICY, "spec.audit", ""),
 ];
 
 /// What one machine refuses besides: it is a cluster's, or comes later there only.

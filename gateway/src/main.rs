@@ -91,6 +91,7 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
         config: config(&args, &callers),
         snapshots: snapshots.clone(),
         backends: Arc::clone(&backends),
+        ledger: None,
         metrics: Metrics::new(),
         tracker: shutdown.tracker.clone(),
         shutdown: shutdown.token.clone(),

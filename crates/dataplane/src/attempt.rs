@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use mesh_backends::{Action, Outbound};
 use mesh_core::policy::Overflow;
-use mesh_core::{Degradation, Place};
+use mesh_core::{Constraint, Degradation, Place, Refusal};
 use mesh_protocol::openai::write::Whole;
 use mesh_routing::health::{Event, Permit};
 use mesh_routing::{Admitted, Attempt, EffectivePolicy, ReadmitInput, Role, readmit};
@@ -25,6 +25,7 @@ pub(crate) use flight::Flight;
 
 use crate::health::{AttemptKind, NoLeave, Start};
 use crate::limit::Slot;
+use crate::record::Trail;
 use crate::respond::{Error, Report};
 use crate::{Dataplane, Job};
 use failure::{Cause, Failures};
@@ -55,6 +56,7 @@ pub(crate) async fn run(plane: &Dataplane, job: &Job) -> Result<Served, Error> {
     let deadline = Instant::now() + job.policy.failover().deadline;
     let attempts = job.decided.plan.attempts();
     let mut failures = Failures::default();
+    let trail = Trail::default();
     for (index, attempt) in attempts.iter().enumerate() {
         let rest = attempts.get(index + 1..).unwrap_or_default();
         let run = Run {
@@ -63,6 +65,8 @@ pub(crate) async fn run(plane: &Dataplane, job: &Job) -> Result<Served, Error> {
             attempt,
             deadline,
             kind: failures.kind(),
+            trail: &trail,
+            unrecorded: failures.unrecorded(),
             others_left: rest.iter().filter(|attempt| !attempt.floor()).count(),
         };
         if let Some(phase) = failures.phase() {
@@ -76,6 +80,9 @@ pub(crate) async fn run(plane: &Dataplane, job: &Job) -> Result<Served, Error> {
             Err(cause) => failures.push(attempt, cause),
         }
     }
+    plane
+        .recorder()
+        .unsent(job, &trail, &plane.snapshots().current());
     Err(failures.into_error(resting(job)))
 }
 
@@ -92,6 +99,9 @@ struct Run<'a> {
     attempt: &'a Attempt,
     deadline: Instant,
     kind: AttemptKind,
+    trail: &'a Trail,
+    /// Somebody before was not asked because no record could be written.
+    unrecorded: bool,
     /// Attempts after this one that are not the floor.
     others_left: usize,
 }
@@ -123,10 +133,16 @@ impl Run<'_> {
         if !self.attempt.floor() && Instant::now() >= self.deadline {
             return Err(Cause::Deadline);
         }
-        let (admitted, limits) = self.admit()?;
+        let (admitted, limits, asked) = self.admit()?;
         let permit = self.leave(&admitted)?;
         let slot = self.slot(&admitted, permit.as_ref())?;
         let mut flight = Flight::new(self.plane, &admitted, permit, slot);
+        if asked {
+            // The last thing before it is sent, so that what is written is what is sent.
+            let recorded = self.record(&admitted, &mut flight).await;
+            recorded.inspect_err(|cause| flight.withdraw(cause))?;
+        }
+        let limits = self.left(limits);
         let outbound = self.outbound(&limits);
         let mut report = self.report(&admitted);
 
@@ -139,7 +155,7 @@ impl Run<'_> {
             None
         } else {
             let limit = self.plane.config().answer_limit;
-            let whole = send::collect(&mut opened, limit, &limits, &flight, &mut report).await;
+            let whole = send::collect(&mut opened, limit, &limits, &mut flight, &mut report).await;
             Some(whole.map_err(|error| flight.failed(error))?)
         };
         Ok(Served {
@@ -151,8 +167,38 @@ impl Run<'_> {
         })
     }
 
-    /// Admits against the newest snapshot: policy may have changed, a claim may have expired.
-    fn admit(&self) -> Result<(Admitted, Limits), Cause> {
+    /// Writes who is about to be asked, where a policy asks for it.
+    async fn record(&self, admitted: &Admitted, flight: &mut Flight) -> Result<(), Cause> {
+        let (recorder, floor) = (self.plane.recorder(), self.attempt.floor());
+        let trace = flight.record(recorder.trace(self.job, self.trail, admitted));
+        let snapshot = self.plane.snapshots().current();
+        let written = recorder.before(self.job, (self.trail, trace), &snapshot, floor);
+        if written.await.is_err() {
+            self.plane.metrics().refused(Constraint::Audit);
+            return Err(Cause::Refused(Constraint::Audit));
+        }
+        if !floor && Instant::now() >= self.deadline {
+            return Err(Cause::Deadline);
+        }
+        flight.recorded();
+        Ok(())
+    }
+
+    /// What is left of the time once the record is written.
+    fn left(&self, limits: Limits) -> Limits {
+        if self.attempt.floor() {
+            return limits;
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        Limits {
+            first_token: limits.first_token.map(|time| time.min(left)),
+            ..limits
+        }
+    }
+
+    /// Admits against the newest snapshot: policy may have changed, a claim may have expired. And says whether there
+    /// must be a record.
+    fn admit(&self) -> Result<(Admitted, Limits, bool), Cause> {
         let snapshot = self.plane.snapshots().current();
         let newer: EffectivePolicy;
         let policy = if snapshot.generation == self.job.policy.generation() {
@@ -161,11 +207,13 @@ impl Run<'_> {
             newer = mesh_routing::join(&snapshot, &self.job.caller);
             &newer
         };
+        let level = self.job.facts.level.max(policy.base_level());
+        let asked = policy.durable(level);
         let input = ReadmitInput {
             snapshot: &snapshot,
             policy,
             facts: &self.job.facts,
-            durable: false,
+            durable: !asked || (!self.trail.failed() && self.plane.recorder().durable()),
             now: self.plane.now(),
         };
         let admitted = readmit(self.attempt, &input).map_err(|refusal| {
@@ -173,7 +221,7 @@ impl Run<'_> {
             Cause::Refused(refusal.constraint)
         })?;
         let limits = self.limits(policy, &admitted);
-        Ok((admitted, limits))
+        Ok((admitted, limits, asked))
     }
 
     fn limits(&self, policy: &EffectivePolicy, admitted: &Admitted) -> Limits {
@@ -194,7 +242,8 @@ impl Run<'_> {
         // Old turns are left out only where somebody else could have taken all of them: a prompt too
         // large for everybody is the caller's to shorten.
         let trim = floor.is_some_and(|floor| floor.overflow == Overflow::TrimHistory)
-            && (self.attempt.overflow() || !self.sole());
+            && (self.attempt.overflow()
+                || self.others(|refusal| refusal.constraint == Constraint::Audit));
         Limits {
             first_token,
             between: failover.between_tokens,
@@ -242,11 +291,17 @@ impl Run<'_> {
 
     /// True if nobody else was admitted.
     fn sole(&self) -> bool {
+        !self.others(|_| false)
+    }
+
+    /// True if somebody else was admitted, or refused for nothing but what is `excused`.
+    fn others(&self, excused: impl Fn(&Refusal) -> bool) -> bool {
         let own = &self.attempt.admitted().backend().id;
-        let candidates = &self.job.decided.decision.candidates;
-        !candidates
-            .iter()
-            .any(|candidate| candidate.refusal.is_none() && candidate.backend != *own)
+        let mut candidates = self.job.decided.decision.candidates.iter();
+        candidates.any(|candidate| {
+            let could = candidate.refusal.as_ref().is_none_or(&excused);
+            could && candidate.backend != *own
+        })
     }
 
     fn outbound(&self, limits: &Limits) -> Outbound {
@@ -266,13 +321,17 @@ impl Run<'_> {
     }
 
     fn report(&self, admitted: &Admitted) -> Report {
-        Report {
+        let mut report = Report {
             decision: self.job.decided.decision.decision.clone(),
             backend: admitted.backend().id.clone(),
             model: admitted.model().name.clone(),
             class: admitted.class(),
             privacy: admitted.level(),
             degraded: self.attempt.degradations().to_vec(),
+        };
+        if self.unrecorded && self.attempt.floor() {
+            report.degrade(Degradation::AuditNotDurable);
         }
+        report
     }
 }

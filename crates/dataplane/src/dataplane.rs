@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use mesh_backends::Backends;
 use mesh_core::Caller;
 use mesh_door::{Memory, Places};
+use mesh_ledger::Ledger;
 use mesh_protocol::Surface;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinError;
@@ -24,7 +25,8 @@ use crate::handler::backend;
 use crate::health::Health;
 use crate::limit::Limits;
 use crate::metrics::Gauges;
-use crate::{ApiKeys, Error, Hints, Metrics, SnapshotStore, probe, push, stack};
+use crate::record::Recorder;
+use crate::{ApiKeys, Error, Hints, Metrics, SnapshotStore, probe, push, record, stack};
 
 /// From this size on reading and classifying a body takes more than 500 microseconds and leaves the
 /// threads that serve connections.
@@ -60,6 +62,12 @@ pub struct Config {
     pub probe_interval: Duration,
     /// Within which time a floor that is to be drilled is asked first.
     pub drill_within: Duration,
+    /// Name of this process in records.
+    pub gateway: String,
+    /// Longest time for which a request waits for its record to be on disk.
+    pub record_wait: Duration,
+    /// Memory for records that nobody waits for, in bytes; what finds no room is lost, and counted.
+    pub record_memory: usize,
 }
 
 impl Default for Config {
@@ -78,6 +86,9 @@ impl Default for Config {
             answer_limit: 64 << 20,
             probe_interval: Duration::from_secs(5),
             drill_within: Duration::from_secs(30),
+            gateway: String::from("mesh"),
+            record_wait: Duration::from_millis(500),
+            record_memory: 16 << 20,
         }
     }
 }
@@ -120,6 +131,9 @@ pub struct Parts {
     pub snapshots: SnapshotStore,
     /// Clients and local models.
     pub backends: Arc<Backends>,
+    /// Keeps what was decided where a policy asks (`audit.durableFrom`); without one such requests go to the floor
+    /// only.
+    pub ledger: Option<Arc<dyn Ledger>>,
     /// Counters; see [`Dataplane::register`].
     pub metrics: Metrics,
     /// Background work is spawned here.
@@ -142,6 +156,7 @@ struct Shared {
     backends: Arc<Backends>,
     health: Arc<Health>,
     drills: Arc<Drills>,
+    recorder: Recorder,
     limits: Limits,
     places: Places,
     memory: Memory,
@@ -161,9 +176,15 @@ impl Dataplane {
     pub fn new(parts: Parts) -> Result<Self, ConfigError> {
         parts.config.check()?;
         let health = Arc::new(Health::new(Arc::clone(&parts.backends)));
+        let settings = record::Settings {
+            gateway: parts.config.gateway.clone(),
+            wait: parts.config.record_wait,
+            memory: parts.config.record_memory,
+        };
+        let recorder = Recorder::new(parts.ledger, settings, Arc::clone(&parts.clock));
         let decider = Decider::running(
             parts.snapshots.clone(),
-            Arc::clone(&health),
+            (Arc::clone(&health), recorder.clone()),
             parts.config.json_depth,
             parts.metrics.clone(),
             Arc::clone(&parts.clock),
@@ -177,6 +198,7 @@ impl Dataplane {
                 backends: parts.backends,
                 health,
                 drills: Arc::default(),
+                recorder,
                 limits: Limits::default(),
                 metrics: parts.metrics,
                 snapshots: parts.snapshots,
@@ -195,7 +217,17 @@ impl Dataplane {
         plane.shared.tracker.spawn(async move {
             shutdown.run_until_cancelled(drill::run(background)).await;
         });
+        // Not until the shutdown, which answers that are still running outlive: see `end_records`.
+        if let Some(records) = plane.recorder().writing() {
+            plane.shared.tracker.spawn(records);
+        }
         Ok(plane)
+    }
+
+    /// Waits at most `limit` until the records of what has ended are written, then writes no more. For the end, when
+    /// no answer runs any more.
+    pub async fn end_records(&self, limit: Duration) {
+        self.shared.recorder.end(limit).await;
     }
 
     /// The HTTP interface of the API port.
@@ -216,6 +248,7 @@ impl Dataplane {
             snapshots: self.shared.snapshots.clone(),
             health: Arc::clone(&self.shared.health),
             drills: Arc::clone(&self.shared.drills),
+            recorder: self.shared.recorder.clone(),
             clock: Arc::clone(&self.shared.clock),
         }));
     }
@@ -299,6 +332,10 @@ impl Dataplane {
 
     pub(crate) fn drills(&self) -> &Drills {
         &self.shared.drills
+    }
+
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.shared.recorder
     }
 
     pub(crate) fn limits(&self) -> &Limits {

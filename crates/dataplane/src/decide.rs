@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_classify::Inputs;
-use mesh_core::{Caller, Facts, LatencyClass, Snapshot, Verdict};
+use mesh_core::{Caller, Facts, LatencyClass, PrivacyLevel, Snapshot, Verdict};
 use mesh_protocol::{ModelRequest, Surface};
 use mesh_routing::{AssumedHealth, DecideInput, Decided, EffectivePolicy, HealthView};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, new_decision};
 use crate::health::Health;
+use crate::record::Recorder;
 use crate::respond::{Error, Tried};
 use crate::{Hints, Metrics, SnapshotStore};
 
@@ -37,6 +38,8 @@ pub struct Job {
     pub request: Arc<ModelRequest>,
     /// Who asks.
     pub caller: Caller,
+    /// Bytes of the request's body.
+    pub bytes: u64,
     /// What classification found.
     pub facts: Facts,
     /// The policy that was joined for the caller.
@@ -53,6 +56,7 @@ pub struct Decider {
     json_depth: usize,
     metrics: Metrics,
     clock: Clock,
+    recorder: Option<Recorder>,
 }
 
 impl Decider {
@@ -65,13 +69,14 @@ impl Decider {
             json_depth,
             metrics: Metrics::new(),
             clock,
+            recorder: None,
         }
     }
 
-    /// Decides with known health.
+    /// Decides with known health, and knowing whether what is decided can be written down.
     pub(crate) fn running(
         snapshots: SnapshotStore,
-        health: Arc<Health>,
+        (health, recorder): (Arc<Health>, Recorder),
         json_depth: usize,
         metrics: Metrics,
         clock: Clock,
@@ -82,6 +87,7 @@ impl Decider {
             json_depth,
             metrics,
             clock,
+            recorder: Some(recorder),
         }
     }
 
@@ -104,10 +110,17 @@ impl Decider {
         Ok(Job {
             request: Arc::new(request),
             caller: question.caller,
+            bytes: u64::try_from(question.body.len()).unwrap_or(u64::MAX),
             facts,
             policy,
             decided,
         })
+    }
+
+    /// Asks only where a policy does, and once for a decision.
+    fn durable(&self, policy: &EffectivePolicy, level: PrivacyLevel) -> bool {
+        let recorder = self.recorder.as_ref();
+        !policy.durable(level) || recorder.is_none_or(Recorder::durable)
     }
 
     fn classify(&self, request: &ModelRequest, policy: &EffectivePolicy, hints: Hints) -> Facts {
@@ -140,8 +153,9 @@ impl Decider {
                 id: &id,
             })
         };
+        let level = facts.level.max(policy.base_level());
         match &self.health {
-            Some(health) => health.view(snapshot, decide),
+            Some(health) => health.view(snapshot, self.durable(policy, level), decide),
             None => decide(&AssumedHealth::well()),
         }
     }

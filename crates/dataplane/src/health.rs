@@ -48,10 +48,11 @@ impl Health {
         Tick(self.origin.elapsed())
     }
 
-    /// Gives `read` a view for deciding from `snapshot`.
+    /// Gives `read` a view for deciding from `snapshot`; `durable`: what is decided can be written down.
     pub(crate) fn view<T>(
         &self,
         snapshot: &Snapshot,
+        durable: bool,
         read: impl FnOnce(&dyn HealthView) -> T,
     ) -> T {
         let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
@@ -61,6 +62,7 @@ impl Health {
             probes: &probes,
             backends: &self.backends,
             snapshot,
+            durable,
         })
     }
 
@@ -261,6 +263,7 @@ struct View<'a> {
     probes: &'a HashMap<BackendId, Probed>,
     backends: &'a Backends,
     snapshot: &'a Snapshot,
+    durable: bool,
 }
 
 impl HealthView for View<'_> {
@@ -288,6 +291,10 @@ impl HealthView for View<'_> {
 
     fn time_to_first_token(&self, id: &BackendId, model: &str) -> Option<Duration> {
         self.at.time_to_first_token(id, model)
+    }
+
+    fn durable(&self) -> bool {
+        self.durable
     }
 }
 

@@ -28,6 +28,7 @@ mod limit;
 mod metrics;
 mod probe;
 mod push;
+mod record;
 mod respond;
 mod snapshots;
 pub mod source;

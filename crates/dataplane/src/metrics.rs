@@ -2,6 +2,7 @@
 //! closed words of ours and names of declared backends; never a caller, a path, a model a caller
 //! wrote, or text.
 
+mod audit;
 mod drill;
 mod gauge;
 mod label;
@@ -18,11 +19,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 pub(crate) use gauge::Gauges;
-pub(crate) use label::Phase;
 use label::{
     AttemptLabels, ClassLabels, ConstraintLabels, CostLabels, DecisionLabels, DegradedLabels,
     PhaseLabels, RequestLabels, TokenLabels, UnservedLabels,
 };
+pub(crate) use label::{EventLabels, Phase};
 
 type FloatCounter = Counter<f64, std::sync::atomic::AtomicU64>;
 

@@ -289,6 +289,19 @@ fn ownership_is_said_in_the_mesh_namespace_only() {
 }
 
 #[test]
+fn from_which_level_on_records_must_be_durable_is_said_anywhere() {
+    let spec = "audit: {durableFrom: Internal}";
+    let converted = convert(&[("p.yaml", "SovereigntyPolicy", spec)]).expect("a snapshot");
+    let from = |converted: &mesh_crds::Converted| converted.snapshot.policies[0].durable_from;
+    assert_eq!(from(&converted), Some(mesh_core::PrivacyLevel::Internal));
+    let text =
+        document("SovereigntyPolicy", spec).replace("{name: it}", "{name: it, namespace: team}");
+    let team =
+        convert_with(&parse("p.yaml", &text).documents, &|_| Vec::new()).expect("a snapshot");
+    assert_eq!(from(&team), Some(mesh_core::PrivacyLevel::Internal));
+}
+
+#[test]
 fn a_limit_of_concentration_is_said_in_the_mesh_namespace_only() {
     let spec = "concentration: {maxShare: \"0.75\"}";
     let converted = convert(&[("p.yaml", "SovereigntyPolicy", spec)]).expect("a snapshot");

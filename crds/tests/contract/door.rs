@@ -77,10 +77,10 @@ const EACH_SORT: &[(&str, ProblemKind, Position, &str)] = &[
         "spec.failover.timeToFirstToken",
     ),
     (
-        "  audit: {durableFrom: Public}\n",
+        "  budgets: [{per: Subject, tokensPerDay: 1}]\n",
         ProblemKind::NotSupportedYet,
         Position { line: 5, column: 3 },
-        "spec.audit",
+        "spec.budgets",
     ),
 ];
 
@@ -239,10 +239,6 @@ fn every_later_field_of_the_contract_is_refused_by_its_path() {
             "not supported yet: spec.egress.confine: true (NetworkPolicies confine the pods of a cluster)",
         ),
         (
-            "  audit: {durableFrom: Confidential}",
-            "not supported yet: spec.audit",
-        ),
-        (
             "  budgets: [{per: Subject, tokensPerDay: 1}]",
             "not supported yet: spec.budgets",
         ),
@@ -260,6 +256,7 @@ fn what_is_supported_beside_a_later_field_is_not_in_its_way() {
         "overrides: []",
         "failover: {midStream: Fail}",
         "audit:",
+        "audit: {durableFrom: Confidential}",
     ] {
         assert!(
             parse("mesh.yaml", &format!("{HEAD}  {spec}\n")).usable(),

@@ -1,8 +1,10 @@
 //! Names and labels of metrics are an API: what is rendered and what the page promises are equal.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use mesh_core::Price;
+use mesh_core::{Price, PrivacyLevel};
+use mesh_ledger::Memory;
 use mesh_testkit::upstream::{Behavior, ScriptedUpstream};
 
 use crate::world::{World, ask, ask_streaming, world};
@@ -85,6 +87,7 @@ async fn busy() -> (World, [ScriptedUpstream; 2]) {
         .floor()
         .drilled(std::time::Duration::from_hours(1))
         .policy(|policy| policy.max_share = Some(0.75))
+        .recorded(PrivacyLevel::Restricted, &Arc::new(Memory::new()))
         .start();
     world.chat(ask("hello")).await;
     world.chat(ask_streaming("hello")).await;
@@ -167,7 +170,7 @@ async fn of_several_limits_of_concentration_the_lowest_is_told() {
     for share in [0.9, 0.6, 0.7] {
         let mut policy = (*newer.policies[0]).clone();
         policy.max_share = Some(share);
-        newer.policies.push(std::sync::Arc::new(policy));
+        newer.policies.push(Arc::new(policy));
     }
     world.store.replace(newer);
     assert_eq!(

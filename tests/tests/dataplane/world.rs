@@ -18,6 +18,7 @@ use mesh_core::{
     SovereigntyClass, TaskQuality, TaskType,
 };
 use mesh_dataplane::{ApiKeys, Config, Dataplane, Metrics, Parts, SnapshotStore};
+use mesh_ledger::Ledger;
 use mesh_testkit::upstream::ScriptedUpstream;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -36,6 +37,7 @@ pub(crate) struct Builder {
     pub(crate) policy: Policy,
     backends: Vec<Arc<Backend>>,
     floor: Option<Arc<PlayedFloor>>,
+    ledger: Option<Arc<dyn Ledger>>,
 }
 
 /// The data plane with everything around it.
@@ -63,6 +65,7 @@ pub(crate) fn world() -> Builder {
         policy: policy(),
         backends: Vec::new(),
         floor: None,
+        ledger: None,
     }
 }
 
@@ -157,6 +160,17 @@ impl Builder {
         self
     }
 
+    /// What is decided from this level on must be kept here.
+    pub(crate) fn recorded(
+        mut self,
+        from: PrivacyLevel,
+        ledger: &Arc<impl Ledger + 'static>,
+    ) -> Self {
+        let ledger = Arc::clone(ledger);
+        self.ledger = Some(ledger);
+        self.policy(|policy| policy.durable_from = Some(from))
+    }
+
     /// Changes a backend that is there.
     pub(crate) fn backend(mut self, name: &str, change: impl FnOnce(&mut Backend)) -> Self {
         let mut all = self.backends.iter_mut();
@@ -198,6 +212,7 @@ impl Builder {
             config: self.config,
             snapshots: store.clone(),
             backends: Arc::new(backends),
+            ledger: self.ledger,
             metrics: Metrics::new(),
             tracker: TaskTracker::new(),
             shutdown: stop.clone(),
@@ -235,6 +250,7 @@ impl World {
             config,
             snapshots: SnapshotStore::new(snapshot),
             backends: Arc::new(Backends::new(ClientOptions::default()).expect("clients")),
+            ledger: None,
             metrics: Metrics::new(),
             tracker: TaskTracker::new(),
             shutdown: self.stop.clone(),

@@ -83,6 +83,12 @@ impl Failures {
         }
     }
 
+    /// True if somebody was not asked because no record could be written.
+    pub(super) fn unrecorded(&self) -> bool {
+        let audit = |cause: &Cause| matches!(cause, Cause::Refused(Constraint::Audit));
+        self.list.iter().any(|(_, cause)| audit(cause))
+    }
+
     /// When the last attempt that was sent failed.
     pub(super) fn phase(&self) -> Option<Phase> {
         self.list.iter().rev().find_map(|(_, cause)| match cause {

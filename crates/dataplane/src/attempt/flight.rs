@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::failure::Cause;
 use crate::health::{Health, event_of};
 use crate::limit::Slot;
+use crate::record::Trace;
 use crate::{Dataplane, Metrics};
 
 /// One attempt on its way.
@@ -28,6 +29,8 @@ pub(crate) struct Flight {
     permit: Option<Permit>,
     /// Held until the end.
     _slot: Slot,
+    /// Where a policy asks for a record: whose end is to be written.
+    trace: Option<Trace>,
     started: Instant,
     begun: bool,
     settled: bool,
@@ -51,10 +54,27 @@ impl Flight {
             level: admitted.level(),
             permit,
             _slot: slot,
+            trace: None,
             started: Instant::now(),
             begun: false,
             settled: false,
         }
+    }
+
+    /// Its end will be written, also if the caller leaves before it is sent.
+    pub(super) fn record(&mut self, trace: Trace) -> &Trace {
+        self.trace.insert(trace)
+    }
+
+    /// Its record is written, and it is sent now: what came before is not the backend's time.
+    pub(super) fn recorded(&mut self) {
+        self.started = Instant::now();
+    }
+
+    /// It is not sent after all.
+    pub(super) fn withdraw(&mut self, cause: &Cause) {
+        self.settled = true;
+        self.end(cause.outcome(), HealthEvent::Neutral);
     }
 
     /// Notes that the first token is there.
@@ -70,9 +90,12 @@ impl Flight {
     }
 
     /// Notes an event of the answer.
-    pub(crate) fn note(&self, event: &Event) {
+    pub(crate) fn note(&mut self, event: &Event) {
         if let Event::Usage(usage) = event {
             self.used(usage);
+            if let Some(trace) = &mut self.trace {
+                trace.used(usage);
+            }
         }
     }
 
@@ -116,6 +139,13 @@ impl Flight {
         }
         self.metrics
             .attempted(&self.backend.id, self.class, outcome);
+        self.end(outcome, event);
+    }
+
+    fn end(&mut self, outcome: &'static str, event: HealthEvent) {
+        if let Some(trace) = self.trace.take() {
+            trace.ended(outcome);
+        }
         if let Some(permit) = self.permit.take() {
             self.health
                 .note(&self.backend.id, &self.model, permit, event);

@@ -97,7 +97,7 @@ pub(super) async fn collect(
     opened: &mut Opened,
     answer_limit: usize,
     limits: &Limits,
-    flight: &Flight,
+    flight: &mut Flight,
     report: &mut Report,
 ) -> Result<Whole, AttemptError> {
     let mut whole = Whole::new(answer_limit);

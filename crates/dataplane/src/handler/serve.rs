@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::attempt::{self, Served};
 use crate::clock::new_id;
 use crate::layer::body::Read;
+use crate::record::Trail;
 use crate::respond::{Answer, Error, sse};
 use crate::{Dataplane, Job};
 
@@ -56,7 +57,11 @@ async fn serve(
     };
     count(plane, &job);
     let failed = match job.denial() {
-        Some(denial) => denial,
+        Some(denial) => {
+            let snapshot = plane.snapshots().current();
+            plane.recorder().unsent(&job, &Trail::default(), &snapshot);
+            denial
+        }
         None => match attempt::run(plane, &job).await {
             Ok(served) => return answer(plane, &job, served).await,
             Err(error) => error,

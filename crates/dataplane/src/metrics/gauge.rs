@@ -18,6 +18,7 @@ use crate::SnapshotStore;
 use crate::clock::Clock;
 use crate::drill::Drills;
 use crate::health::Health;
+use crate::record::{Recorder, asked};
 
 /// What nobody declares. A label that is always there keeps queries simple.
 const UNKNOWN: &str = "unknown";
@@ -28,6 +29,7 @@ pub(crate) struct Gauges {
     pub(crate) snapshots: SnapshotStore,
     pub(crate) health: Arc<Health>,
     pub(crate) drills: Arc<Drills>,
+    pub(crate) recorder: Recorder,
     pub(crate) clock: Clock,
 }
 
@@ -76,6 +78,9 @@ impl Collector for Gauges {
 
         self.floor(&mut encoder, &snapshot)?;
         super::drill::encode(&mut encoder, &self.drills.shown())?;
+        if asked(&snapshot) {
+            super::audit::encode(&mut encoder, &self.recorder)?;
+        }
         limit(&mut encoder, &snapshot)?;
         let age = now.duration_since(snapshot.created).as_secs_f64();
         single(
@@ -128,7 +133,7 @@ fn limit(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resul
 }
 
 /// One gauge without labels.
-fn single<V>(
+pub(super) fn single<V>(
     encoder: &mut DescriptorEncoder<'_>,
     (name, help, unit): (&str, &str, Option<&Unit>),
     value: V,

@@ -93,6 +93,11 @@ pub(super) struct DrillLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct EventLabels {
+    pub(crate) event: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct BackendInfoLabels {
     pub(super) backend: String,
     pub(super) provider: String,

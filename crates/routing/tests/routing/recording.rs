@@ -59,7 +59,11 @@ fn of_several_policies_the_lowest_level_counts_and_a_team_may_ask_for_more() {
         durable_from: Some(level),
         ..silent(name)
     };
-    let both = vec![named("a", Restricted), named("b", Confidential), silent("c")];
+    let both = vec![
+        named("a", Restricted),
+        named("b", Confidential),
+        silent("c"),
+    ];
     assert_eq!(durable(both), [false, false, true, true]);
     let team = Policy {
         durable_from: Some(Public),
@@ -93,7 +97,10 @@ fn who_could_not_serve_anyway_is_refused_for_that_and_the_floor_has_lost_nothing
     let mut foreign = cloud("a", 0.9);
     foreign.max_privacy = Public;
     let decided = unwritten(&world([foreign, floor()]), "auto", &facts(Internal));
-    assert_eq!(refused(&decided.decision, "a"), Some(Constraint::MaxPrivacy));
+    assert_eq!(
+        refused(&decided.decision, "a"),
+        Some(Constraint::MaxPrivacy)
+    );
     assert!(decided.plan.attempts()[0].degradations().is_empty());
 }
 

@@ -1,0 +1,239 @@
+//! What was decided and to whom it is about to be sent, written down before it is sent, where a policy asks
+//! (`audit.durableFrom`).
+//!
+//! ```text
+//!  attempt ──► before ──► decided, sending ──► ledger ──► on disk: it is sent
+//!                 │                              └──────► not in time: only the floor goes on
+//!                 └──► the floor, without a ledger ──► Queue ──► ledger, when it is back
+//!  its end ─────────────────────────────────────────────┘
+//! ```
+//!
+//! Refuses to hold a request up for longer than a bounded time, to keep more than a bounded amount of memory, and to
+//! write what a caller wrote: a model's name is written only if it is declared. Drills and probes are nobody's requests
+//! and come not here.
+
+mod entries;
+mod numbers;
+mod queue;
+mod trace;
+mod trust;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::Snapshot;
+use mesh_ledger::{Entry, Event, Ledger, NotDurable};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use numbers::Numbers;
+pub(crate) use trace::{Trace, Trail};
+
+use crate::clock::Clock;
+use queue::Queue;
+use trust::Trust;
+
+/// How long the writing of what nobody waits for may take, and of what is told at the end.
+const PATIENT: Duration = Duration::from_secs(10);
+/// What could not be written is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How records are kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Name of this process in entries.
+    pub(crate) gateway: String,
+    /// Longest time for which a request waits for its record.
+    pub(crate) wait: Duration,
+    /// Memory for what waits to be written, in bytes.
+    pub(crate) memory: usize,
+}
+
+/// Writes records. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    ledger: Option<Arc<dyn Ledger>>,
+    settings: Settings,
+    clock: Clock,
+    trust: Trust,
+    queue: Queue,
+    numbers: Numbers,
+    ended: CancellationToken,
+}
+
+impl Recorder {
+    pub(crate) fn new(ledger: Option<Arc<dyn Ledger>>, settings: Settings, clock: Clock) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                ledger,
+                queue: Queue::new(settings.memory),
+                settings,
+                clock,
+                trust: Trust::default(),
+                numbers: Numbers::default(),
+                ended: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// True if it is worth trying to write now.
+    pub(crate) fn durable(&self) -> bool {
+        self.ledger_says() && self.shared.trust.worth(Instant::now())
+    }
+
+    /// True if what was last tried was written, and the ledger says nothing else.
+    pub(crate) fn well(&self) -> bool {
+        self.ledger_says() && self.shared.trust.well()
+    }
+
+    fn ledger_says(&self) -> bool {
+        let ledger = self.shared.ledger.as_ref();
+        ledger.is_some_and(|ledger| ledger.state().durable)
+    }
+
+    pub(crate) fn numbers(&self) -> &Numbers {
+        &self.shared.numbers
+    }
+
+    /// Entries that wait to be written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.queue.len()
+    }
+
+    fn entry(&self, event: Event) -> Entry {
+        let shared = &self.shared;
+        Entry::new(shared.settings.gateway.clone(), (shared.clock)(), event)
+    }
+
+    /// Writes these now, and waits a bounded time.
+    async fn write(&self, entries: Vec<Entry>) -> Result<(), NotDurable> {
+        let shared = &self.shared;
+        let Some(ledger) = &shared.ledger else {
+            return Err(NotDurable::Unreachable(String::from("none is installed")));
+        };
+        let started = Instant::now();
+        shared.trust.tries(started);
+        let words = words(&entries);
+        let pending = ledger.append(entries);
+        let written = timeout(shared.settings.wait, pending).await;
+        let written = written.unwrap_or(Err(NotDurable::Timeout)).map(drop);
+        shared.numbers.waited(started.elapsed());
+        self.learn(&written);
+        if written.is_ok() {
+            shared.numbers.written(&words);
+        }
+        written
+    }
+
+    /// These are written as soon as it can be; nobody waits.
+    pub(crate) fn later(&self, entries: Vec<Entry>) {
+        if self.shared.ledger.is_none() {
+            let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+            self.shared.numbers.lost(count);
+            return;
+        }
+        let lost = self.shared.queue.push(entries);
+        if lost > 0 {
+            self.shared.numbers.lost(lost);
+        }
+    }
+
+    fn learn(&self, written: &Result<(), NotDurable>) {
+        match written {
+            Ok(()) => {
+                if self.shared.trust.good() {
+                    tracing::info!("records of decisions can be written again");
+                }
+            }
+            // It says something of these entries and nothing of the ledger.
+            Err(error) if error.lasting() => {
+                tracing::error!(reason = error.reason(), "the ledger does not take a record");
+            }
+            Err(error) => {
+                if self.shared.trust.bad(Instant::now()) {
+                    let reason = error.reason();
+                    tracing::warn!(
+                        reason,
+                        "records of decisions cannot be written: the floor only"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Writes what waits, until the end; nothing to run without a ledger.
+    pub(crate) fn writing(&self) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let ledger = self.shared.ledger.clone()?;
+        let recorder = self.clone();
+        Some(async move {
+            let ended = recorder.shared.ended.clone();
+            ended.run_until_cancelled(recorder.drain(&*ledger)).await;
+        })
+    }
+
+    async fn drain(&self, ledger: &dyn Ledger) {
+        loop {
+            self.shared.queue.something().await;
+            if !self.drain_once(ledger).await {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// One batch. False if it must be tried again.
+    async fn drain_once(&self, ledger: &dyn Ledger) -> bool {
+        let shared = &self.shared;
+        let batch = shared.queue.batch(|count, since| {
+            // What is lost stands before what came after it.
+            self.entry(Event::Lost { count, since })
+        });
+        let words = words(&batch.entries);
+        let pending = ledger.append(batch.entries.clone());
+        let written = timeout(PATIENT, pending).await;
+        let written = written.unwrap_or(Err(NotDurable::Timeout)).map(drop);
+        self.learn(&written);
+        match written {
+            Ok(()) => {
+                shared.numbers.written(&words);
+                shared.queue.done(&batch);
+                true
+            }
+            Err(error) if error.lasting() => {
+                shared.numbers.lost(shared.queue.refused(&batch));
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Waits at most `limit` for what waits to be written, then ends. Nothing is written afterwards.
+    pub(crate) async fn end(&self, limit: Duration) {
+        let shared = &self.shared;
+        if shared.ledger.is_some() && timeout(limit, shared.queue.nothing()).await.is_err() {
+            let entries = shared.queue.len();
+            tracing::error!(entries, "ended before all records could be written");
+        }
+        shared.ended.cancel();
+    }
+}
+
+/// True if some policy asks for records.
+pub(crate) fn asked(snapshot: &Snapshot) -> bool {
+    let mut policies = snapshot.policies.iter();
+    policies.any(|policy| policy.durable_from.is_some())
+}
+
+/// Label `event` of each.
+fn words(entries: &[Entry]) -> Vec<&'static str> {
+    let word = |entry: &Entry| match entry.event {
+        Event::Decided { .. } => "decided",
+        Event::Sending(_) => "sending",
+        Event::Ended(_) => "ended",
+        Event::Lost { .. } => "lost",
+    };
+    entries.iter().map(word).collect()
+}
