@@ -105,6 +105,17 @@ pub(crate) struct Up {
     /// Where model files are kept.
     #[command(flatten)]
     pub(crate) store: StoreDir,
+    /// Where decisions are written down.
+    #[command(flatten)]
+    pub(crate) audit: AuditDir,
+}
+
+/// Where decisions are written down, if a policy asks for it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AuditDir {
+    /// Folder of the durable audit; default: `inference-mesh/audit` in the user's data directory.
+    #[arg(long = "audit-dir", env = "MESH_AUDIT_DIR")]
+    pub(crate) audit_dir: Option<PathBuf>,
 }
 
 /// Where model files are kept.

@@ -10,7 +10,7 @@ use mesh_models::{
     Access, ArtifactSpec, CacheSpec, Credentials, Resolver, Settings, SourceSpec, Store,
 };
 
-use crate::args::StoreDir;
+use crate::args::{AuditDir, StoreDir};
 
 /// Namespace of the mesh on one machine.
 pub(crate) const NAMESPACE: &str = "default";
@@ -110,7 +110,7 @@ pub(crate) fn resolver(store: &StoreDir, dir: &Path) -> anyhow::Result<Resolver>
     let home = std::env::home_dir();
     let root = match &store.models_dir {
         Some(root) => root.clone(),
-        None => data_dir(home.as_deref())
+        None => data_dir(home.as_deref(), "models")
             .context("no home directory: name a model folder with --models-dir")?,
     };
     let store = Store::open(&root)
@@ -127,11 +127,17 @@ pub(crate) fn resolver(store: &StoreDir, dir: &Path) -> anyhow::Result<Resolver>
     ))
 }
 
-/// The user's data directory (XDG Base Directory Specification).
-fn data_dir(home: Option<&Path>) -> Option<PathBuf> {
+/// The folder of the durable audit; none where nobody has a home directory and none is named.
+pub(crate) fn audit_dir(audit: &AuditDir) -> Option<PathBuf> {
+    let named = audit.audit_dir.clone();
+    named.or_else(|| data_dir(std::env::home_dir().as_deref(), "audit"))
+}
+
+/// A folder in the user's data directory (XDG Base Directory Specification).
+fn data_dir(home: Option<&Path>, name: &str) -> Option<PathBuf> {
     let stated = std::env::var_os("XDG_DATA_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());
     let base = stated.or_else(|| home.map(|home| home.join(".local/share")))?;
-    Some(base.join("inference-mesh/models"))
+    Some(base.join("inference-mesh").join(name))
 }

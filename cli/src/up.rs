@@ -2,6 +2,7 @@
 
 mod banner;
 mod floors;
+mod ledger;
 mod local;
 
 use std::io::Write;
@@ -21,10 +22,13 @@ use tokio::net::TcpListener;
 use crate::args::Up;
 use crate::catalog::NAMESPACE;
 use crate::up::floors::Floors;
+use crate::up::ledger::LocalLedger;
 use crate::{Answer, catalog};
 
 /// How long background work may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long what was decided last may take to be written down.
+const LAST: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(options: Up) -> anyhow::Result<Answer> {
     let config = config(&options)?;
@@ -34,6 +38,7 @@ pub(crate) async fn run(options: Up) -> anyhow::Result<Answer> {
     // Before the first look, so that no edit falls between the two.
     let seen = source.fingerprint();
     let loaded = load(&source)?;
+    let ledger = LocalLedger::start(catalog::audit_dir(&options.audit), &loaded.snapshot)?;
 
     let shutdown = Shutdown::new();
     let backends = Arc::new(Backends::new(ClientOptions::default())?);
@@ -48,18 +53,23 @@ pub(crate) async fn run(options: Up) -> anyhow::Result<Answer> {
         config,
         snapshots: snapshots.clone(),
         backends,
-        ledger: None,
+        ledger: Some(ledger.clone()),
         metrics: Metrics::new(),
         tracker: shutdown.tracker.clone(),
         shutdown: shutdown.token.clone(),
         clock: clock::system_clock(),
     })?;
     say(&banner::start(&loaded, &listener, &admin_listener));
+    if let Some(folder) = ledger.folder() {
+        say(&format!("audit in {folder}\n"));
+    }
     floors.declare(&loaded);
-    watch((source, seen), &snapshots, &floors, &shutdown);
+    watch((source, seen), &snapshots, (&floors, &ledger), &shutdown);
     serve_admin(&dataplane, admin_listener, &shutdown);
     announce(&floors, &loaded, &shutdown);
     serve(&dataplane, listener, &shutdown).await;
+    dataplane.end_records(LAST).await;
+    ledger.close();
     floors.end();
     if !shutdown.finish(GRACE).await {
         tracing::warn!("some work did not end in time");
@@ -110,16 +120,21 @@ fn load(source: &FileSource) -> anyhow::Result<Loaded> {
 fn watch(
     (source, seen): (FileSource, Fingerprint),
     snapshots: &SnapshotStore,
-    floors: &Arc<Floors>,
+    (floors, ledger): (&Arc<Floors>, &Arc<LocalLedger>),
     shutdown: &Shutdown,
 ) {
-    let floors = Arc::clone(floors);
+    let (floors, ledger) = (Arc::clone(floors), Arc::clone(ledger));
     let path = source.path().to_path_buf();
     let accepted = move |loaded: &Loaded| {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
         floors.declare(loaded);
+        if let Err(error) = ledger.declare(&loaded.snapshot) {
+            tracing::error!(
+                "{error:#}; until the next start only the floor answers what must be written"
+            );
+        }
         let (backends, policies) = (
             loaded.snapshot.backends.len(),
             loaded.snapshot.policies.len(),

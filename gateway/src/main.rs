@@ -41,6 +41,8 @@ use crate::watch::Cluster;
 
 /// How long background work may take to end once the last answer is written.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long what was decided last may take to be written down.
+const LAST: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     mesh_runtime::install_crypto_provider();
@@ -122,10 +124,16 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
     if let Some(ledger) = ledger {
         ledger.end();
     }
+    end(&dataplane, &shutdown).await;
+    Ok(())
+}
+
+/// No answer runs any more.
+async fn end(dataplane: &Dataplane, shutdown: &Shutdown) {
+    dataplane.end_records(LAST).await;
     if !shutdown.finish(GRACE).await {
         tracing::warn!("some work did not end in time");
     }
-    Ok(())
 }
 
 /// Serves both ports until a signal has come and running answers have ended.

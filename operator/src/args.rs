@@ -65,6 +65,9 @@ pub(crate) struct Run {
     /// Objects that are made if they are not there: the floor of an installation.
     #[arg(long, env = "MESH_BOOTSTRAP")]
     pub(crate) bootstrap: Option<PathBuf>,
+    /// Where the durable audit is; empty: none is installed, and policies that ask for one are told so.
+    #[arg(long, env = "MESH_LEDGER", default_value = "")]
+    pub(crate) ledger: String,
     /// Further namespaces whose Secrets the gateways may read, separated by commas.
     #[arg(long, env = "MESH_CREDENTIAL_NAMESPACES", value_delimiter = ',')]
     pub(crate) credential_namespaces: Vec<String>,

@@ -288,7 +288,9 @@ impl Pass {
         };
         let found = seen.snapshot.policies.iter().find(|policy| policy.id == id);
         let fault = seen.fault(read);
-        let mut verdict = policy::verdict(fault, found.map(AsRef::as_ref), judged, &id);
+        let found = found.map(AsRef::as_ref);
+        let mut verdict = policy::verdict(fault, found, judged, &id);
+        verdict.look_for_ledger(found, !self.options.ledger.is_empty());
         let mut kept = self.kept(read);
         let written = self.revise(read, &verdict, &mut kept).await;
         match &written {

@@ -145,6 +145,19 @@ pub(crate) fn verdict(
     }
 }
 
+/// What to tell of a policy that asks for a durable audit where none is installed.
+pub(crate) const NO_LEDGER: &str = "audit.durableFrom asks for a durable record and no ledger is installed (ledger.enabled of the chart): from that level on only the floor answers";
+
+impl Verdict {
+    /// Notes whether a policy asks for what is not installed.
+    pub(crate) fn look_for_ledger(&mut self, policy: Option<&Policy>, installed: bool) {
+        let asks = policy.is_some_and(|policy| policy.durable_from.is_some());
+        if asks && !installed {
+            self.conflicts.push(NO_LEDGER.to_owned());
+        }
+    }
+}
+
 /// What a status is made from.
 pub(crate) struct Found<'a> {
     pub(crate) verdict: &'a Verdict,

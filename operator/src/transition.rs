@@ -6,6 +6,7 @@ use mesh_crds::condition;
 use serde_json::Value;
 
 use crate::events::Story;
+use crate::policy;
 
 /// What a condition says.
 #[derive(PartialEq, Eq)]
@@ -73,7 +74,10 @@ pub(crate) fn of_backend(old: &Value, new: &Value) -> Vec<Story> {
 /// Stories of a SovereigntyPolicy. Its readiness is made of acceptance and floor, which are told each.
 pub(crate) fn of_policy(old: &Value, new: &Value) -> Vec<Story> {
     let change = Change { old, new };
-    let stories = acceptance(&change).into_iter().chain(floor(&change));
+    let stories = acceptance(&change)
+        .into_iter()
+        .chain(floor(&change))
+        .chain(ledger(&change));
     stories.map(Story::change).collect()
 }
 
@@ -209,6 +213,16 @@ fn floor(change: &Change<'_>) -> Option<Story> {
         ACTION,
         now.message,
     ))
+}
+
+/// A record is asked for and cannot be kept.
+fn ledger(change: &Change<'_>) -> Option<Story> {
+    let missing = |status: &Value| {
+        let mut all = status["conflicts"].as_array().into_iter().flatten();
+        all.any(|one| *one == policy::NO_LEDGER)
+    };
+    let news = missing(change.new) && !missing(change.old);
+    news.then(|| Story::warning("LedgerMissing", "Judge", policy::NO_LEDGER))
 }
 
 #[cfg(test)]

@@ -234,6 +234,8 @@ fn words(entries: &[Entry]) -> Vec<&'static str> {
         Event::Sending(_) => "sending",
         Event::Ended(_) => "ended",
         Event::Lost { .. } => "lost",
+        // Written by the log itself.
+        Event::Removed { .. } => "removed",
     };
     entries.iter().map(word).collect()
 }

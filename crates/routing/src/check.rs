@@ -142,6 +142,23 @@ fn plain(level: PrivacyLevel) -> Facts {
     }
 }
 
+/// How a plain request is admitted. Everything declared is taken to be well, the record too.
+fn asking<'a>(
+    policy: &'a EffectivePolicy,
+    facts: &'a Facts,
+    now: jiff::Timestamp,
+) -> AdmitInput<'a> {
+    AdmitInput {
+        policy,
+        facts,
+        local_only: false,
+        embedding: None,
+        overflow: false,
+        recorded: true,
+        now,
+    }
+}
+
 /// Levels from the base up at which no declared backend is admitted.
 fn nothing_admitted(
     snapshot: &Snapshot,
@@ -189,15 +206,7 @@ fn refusals(
     now: jiff::Timestamp,
 ) -> Result<(), Vec<Refusal>> {
     let facts = plain(level);
-    let input = AdmitInput {
-        policy,
-        facts: &facts,
-        local_only: false,
-        embedding: None,
-        overflow: false,
-        recorded: true,
-        now,
-    };
+    let input = asking(policy, &facts, now);
     let mut refusals = Vec::new();
     for backend in &snapshot.backends {
         for model in &backend.models {
@@ -276,15 +285,7 @@ fn floor<'a>(
         ));
     }
     let facts = plain(PrivacyLevel::Restricted);
-    let input = AdmitInput {
-        policy,
-        facts: &facts,
-        local_only: false,
-        embedding: None,
-        overflow: false,
-        recorded: true,
-        now,
-    };
+    let input = asking(policy, &facts, now);
     let mut refused = None;
     for model in &backend.models {
         match admit(&input, backend, &model.name) {

@@ -66,8 +66,6 @@ pub(super) fn convert(
         .as_ref()
         .map(|spec| floor(world, document, spec, problems));
     let defaults = spec.defaults.unwrap_or_default();
-    let incomplete = spec.classification.as_ref();
-    let incomplete = incomplete.and_then(|group| group.incomplete_level);
     Some(Policy {
         id: world.id(document),
         digest: digest(spec),
@@ -82,13 +80,19 @@ pub(super) fn convert(
         references,
         prefer_local_gap,
         constraints: constraints(document, spec.constraints.as_ref(), problems)?,
-        incomplete_level: incomplete.map(Into::into),
+        incomplete_level: incomplete(spec),
         failover,
         floor: all_read(floor)?,
         max_share: max_share(world, document, spec, problems)?,
         durable_from: spec.audit.map(|audit| audit.durable_from.into()),
         tests: promise::tests(world, document, &spec.tests, problems),
     })
+}
+
+fn incomplete(spec: &SovereigntyPolicySpec) -> Option<PrivacyLevel> {
+    let group = spec.classification.as_ref();
+    let level = group.and_then(|group| group.incomplete_level);
+    level.map(Into::into)
 }
 
 /// The outer option is "could be read", the inner one "is there".

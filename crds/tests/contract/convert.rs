@@ -292,7 +292,7 @@ fn ownership_is_said_in_the_mesh_namespace_only() {
 fn from_which_level_on_records_must_be_durable_is_said_anywhere() {
     let spec = "audit: {durableFrom: Internal}";
     let converted = convert(&[("p.yaml", "SovereigntyPolicy", spec)]).expect("a snapshot");
-    let from = |converted: &mesh_crds::Converted| converted.snapshot.policies[0].durable_from;
+    let from = |converted: &Converted| converted.snapshot.policies[0].durable_from;
     assert_eq!(from(&converted), Some(mesh_core::PrivacyLevel::Internal));
     let text =
         document("SovereigntyPolicy", spec).replace("{name: it}", "{name: it, namespace: team}");

@@ -161,3 +161,14 @@ fn that_the_gateways_cannot_use_a_backend_is_told_and_that_they_can_again() {
     let story = Story::normal("Healthy", "Observe", "the gateways are answered").change();
     assert_eq!(of_backend(&down, &well), [story]);
 }
+
+#[test]
+fn a_record_that_nobody_keeps_is_told_of_once() {
+    let good = policy(true, true, "1", &[]);
+    let mut asks = good.clone();
+    asks["conflicts"] = json!(["something else", crate::policy::NO_LEDGER]);
+    let story = Story::warning("LedgerMissing", "Judge", crate::policy::NO_LEDGER).change();
+    assert_eq!(of_policy(&good, &asks), [story]);
+    assert_eq!(of_policy(&asks, &asks), []);
+    assert_eq!(of_policy(&asks, &good), []);
+}

@@ -40,6 +40,7 @@ fn told(entry: &Entry) -> String {
         Event::Sending(sending) => format!("sending {} {}", sending.attempt, sending.backend),
         Event::Ended(ended) => format!("ended {} {}", ended.backend, ended.outcome),
         Event::Lost { count, .. } => format!("lost {count}"),
+        Event::Removed { .. } => String::from("removed"),
     }
 }
 

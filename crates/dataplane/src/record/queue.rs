@@ -171,7 +171,7 @@ impl Inner {
 fn size(entry: &Entry) -> usize {
     match &entry.event {
         Event::Decided { decision, .. } => SMALL + TREE * decision.to_string().len(),
-        Event::Sending(_) | Event::Ended(_) | Event::Lost { .. } => SMALL,
+        _ => SMALL,
     }
 }
 
