@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use mesh_backends::{Backends, ClientOptions};
 use mesh_core::Snapshot;
 use mesh_dataplane::{Config, Dataplane, Metrics, Parts, SnapshotStore, clock};
+use mesh_ledger::Ledger;
 use mesh_runtime::{Admin, Shutdown, listen, logs, serve};
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
@@ -93,7 +94,9 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
         config: config(&args, &callers),
         snapshots: snapshots.clone(),
         backends: Arc::clone(&backends),
-        ledger: None,
+        ledger: ledger
+            .clone()
+            .map(|remote| Arc::new(remote) as Arc<dyn Ledger>),
         metrics: Metrics::new(),
         tracker: shutdown.tracker.clone(),
         shutdown: shutdown.token.clone(),
@@ -121,16 +124,16 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
 
     let doors = (listener, tls_listener, tls);
     serve_until_the_end(doors, &dataplane, &args, &shutdown).await?;
-    if let Some(ledger) = ledger {
-        ledger.end();
-    }
-    end(&dataplane, &shutdown).await;
+    end(&dataplane, ledger.as_ref(), &shutdown).await;
     Ok(())
 }
 
-/// No answer runs any more.
-async fn end(dataplane: &Dataplane, shutdown: &Shutdown) {
+/// No answer runs any more: what was decided last is written, and then nothing is.
+async fn end(dataplane: &Dataplane, ledger: Option<&Remote>, shutdown: &Shutdown) {
     dataplane.end_records(LAST).await;
+    if let Some(ledger) = ledger {
+        ledger.end();
+    }
     if !shutdown.finish(GRACE).await {
         tracing::warn!("some work did not end in time");
     }
@@ -187,6 +190,8 @@ fn config(args: &Args, callers: &Arc<ClusterCallers>) -> Config {
         mesh_namespace: args.mesh_namespace.clone(),
         callers: Some(callers.clone()),
         loopback: false,
+        gateway: args.pod_name.clone(),
+        record_wait: args.ledger_timeout,
         ..Config::default()
     }
 }
