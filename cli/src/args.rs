@@ -79,6 +79,9 @@ pub(crate) enum Command {
     Models(Models),
     /// Show the state of a running mesh.
     Status(Remote),
+    /// Show and verify the durable audit.
+    #[command(subcommand)]
+    Audit(crate::audit::Audit),
 }
 
 /// `mesh up`.

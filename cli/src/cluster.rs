@@ -47,25 +47,33 @@ pub(crate) struct Gateway {
     _tunnel: Tunnel,
 }
 
+/// A ledger that can be read until this is dropped.
+pub(crate) struct Keeper {
+    pub(crate) control: Control,
+    /// Name of its pod.
+    pub(crate) pod: String,
+    _tunnel: Tunnel,
+}
+
 impl Cluster {
-    /// The cluster of `--context`, else of the kubeconfig's current one; in a pod, the pod's own.
+    /// The cluster of `context`, else of the kubeconfig's current one; in a pod, the pod's own.
     ///
     /// # Errors
     /// If there is no kubeconfig, or it has no such context.
-    pub(crate) async fn connect(remote: &Remote) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(context: Option<&str>) -> anyhow::Result<Self> {
         let missing =
             "no cluster was found: set KUBECONFIG, or log in to one so that `kubectl` works";
         let mut config = match Kubeconfig::read() {
             Ok(found) => {
                 let options = KubeConfigOptions {
-                    context: remote.context.clone(),
+                    context: context.map(str::to_owned),
                     ..KubeConfigOptions::default()
                 };
                 Config::from_custom_kubeconfig(found, &options)
                     .await
                     .context("the kubeconfig cannot be used")?
             }
-            Err(_) if remote.context.is_none() => Config::incluster().context(missing)?,
+            Err(_) if context.is_none() => Config::incluster().context(missing)?,
             Err(error) => return Err(error).context(missing),
         };
         config.connect_timeout = Some(CONNECT);
@@ -86,11 +94,25 @@ impl Cluster {
             Some(key) => (key, format!("the key of {}", remote.key_env)),
             None => self.token(remote.caller.as_deref()).await?,
         };
-        let tunnel = Tunnel::open(&self.client, &remote.mesh_namespace).await?;
+        let tunnel = Tunnel::open(&self.client, &remote.mesh_namespace, tunnel::GATEWAY).await?;
         let control = Control::new(&format!("http://{}", tunnel.address()), Some(key))?;
         Ok(Gateway {
             control,
             caller,
+            pod: tunnel.pod().to_owned(),
+            _tunnel: tunnel,
+        })
+    }
+
+    /// The ledger of the mesh in `namespace`.
+    ///
+    /// # Errors
+    /// If there is none, or it may not be reached.
+    pub(crate) async fn ledger(&self, namespace: &str) -> anyhow::Result<Keeper> {
+        let tunnel = Tunnel::open(&self.client, namespace, tunnel::LEDGER).await?;
+        let control = Control::new(&format!("http://{}", tunnel.address()), None)?;
+        Ok(Keeper {
+            control,
             pod: tunnel.pod().to_owned(),
             _tunnel: tunnel,
         })

@@ -6,6 +6,7 @@
 
 mod args;
 mod ask;
+mod audit;
 mod catalog;
 mod classify;
 mod cluster;
@@ -70,6 +71,7 @@ async fn run(cli: Cli) -> anyhow::Result<Answer> {
         Command::Policy(policy) => policy::run(&policy, output),
         Command::Models(models) => models::run(models, output).await,
         Command::Status(remote) => status::run(&remote, output).await,
+        Command::Audit(audit) => audit::run(audit, output).await,
     }
 }
 

@@ -40,7 +40,10 @@ impl Remote {
 /// The mesh that the options name, with the key of the environment if there is one.
 pub(crate) async fn connect(remote: &Remote) -> anyhow::Result<Reached> {
     if remote.cluster {
-        let gateway = Cluster::connect(remote).await?.gateway(remote).await?;
+        let gateway = Cluster::connect(remote.context.as_deref())
+            .await?
+            .gateway(remote)
+            .await?;
         return Ok(Reached::Cluster(gateway));
     }
     let key = match &remote.key_file {

@@ -22,7 +22,7 @@ pub(crate) async fn run(options: &Remote, format: Output) -> anyhow::Result<Answ
 
 /// What is declared in a cluster, and, where the caller may ask it, what a gateway makes of it.
 async fn of_cluster(options: &Remote, format: Output) -> anyhow::Result<Answer> {
-    let cluster = Cluster::connect(options).await?;
+    let cluster = Cluster::connect(options.context.as_deref()).await?;
     let (objects, everywhere) = cluster::objects(&cluster).await?;
     let rows = cluster::rows(&objects);
     let seen = match seen(&cluster, options).await {

@@ -1,4 +1,4 @@
-//! A port of this machine behind which a gateway's pod is, through the API server: like `kubectl port-forward`,
+//! A port of this machine behind which a pod of the mesh is, through the API server: like `kubectl port-forward`,
 //! for as long as one command runs. Only this machine can reach it, and a gateway serves nobody without a token.
 
 use std::net::SocketAddr;
@@ -12,13 +12,32 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Which pods are gateways.
-const GATEWAYS: &str =
-    "app.kubernetes.io/part-of=inference-mesh,app.kubernetes.io/component=gateway";
-/// Where they serve the API.
-const PORT: u16 = 8080;
+/// Which pods are the mesh's.
+const OURS: &str = "app.kubernetes.io/part-of=inference-mesh";
 
-/// An open way to a gateway; dropping it closes it.
+/// Which pod is meant.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    component: &'static str,
+    port: u16,
+    /// True if it is of use only while it is ready.
+    ready: bool,
+}
+
+/// A gateway, and where it serves the API.
+pub(super) const GATEWAY: Target = Target {
+    component: "gateway",
+    port: 8080,
+    ready: true,
+};
+/// The ledger, and where it shows its log: also while it cannot write.
+pub(super) const LEDGER: Target = Target {
+    component: "ledger",
+    port: 8445,
+    ready: false,
+};
+
+/// An open way to a pod; dropping it closes it.
 pub(super) struct Tunnel {
     address: SocketAddr,
     pod: String,
@@ -26,38 +45,47 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// A way to a gateway of the mesh in `namespace` that is ready.
+    /// A way to such a pod of the mesh in `namespace`.
     ///
     /// # Errors
     /// If there is none, or the way may not be taken.
-    pub(super) async fn open(client: &Client, namespace: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        client: &Client,
+        namespace: &str,
+        target: Target,
+    ) -> anyhow::Result<Self> {
+        let Target {
+            component, port, ..
+        } = target;
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        let labels = format!("{OURS},app.kubernetes.io/component={component}");
         let found = pods
-            .list(&ListParams::default().labels(GATEWAYS))
+            .list(&ListParams::default().labels(&labels))
             .await
             .with_context(|| format!("the pods of namespace {namespace} cannot be listed"))?;
-        let Some(pod) = found.items.iter().find(|pod| ready(pod)) else {
+        let Some(pod) = found.items.iter().find(|pod| useful(pod, target)) else {
             bail!(
-                "no gateway in namespace {namespace} is ready ({} found): name the mesh's namespace with --mesh-namespace",
+                "no {component} in namespace {namespace} is {} ({} found): name the mesh's namespace with --mesh-namespace",
+                if target.ready { "ready" } else { "running" },
                 found.items.len()
             );
         };
         let pod = pod.name_any();
         // Now, so that a missing right is told as such.
-        let mut first = pods.portforward(&pod, &[PORT]).await.with_context(|| {
+        let mut first = pods.portforward(&pod, &[port]).await.with_context(|| {
             format!("no way to pod {namespace}/{pod}: it takes the right to create pods/portforward there")
         })?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let (end, tracker) = (CancellationToken::new(), TaskTracker::new());
         let (ending, name) = (end.clone(), pod.clone());
-        let mut stream = first.take_stream(PORT);
+        let mut stream = first.take_stream(port);
         let forwarding = async move {
             let _first = first;
             while let Ok((mut near, _)) = listener.accept().await {
                 let mut far = match stream.take() {
                     Some(far) => far,
-                    None => match another(&pods, &name).await {
+                    None => match another(&pods, &name, port).await {
                         Some(far) => far,
                         None => continue,
                     },
@@ -85,20 +113,22 @@ impl Drop for Tunnel {
     }
 }
 
-async fn another(pods: &Api<Pod>, name: &str) -> Option<DuplexStream> {
-    match pods.portforward(name, &[PORT]).await {
-        Ok(mut forwarder) => forwarder.take_stream(PORT),
+async fn another(pods: &Api<Pod>, name: &str, port: u16) -> Option<DuplexStream> {
+    match pods.portforward(name, &[port]).await {
+        Ok(mut forwarder) => forwarder.take_stream(port),
         Err(error) => {
-            tracing::warn!(pod = name, %error, "the way to the gateway is closed");
+            tracing::warn!(pod = name, %error, "the way to the pod is closed");
             None
         }
     }
 }
 
-fn ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
-    pod.metadata.deletion_timestamp.is_none()
-        && conditions
-            .flatten()
-            .any(|one| one.type_ == "Ready" && one.status == "True")
+fn useful(pod: &Pod, target: Target) -> bool {
+    let Some(status) = &pod.status else {
+        return false;
+    };
+    let mut conditions = status.conditions.iter().flatten();
+    let running = status.phase.as_deref() == Some("Running");
+    let ready = conditions.any(|one| one.type_ == "Ready" && one.status == "True");
+    pod.metadata.deletion_timestamp.is_none() && running && (ready || !target.ready)
 }

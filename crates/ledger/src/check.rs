@@ -49,6 +49,9 @@ pub enum Broken {
     /// The note is not signed as it must be.
     #[error("the checkpoint: {0}")]
     Note(#[from] NoteError),
+    /// A checkpoint from elsewhere is none of this log.
+    #[error("the checkpoint that was kept: {0}")]
+    KeptNote(NoteError),
     /// A checkpoint stands behind another number of entries than it says.
     #[error("the checkpoint is of {0} entries")]
     Size(u64),
@@ -116,7 +119,7 @@ pub struct Check {
     wanted: Vec<Checkpoint>,
     key: Option<PublicKey>,
     tree: Frontier,
-    first: u64,
+    before: Frontier,
     removed: u64,
     segments: u64,
     checkpoints: u64,
@@ -204,9 +207,10 @@ impl Check {
             }
         } else {
             for note in &self.kept {
-                self.wanted.push(Checkpoint::open(note, &key)?);
+                let kept = Checkpoint::open(note, &key).map_err(Broken::KeptNote)?;
+                self.wanted.push(kept);
             }
-            (self.first, self.tree, self.key) = (before.size(), before, Some(key));
+            (self.before, self.tree, self.key) = (before.clone(), before, Some(key));
             self.compare()?;
         }
         self.segments += 1;
@@ -266,8 +270,8 @@ impl Check {
             (None, ..) => Some(Broken::Beginning),
             (_, None, _) => Some(Broken::NoCheckpoint),
             (_, _, Some(longest)) if longest > size => Some(Broken::Cut(longest)),
-            _ if self.first > self.removed => Some(Broken::Missing {
-                first: self.first,
+            _ if self.before.size() > self.removed => Some(Broken::Missing {
+                first: self.before.size(),
                 removed: self.removed,
             }),
             _ => None,
@@ -282,15 +286,20 @@ impl Check {
         let old = self.wanted.iter().map(|kept| kept.size);
         Ok(Report {
             key,
-            first: self.first,
+            first: self.before.size(),
             size,
             segments: self.segments,
             checkpoints: self.checkpoints,
             newest,
             unsigned: size - signed,
             torn: self.torn,
-            too_old: old.filter(|size| *size < self.first).collect(),
+            too_old: old.filter(|size| *size < self.before.size()).collect(),
         })
+    }
+
+    /// What stands for the entries before the first that is there; empty before anything was read.
+    pub fn before(&self) -> &Frontier {
+        &self.before
     }
 
     /// The fault of a log without a checkpoint.

@@ -17,6 +17,7 @@ mod ledger;
 pub mod log;
 mod memory;
 mod note;
+mod proof;
 mod record;
 mod tree;
 
@@ -29,4 +30,5 @@ pub use ledger::{Ledger, NotDurable, Pending, Receipt, State, settled};
 pub use log::Log;
 pub use memory::Memory;
 pub use note::{NoteError, PublicKey, Signer};
+pub use proof::{Proof, ProofError};
 pub use tree::{Frontier, Hash, Leaves, included};

@@ -134,7 +134,7 @@ fn entries_cut_off_with_their_checkpoints_are_found_by_a_checkpoint_kept_elsewhe
     assert_eq!(read(&cut.text(), book.notes.clone()), Err(Broken::Kept(5)));
     assert_eq!(
         read(&book.text(), vec![String::from("nonsense")]).map(|_| ()),
-        Err(Broken::Note(crate::NoteError::Form))
+        Err(Broken::KeptNote(crate::NoteError::Form))
     );
 }
 
