@@ -36,6 +36,18 @@ enum Route {
 pub(crate) enum Part {
     /// What a sidecar adds to a call of the gateway.
     Sidecar,
+    /// How long an entry of the audit takes until it is on disk, and how fast a log is verified.
+    Audit,
+}
+
+/// Writes to a log in the folder of what is built.
+pub(crate) fn audit(context: &Context, requests: usize) -> Result<()> {
+    let mut cargo = images::static_cargo(context, "run");
+    cargo
+        .args(["-p", "mesh-ledger", "--example", "throughput", "--"])
+        .arg(context.root.join("target"))
+        .arg(requests.to_string());
+    run_command(&mut cargo)
 }
 
 /// The program of the images, between a client and a scripted gateway over TLS.

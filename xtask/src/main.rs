@@ -121,6 +121,11 @@ fn run(task: Task) -> anyhow::Result<bool> {
             ..
         } => bench::sidecar(&context, requests).map(|()| true),
         Task::Bench {
+            part: Some(bench::Part::Audit),
+            requests,
+            ..
+        } => bench::audit(&context, requests).map(|()| true),
+        Task::Bench {
             part: None,
             requests,
             gateway_only,

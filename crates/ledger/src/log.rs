@@ -66,8 +66,10 @@ pub struct Segment {
     pub first: u64,
     /// Bytes that are on disk for certain.
     pub bytes: u64,
-    /// When its oldest entry was made; none if it has none.
+    /// When its oldest entry was made, which only says when the next segment begins; none if it has none.
     pub(crate) started: Option<Timestamp>,
+    /// When it was last written, by the clock of this machine: what an entry says of itself makes nothing older go.
+    pub(crate) written: Timestamp,
 }
 
 impl Segment {

@@ -263,7 +263,7 @@ fn changed(book: &Book, change: &Change) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     /// Against the newest checkpoint, kept elsewhere: either the change is found, or no entry is another (a checkpoint in the
     /// middle may be there twice or not at all).

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand;
+use jiff::Timestamp;
 use mesh_core::hex;
 
 use super::Segment;
@@ -87,6 +88,7 @@ pub(super) fn open(folder: &Path) -> Result<Found, OpenError> {
             first: 0,
             bytes: bytes.len() as u64,
             started: None,
+            written: Timestamp::now(),
         });
         (tree, disk::create(folder, 0, &bytes))
     };
@@ -117,6 +119,13 @@ fn held(folder: &Path) -> Result<File, OpenError> {
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse),
+        // Some file systems of networks have no locks: then it is up to who starts processes that there is one.
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+            tracing::warn!(
+                "this file system has no locks: nothing keeps a second process from writing here"
+            );
+            Ok(lock)
+        }
         Err(TryLockError::Error(error)) => Err(because(error)),
     }
 }
@@ -152,7 +161,8 @@ fn firsts(folder: &Path) -> io::Result<Vec<u64>> {
 /// A segment by its size and its first entry.
 fn look(path: &Path, first: u64) -> io::Result<Segment> {
     let file = File::open(path)?;
-    let bytes = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    let written = Timestamp::try_from(metadata.modified()?).map_err(io::Error::other)?;
     let mut started = None;
     for line in BufReader::new(file).split(b'\n').take(FIRST_LINES) {
         if let Ok(Record::Entry(line)) = record::parse(&line?) {
@@ -162,8 +172,9 @@ fn look(path: &Path, first: u64) -> io::Result<Segment> {
     }
     Ok(Segment {
         first,
-        bytes,
+        bytes: metadata.len(),
         started,
+        written,
     })
 }
 

@@ -2,7 +2,7 @@ use std::fs;
 use std::io::{self, BufReader, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::executor::block_on;
 use futures::future::join_all;
@@ -246,11 +246,17 @@ fn a_log_of_many_segments_holds_and_the_oldest_go_with_a_word() {
 fn what_is_older_than_is_kept_goes_with_its_segment() {
     let folder = TempDir::new().expect("a folder");
     let log = Log::open(folder.path(), small()).expect("a log");
-    // These are of 1970.
+    // All of these say that they are of 1970, which nobody need believe.
     for number in 0..40 {
         append(&log, vec![lost(number)]).expect("kept");
     }
     drop(log);
+    let files = segments(folder.path()).expect("segments");
+    let days_ago = SystemTime::now() - Duration::from_hours(48);
+    for old in &files[..2] {
+        let file = fs::File::options().append(true).open(old).expect("a file");
+        file.set_modified(days_ago).expect("old");
+    }
     let options = Options {
         keep: Some(Duration::from_hours(24)),
         ..small()
@@ -260,6 +266,8 @@ fn what_is_older_than_is_kept_goes_with_its_segment() {
     append(&log, vec![lost(41)]).expect("kept");
     drop(log);
     let (report, entries) = verified(folder.path());
+    let left = segments(folder.path()).expect("segments");
+    assert_eq!(left[0], files[2], "two were old");
     assert!(report.first > 0, "{report:?}");
     assert!(entries.contains(&lost(41)));
 }

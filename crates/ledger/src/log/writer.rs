@@ -140,6 +140,7 @@ impl Writer {
             self.tree = tree;
             if let Some(newest) = self.segments.last_mut() {
                 newest.bytes += text.len() as u64;
+                newest.written = begun;
                 if !lines.is_empty() {
                     newest.started.get_or_insert(begun);
                 }
@@ -219,6 +220,7 @@ impl Writer {
             first,
             bytes: bytes.len() as u64,
             started: None,
+            written: Timestamp::now(),
         });
         lock(&self.shared.standing)
             .segments
@@ -263,15 +265,12 @@ impl Writer {
     /// How many of the oldest segments are to go.
     fn surplus(&self) -> usize {
         let mut total: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
-        let followed = self.segments.windows(2);
-        let go = followed.take_while(|pair| {
-            let newest = pair[1].started;
-            let old = self
-                .options
-                .keep
-                .is_some_and(|keep| newest.is_some_and(|newest| older(newest, keep)));
+        let older_ones = self.segments.iter().rev().skip(1).rev();
+        let go = older_ones.take_while(|segment| {
+            let keep = self.options.keep;
+            let old = keep.is_some_and(|keep| older(segment.written, keep));
             let much = self.options.most_bytes.is_some_and(|most| total > most);
-            total -= pair[0].bytes;
+            total -= segment.bytes;
             old || much
         });
         go.count()
