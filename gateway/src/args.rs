@@ -94,7 +94,18 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use std::time::Duration;
 
-    use super::duration;
+    use clap::{CommandFactory, Parser};
+
+    use super::{Args, Command, duration};
+
+    #[test]
+    fn every_command_can_be_begun_with_nothing_but_its_name() {
+        Args::command().debug_assert();
+        let gateway = Args::try_parse_from(["mesh-gateway"]).expect("a gateway");
+        assert!(gateway.command.is_none());
+        let ledger = Args::try_parse_from(["mesh-gateway", "ledger"]).expect("a ledger");
+        assert!(matches!(ledger.command, Some(Command::Ledger(_))));
+    }
 
     #[test]
     fn durations_are_numbers_with_a_unit() {

@@ -39,6 +39,7 @@ pub(crate) struct Identity {
     token_file: PathBuf,
     /// Folder in which key and certificate outlive the container.
     #[arg(
+        id = "identity-folder",
         long = "identity",
         env = "MESH_IDENTITY",
         default_value = "/var/run/inferencemesh.dev/identity"
