@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use mesh_core::{ObjectId, Pod, Snapshot};
 
 pub use model::{AccessSpec, ArtifactSpec, CredentialsSpec, ModelSpec, SamplingSpec, SourceSpec};
@@ -41,6 +43,8 @@ pub struct ConvertInput<'a> {
     pub resolve: &'a dyn Fn(&str) -> Vec<IpAddr>,
     /// In a cluster: the pods of `inCluster` backends. On one machine: `None`, they are this process.
     pub pods: Option<&'a PodMap>,
+    /// Networks of the cluster's pods and Services, by [`cluster_networks`](crate::cluster_networks); on one machine none.
+    pub cluster_networks: &'a Arc<[IpNet]>,
 }
 
 /// What a translation gives.

@@ -7,6 +7,8 @@ mod child;
 pub mod http;
 pub mod mesh;
 pub mod operator;
+pub mod part;
+pub mod prometheus;
 pub mod proxy;
 pub mod rights;
 pub mod stage;

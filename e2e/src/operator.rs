@@ -26,6 +26,7 @@ const STEP: Duration = Duration::from_millis(20);
 /// Lines of its log that a failed test shows.
 const SHOWN: usize = 25;
 const ADMIN: &str = "admin on http://";
+const SIGNING: &str = "signing on https://";
 const KINDS: [&str; 3] = ["modelcaches", "inferencebackends", "sovereigntypolicies"];
 
 /// The operator under test: `MESH_OPERATOR`, as set by `cargo xtask test`.
@@ -72,12 +73,18 @@ fn root() -> Result<PathBuf> {
 
 /// One template of the chart, as Helm renders it.
 pub fn rendered(cluster: &Cluster, template: &str) -> Result<String> {
+    rendered_with(cluster, template, &[])
+}
+
+/// The same with these values, as `a.b=c`.
+pub fn rendered_with(cluster: &Cluster, template: &str, values: &[&str]) -> Result<String> {
     let root = root()?;
     let home = cluster.folder().join("helm");
     let done = Command::new(tool::obtain("helm")?)
         .args(["template", "mesh"])
         .arg(root.join("charts/inference-mesh"))
         .args(["--namespace", HOME, "--show-only", template])
+        .args(values.iter().flat_map(|value| ["--set", value]))
         .env("HELM_CACHE_HOME", &home)
         .env("HELM_CONFIG_HOME", &home)
         .env("HELM_DATA_HOME", &home)
@@ -192,6 +199,15 @@ impl Operator {
         Ok(())
     }
 
+    /// Where it signs certificates, by the name that the test gave it in `MESH_SIGN_HOSTS`.
+    pub fn signs(&self, host: &str) -> Result<String> {
+        self.wait_for(SIGNING, START)?;
+        let text = self.written();
+        let port = after(&text, SIGNING).and_then(|address| address.rsplit_once(':'));
+        let (_, port) = port.context("it says where it signs")?;
+        Ok(format!("https://{host}:{port}"))
+    }
+
     /// Waits until it leads.
     pub fn leads(&self, limit: Duration) -> Result<()> {
         self.wait_for("\"message\":\"leading\"", limit)
@@ -294,7 +310,12 @@ impl Drop for Operator {
 }
 
 fn address(text: &str) -> Option<&str> {
-    let (_, rest) = text.split_once(ADMIN)?;
+    after(text, ADMIN)
+}
+
+/// The address that is written behind some words.
+pub(crate) fn after<'t>(text: &'t str, words: &str) -> Option<&'t str> {
+    let (_, rest) = text.split_once(words)?;
     rest.split(['"', '\n', ' ', '/']).next()
 }
 

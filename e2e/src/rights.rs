@@ -82,12 +82,12 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     unused("update sovereigntypolicies/finalizers", OWNER),
 ];
 
-fn recorded(cluster: &Cluster) -> Result<Vec<Value>> {
+fn recorded(cluster: &Cluster, user: &str) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(cluster.audit_log())?;
-    let lines = text.lines().filter(|line| line.contains(USER));
+    let lines = text.lines().filter(|line| line.contains(user));
     let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
     Ok(events
-        .filter(|event| event["user"]["username"] == USER)
+        .filter(|event| event["user"]["username"] == user)
         .collect())
 }
 
@@ -96,7 +96,15 @@ fn recorded(cluster: &Cluster) -> Result<Vec<Value>> {
 /// # Errors
 /// If its record cannot be read.
 pub fn asked(cluster: &Cluster) -> Result<Vec<Value>> {
-    let mut all = recorded(cluster)?;
+    asked_by(cluster, USER)
+}
+
+/// The same of any user.
+///
+/// # Errors
+/// If its record cannot be read.
+pub fn asked_by(cluster: &Cluster, user: &str) -> Result<Vec<Value>> {
+    let mut all = recorded(cluster, user)?;
     all.retain(|event| event["stage"] == "ResponseComplete");
     Ok(all)
 }
@@ -107,7 +115,7 @@ pub fn asked(cluster: &Cluster) -> Result<Vec<Value>> {
 /// If the record of its API server cannot be read.
 pub fn idle(program: &str, cluster: &Cluster) -> Result<Vec<&'static str>> {
     // A watch that goes on has begun to be answered.
-    let events = recorded(cluster)?;
+    let events = recorded(cluster, USER)?;
     let right = |event: &Value| Some(line(event).rsplit_once(' ')?.0.to_owned());
     let used: BTreeSet<String> = events.iter().filter_map(right).collect();
     let own = ELSEWHERE

@@ -41,6 +41,10 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
         larger,
     ),
     (
+        "pods_that_get_volumes_of_their_own_serve_before_those_without_go",
+        moves,
+    ),
+    (
         "what_ran_on_a_lost_node_says_so_or_goes_elsewhere_and_nothing_is_there_twice",
         lost::converges,
     ),
@@ -141,6 +145,66 @@ fn larger(stage: &Stage) {
         .kubectl(&["delete", "-n", "larger", "inferencebackend", "a"])
         .unwrap();
     nothing(stage, "larger");
+    assert!(operator.terminate().unwrap().success());
+}
+
+/// From no volume to one of its own and back: whatever ran its pods goes once what takes its place serves.
+fn moves(stage: &Stage) {
+    let operator = lead(stage);
+    room(stage, "moves");
+    apply_to_ready(stage, "moves", "a");
+    let stored = |storage: serde_json::Value| {
+        let mut cache = cache("moves", "model");
+        cache["spec"]["storage"] = storage;
+        stage.apply(&cache).unwrap();
+    };
+    let get = |what: &str| stage.get(&["-n", "moves", what]).ok();
+    let serving = || {
+        let selector = ["-n", "moves", "pods", "-l", "inferencemesh.dev/backend=a"];
+        let pods = stage.get(&selector)?;
+        let ready = |pod: &serde_json::Value| {
+            let conditions = pod["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            pod["metadata"]["deletionTimestamp"].is_null()
+                && conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
+        };
+        let pods = pods["items"].as_array().into_iter().flatten();
+        Ok::<usize, anyhow::Error>(pods.filter(|pod| ready(pod)).count())
+    };
+    let alone = |workload: &str, other: &str| {
+        let what = format!("{workload} alone runs its pods");
+        let found = || {
+            assert!(serving()? > 0, "nobody serves");
+            let good = get(workload).is_some() && get(other).is_none();
+            Ok(good.then_some(()))
+        };
+        stage.until(&what, SOON, found).unwrap();
+    };
+    stored(json!({"nodeLocal": {"storageClassName": "home", "diskBudget": "1Gi"}}));
+    // Its pod waits for a volume, and the one before it serves.
+    stage
+        .until("a pod with a volume is wanted", SOON, || {
+            Ok(get("pod/a-worker-0"))
+        })
+        .unwrap();
+    stage.settled(&operator, SOON).unwrap();
+    let old = get("deployment/a-worker").expect("it is there");
+    assert!(old["metadata"]["deletionTimestamp"].is_null() && serving().unwrap() == 1);
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "home"}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "home", "hostPath": {"path": "/home"}}});
+    stage.apply(&volume).unwrap();
+    alone("statefulset/a-worker", "deployment/a-worker");
+    stored(json!({"emptyDir": {}}));
+    alone("deployment/a-worker", "statefulset/a-worker");
+    let object = ["moves", "inferencebackend", "a"];
+    stage.condition(object, "Ready", "True", SOON).unwrap();
+    stage
+        .kubectl(&["delete", "-n", "moves", "inferencebackend", "a"])
+        .unwrap();
+    nothing(stage, "moves");
+    stage
+        .kubectl(&["delete", "persistentvolume", "home", "--wait=false"])
+        .unwrap();
     assert!(operator.terminate().unwrap().success());
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use ipnet::IpNet;
 use mesh_watch::Scope;
 
 /// Entry of a cluster for applications that speak OpenAI's API.
@@ -33,6 +34,14 @@ pub(crate) struct Args {
     /// Address of the API server's Service, as Kubernetes tells every pod: the same holds for it.
     #[arg(long, env = "KUBERNETES_SERVICE_HOST")]
     pub(crate) api_server: Option<String>,
+    /// Ask the API server whether tokens still hold, and let an answer count for this long, for example `5s`; without it
+    /// tokens are verified offline only.
+    #[arg(long, env = "MESH_TOKEN_REVIEW", value_parser = duration)]
+    pub(crate) token_review: Option<Duration>,
+    /// Networks of pods and Services besides those that nodes and `ServiceCIDR`s tell, separated by commas: no address there
+    /// counts as owned.
+    #[arg(long, env = "MESH_CLUSTER_CIDRS", value_delimiter = ',', value_parser = mesh_crds::read_network)]
+    pub(crate) cluster_networks: Vec<IpNet>,
     /// After SIGTERM: how long connections are still accepted, so that no sender is refused before it
     /// has heard.
     #[arg(long, env = "MESH_DRAIN_DELAY", default_value = "5s", value_parser = duration)]

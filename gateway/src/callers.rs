@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::runtime::reflector::ObjectRef;
@@ -18,7 +19,9 @@ use mesh_dataplane::{ApiKeys, Callers, Unrecognized};
 use mesh_identity::{AUDIENCE, TokenVerifier};
 use mesh_runtime::Shutdown;
 use mesh_watch::{Scope, issuer};
+use prometheus_client::registry::Registry;
 
+use crate::reviews::Reviews;
 use crate::secrets::{Away, secret};
 use crate::watch::Cluster;
 
@@ -47,6 +50,8 @@ pub(crate) struct ClusterCallers {
     namespaces: Namespaces,
     /// Labels of the own namespace, where no other can be seen.
     own: ArcSwapOption<Labels>,
+    /// Who is asked whether tokens still hold, if anybody is.
+    reviews: Option<Reviews>,
     /// When the API server answered last, in seconds since 1970; 0 = never.
     heard: AtomicI64,
 }
@@ -69,7 +74,11 @@ pub(crate) fn watched(cluster: &Cluster) -> Namespaces {
 }
 
 impl ClusterCallers {
-    pub(crate) fn new((scope, mesh_namespace): (Scope, &str), namespaces: Namespaces) -> Self {
+    pub(crate) fn new(
+        (scope, mesh_namespace): (Scope, &str),
+        namespaces: Namespaces,
+        reviews: Option<Reviews>,
+    ) -> Self {
         Self {
             mesh_namespace: mesh_namespace.to_owned(),
             scope,
@@ -77,7 +86,15 @@ impl ClusterCallers {
             keys: ArcSwapOption::empty(),
             namespaces,
             own: ArcSwapOption::empty(),
+            reviews,
             heard: AtomicI64::new(0),
+        }
+    }
+
+    /// Enters how often the API server is asked for tokens, if it is.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        if let Some(reviews) = &self.reviews {
+            reviews.register(registry);
         }
     }
 
@@ -147,6 +164,18 @@ impl Callers for ClusterCallers {
             service_account: Some(account.name),
             ..Caller::local(account.namespace)
         })
+    }
+
+    fn confirm<'a>(
+        &'a self,
+        caller: &'a Caller,
+        bearer: &'a [u8],
+    ) -> Option<BoxFuture<'a, Result<(), Unrecognized>>> {
+        let reviews = self.reviews.as_ref()?;
+        // An API key is taken back by its entry in the Secret.
+        let account = caller.service_account.as_ref()?;
+        let user = format!("system:serviceaccount:{}:{account}", caller.tenant);
+        Some(reviews.confirm(user, bearer))
     }
 }
 

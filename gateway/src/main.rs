@@ -11,6 +11,7 @@ mod member;
 mod overseer;
 mod pods;
 mod reach;
+mod reviews;
 mod secrets;
 mod translate;
 mod watch;
@@ -36,6 +37,7 @@ use crate::callers::ClusterCallers;
 use crate::ledger::{Remote, Writing};
 use crate::member::Membership;
 use crate::reach::Reach;
+use crate::reviews::Reviews;
 use crate::secrets::Secrets;
 use crate::translate::Maker;
 use crate::watch::Cluster;
@@ -75,6 +77,7 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
     let listener = listen::bind(args.listen, "--listen").await?;
     let tls_listener = listen::bind(args.identity.tls_listen, "--tls-listen").await?;
     let admin_listener = listen::bind(args.admin_listen, "--admin-listen").await?;
+    tracing::info!("admin on http://{}", admin_listener.local_addr()?);
     let client = kube::Client::try_default()
         .await
         .context("no cluster was found: run this in a pod, or set KUBECONFIG")?;
@@ -88,7 +91,10 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
     })?);
     let scope = (args.scope, args.mesh_namespace.as_str());
     let cluster = Cluster::watch(&client, &shutdown, scope);
-    let callers = Arc::new(ClusterCallers::new(scope, callers::watched(&cluster)));
+    let reviews = args.token_review;
+    let reviews = reviews.map(|oldest| Reviews::new(client.clone(), oldest));
+    let known = callers::watched(&cluster);
+    let callers = Arc::new(ClusterCallers::new(scope, known, reviews));
     let snapshots = SnapshotStore::new(Snapshot::empty(&args.mesh_namespace, Timestamp::now()));
     let dataplane = Dataplane::new(Parts {
         config: config(&args, &callers),
@@ -111,6 +117,7 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
         callers: Arc::clone(&callers),
         mesh_namespace: args.mesh_namespace.clone(),
         own: args.own_addresses(),
+        cluster_networks: args.cluster_networks.clone(),
     };
     let reach = Reach::start(&snapshots, &shutdown);
     maker.keep(snapshots, &shutdown);
@@ -207,6 +214,7 @@ fn serve_admin(
     let mut registry = Registry::with_prefix("mesh_gateway");
     dataplane.register(&mut registry);
     membership.register(&mut registry);
+    callers.register(&mut registry);
     let (cluster, callers, ending) = (cluster.clone(), Arc::clone(callers), shutdown.clone());
     let missing = move || {
         let mut missing = cluster.missing();

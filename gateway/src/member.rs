@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use mesh_backends::PodTls;
@@ -101,10 +101,7 @@ impl Membership {
     /// Enters how long its certificate lives.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let member = Arc::clone(&self.member);
-        let left: expiry::Left = Arc::new(move || {
-            let left = member.left(SystemTime::now());
-            (left > Duration::ZERO).then_some(left)
-        });
+        let left: expiry::Left = Arc::new(move || member.ends_in(SystemTime::now()));
         expiry::register(registry, vec![("member", left)]);
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::api::DynamicObject;
@@ -12,8 +13,8 @@ use kube::{Resource, ResourceExt};
 use mesh_backends::Backends;
 use mesh_core::Snapshot;
 use mesh_crds::{
-    ConvertInput, Document, Object, PodMap, Problem, label, mend, object_file, parse_object,
-    to_snapshot_lenient,
+    ConvertInput, Document, Object, PodMap, Problem, cluster_networks, label, mend, object_file,
+    parse_object, to_snapshot_lenient,
 };
 use mesh_dataplane::SnapshotStore;
 use mesh_runtime::Shutdown;
@@ -41,6 +42,8 @@ pub(crate) struct Maker {
     pub(crate) mesh_namespace: String,
     /// Addresses of this pod and of the API server.
     pub(crate) own: Vec<IpAddr>,
+    /// Networks of pods and Services that no object tells.
+    pub(crate) cluster_networks: Vec<IpNet>,
 }
 
 impl Maker {
@@ -71,7 +74,7 @@ impl Maker {
         let mesh = pods::own_addresses(&self.cluster.pods.state(), &self.cluster.services.state());
         let own = self.own.iter().copied();
         self.backends.set_closed(mesh.into_iter().chain(own));
-        let seen = Seen::new(&self.cluster, &self.mesh_namespace);
+        let seen = Seen::new(&self.cluster, &self.mesh_namespace, &self.cluster_networks);
         // Names are resolved meanwhile, which may take seconds.
         let mut made = tokio::task::spawn_blocking(move || seen.snapshot(&resolve))
             .await
@@ -100,10 +103,12 @@ struct Seen {
     policies: Vec<Arc<DynamicObject>>,
     revisions: Vec<Arc<ControllerRevision>>,
     pods: PodMap,
+    cluster_networks: Arc<[IpNet]>,
 }
 
 impl Seen {
-    fn new(cluster: &Cluster, mesh_namespace: &str) -> Self {
+    fn new(cluster: &Cluster, mesh_namespace: &str, stated: &[IpNet]) -> Self {
+        let nodes = cluster.nodes.state();
         let mut objects = cluster.declared(&cluster.caches);
         objects.extend(cluster.declared(&cluster.backends));
         Self {
@@ -112,7 +117,8 @@ impl Seen {
             scope: cluster.scope,
             policies: cluster.declared(&cluster.policies),
             revisions: cluster.revisions.state(),
-            pods: pods::serving(&cluster.pods.state(), &cluster.nodes.state()),
+            pods: pods::serving(&cluster.pods.state(), &nodes),
+            cluster_networks: cluster_networks(&nodes, &cluster.service_networks.state(), stated),
         }
     }
 
@@ -133,6 +139,7 @@ impl Seen {
             now: Timestamp::now(),
             resolve,
             pods: Some(&self.pods),
+            cluster_networks: &self.cluster_networks,
         };
         let replace = |document: &Document, problems: &[Problem], before: usize| {
             self.replacement(document, problems, before)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::DynamicObject;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
@@ -27,6 +28,8 @@ pub(crate) struct Cluster {
     pub(crate) pods: Store<Pod>,
     pub(crate) nodes: Store<Node>,
     pub(crate) namespaces: Store<Namespace>,
+    /// Networks of Services.
+    pub(crate) service_networks: Store<ServiceCIDR>,
     /// Services of the mesh namespace.
     pub(crate) services: Store<Service>,
     pub(crate) scope: Scope,
@@ -54,6 +57,7 @@ impl Cluster {
             pods: watches.trimmed(PART_OF, strip::pod),
             nodes: watches.of_cluster_trimmed("", strip::node),
             namespaces: watches.of_cluster_trimmed("", strip::namespace),
+            service_networks: watches.of_cluster_if_served(strip::service_network),
             services: watches.of_namespace(namespace),
             scope,
             progress: watches.progress(),

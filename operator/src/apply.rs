@@ -345,7 +345,7 @@ impl Writer {
     }
 }
 
-fn digest(value: &Value) -> String {
+pub(crate) fn digest(value: &Value) -> String {
     hex(&Sha256::digest(value.to_string().as_bytes())[..16])
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use ipnet::IpNet;
 use mesh_crds::value::DurationText;
 use mesh_watch::Scope;
 
@@ -74,6 +75,10 @@ pub(crate) struct Run {
     /// The only Secrets that the gateways may read for backends, separated by commas; empty: any by its name.
     #[arg(long, env = "MESH_SECRET_NAMES", value_delimiter = ',')]
     pub(crate) secret_names: Vec<String>,
+    /// Networks of pods and Services besides those that nodes and `ServiceCIDR`s tell, separated by commas: no address there
+    /// counts as owned.
+    #[arg(long, env = "MESH_CLUSTER_CIDRS", value_delimiter = ',', value_parser = mesh_crds::read_network)]
+    pub(crate) cluster_networks: Vec<IpNet>,
     /// Further namespaces that are never confined, separated by commas.
     #[arg(long, env = "MESH_CONFINE_NEVER", value_delimiter = ',')]
     pub(crate) confine_never: Vec<String>,

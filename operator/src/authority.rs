@@ -5,6 +5,9 @@
 //!   next made ──(an hour: everybody has heard)──► next signs ──(a leaf's life)──► previous forgotten
 //!   both trusted ─────────────────────────────────────────────────────────────►
 //! ```
+//!
+//! Where somebody deleted the Secret the same goes in minutes: members have their certificates signed anew as soon as
+//! they hear who signs.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +22,8 @@ use rustls::pki_types::pem::PemObject;
 pub(crate) const SECRET: &str = "mesh-ca";
 /// A new authority is trusted for this long before it signs: longer than kubelets take to tell their pods.
 const OVERLAP: Duration = Duration::from_hours(1);
+/// The same where somebody has asked for a new one by deleting the Secret: kubelets take up to two minutes.
+const SOON: Duration = Duration::from_mins(5);
 /// Clocks, and replicas that have not heard yet.
 const MARGIN: Duration = Duration::from_hours(1);
 
@@ -26,6 +31,10 @@ const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
 const NEXT_CERTIFICATE: &str = "next.crt";
 const NEXT_KEY: &str = "next.key";
+/// When the next one was made, in seconds since 1970.
+const NEXT_SINCE: &str = "next.since";
+/// Somebody has asked for the replacement.
+const ASKED: &str = "asked";
 const PREVIOUS: &str = "previous.crt";
 /// When the previous one is forgotten, in seconds since 1970.
 const UNTIL: &str = "previous.until";
@@ -41,6 +50,10 @@ impl Lifetimes {
     fn overlap(self) -> Duration {
         OVERLAP.min(self.authority / 10)
     }
+
+    fn soon(self) -> Duration {
+        SOON.min(self.authority / 100)
+    }
 }
 
 /// A certificate and its key, PEM.
@@ -54,8 +67,11 @@ struct Pair {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
     current: Pair,
-    next: Option<Pair>,
+    /// And when it was made.
+    next: Option<(Pair, SystemTime)>,
     previous: Option<(String, SystemTime)>,
+    /// Somebody has asked for the replacement that is under way.
+    asked: bool,
 }
 
 impl std::fmt::Debug for Kept {
@@ -104,13 +120,23 @@ impl Kept {
         let current = pair(CERTIFICATE, KEY).ok_or(AuthorityError::Unusable(
             "its Secret has no ca.crt or ca.key",
         ))?;
-        let until = text(UNTIL)
-            .and_then(|text| text.parse::<u64>().ok())
-            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+        let time = |key: &str| {
+            let seconds = text(key)?.parse::<u64>().ok()?;
+            Some(UNIX_EPOCH + Duration::from_secs(seconds))
+        };
+        let next = match pair(NEXT_CERTIFICATE, NEXT_KEY) {
+            Some(next) => {
+                // Those of former versions do not say when they were made.
+                let since = time(NEXT_SINCE).map_or_else(|| Ok(next.validity()?.0), Ok)?;
+                Some((next, since))
+            }
+            None => None,
+        };
         let kept = Self {
             current,
-            next: pair(NEXT_CERTIFICATE, NEXT_KEY),
-            previous: text(PREVIOUS).zip(until),
+            next,
+            previous: text(PREVIOUS).zip(time(UNTIL)),
+            asked: text(ASKED).is_some(),
         };
         kept.signer()?;
         Ok(kept)
@@ -124,14 +150,21 @@ impl Kept {
         };
         put(CERTIFICATE, &self.current.certificate);
         put(KEY, &self.current.key);
-        if let Some(next) = &self.next {
+        let seconds = |time: &SystemTime| {
+            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            since.as_secs().to_string()
+        };
+        if let Some((next, since)) = &self.next {
             put(NEXT_CERTIFICATE, &next.certificate);
             put(NEXT_KEY, &next.key);
+            put(NEXT_SINCE, &seconds(since));
         }
         if let Some((previous, until)) = &self.previous {
-            let seconds = until.duration_since(UNIX_EPOCH).unwrap_or_default();
             put(PREVIOUS, previous);
-            put(UNTIL, &seconds.as_secs().to_string());
+            put(UNTIL, &seconds(until));
+        }
+        if self.asked {
+            put(ASKED, "true");
         }
         data
     }
@@ -141,9 +174,15 @@ impl Kept {
         Authority::load(&self.current.certificate, &self.current.key)
     }
 
-    /// Everybody who is trusted now, PEM.
+    /// True while it is being replaced.
+    pub(crate) fn moving(&self) -> bool {
+        self.next.is_some() || self.previous.is_some()
+    }
+
+    /// Everybody who is trusted now, PEM: first who signs, which members go by.
     pub(crate) fn trusted(&self) -> String {
-        let next = self.next.as_ref().map(|next| next.certificate.as_str());
+        let next = self.next.as_ref();
+        let next = next.map(|(next, _)| next.certificate.as_str());
         let previous = self
             .previous
             .as_ref()
@@ -152,6 +191,16 @@ impl Kept {
         let all: Vec<&str> = all.into_iter().flatten().map(str::trim).collect();
         all.join("\n") + "\n"
     }
+}
+
+/// In whole seconds, as it is kept.
+fn whole(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+fn made(now: SystemTime, lives: Lifetimes) -> Result<(Pair, SystemTime), AuthorityError> {
+    Ok((Pair::new(now, lives.authority)?, whole(now)))
 }
 
 /// What must be kept next; none if that is what is there.
@@ -165,19 +214,31 @@ pub(crate) fn advance(
             current: Pair::new(now, lives.authority)?,
             next: None,
             previous: None,
+            asked: false,
         }));
     };
     let mut wanted = kept.clone();
     let old = |(_, until): &(String, SystemTime)| *until <= now;
     if wanted.previous.as_ref().is_some_and(old) {
         wanted.previous = None;
+        // Over, unless it was asked for again meanwhile.
+        wanted.asked &= wanted.next.is_some();
     }
-    if let Some(next) = &kept.next {
-        let (from, _) = next.validity()?;
-        if now.duration_since(from).unwrap_or_default() >= lives.overlap() {
-            // What it has signed lives on for a certificate's life.
-            let until = now + lives.certificate + MARGIN;
-            wanted.previous = Some((kept.current.certificate.clone(), until));
+    if let Some((next, since)) = &kept.next {
+        let overlap = if kept.asked {
+            lives.soon()
+        } else {
+            lives.overlap()
+        };
+        if now.duration_since(*since).unwrap_or_default() >= overlap {
+            let rest = if kept.asked {
+                // Members hear of it as they heard of the next one, and are quick.
+                2 * lives.soon()
+            } else {
+                // What it has signed lives on for a certificate's life.
+                lives.certificate + MARGIN
+            };
+            wanted.previous = Some((kept.current.certificate.clone(), whole(now + rest)));
             wanted.current = next.clone();
             wanted.next = None;
         }
@@ -185,10 +246,25 @@ pub(crate) fn advance(
         let (from, until) = kept.current.validity()?;
         let life = until.duration_since(from).unwrap_or_default();
         if now >= from + life * 2 / 3 {
-            wanted.next = Some(Pair::new(now, lives.authority)?);
+            wanted.next = Some(made(now, lives)?);
         }
     }
     Ok((&wanted != kept).then_some(wanted))
+}
+
+/// What takes the place of a Secret that somebody deleted: another authority, which signs as soon as everybody has heard
+/// of it. Whoever has a certificate of the one before is not cut off meanwhile.
+pub(crate) fn replaced(
+    lost: &Kept,
+    now: SystemTime,
+    lives: Lifetimes,
+) -> Result<Kept, AuthorityError> {
+    Ok(Kept {
+        // Also instead of a next one that was there: its key was in the same Secret.
+        next: Some(made(now, lives)?),
+        asked: true,
+        ..lost.clone()
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod build;
 mod claims;
 mod fleet;
 mod images;
+mod live;
 mod pods;
 mod status;
 mod work;

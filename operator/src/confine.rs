@@ -24,9 +24,11 @@ use kube::ResourceExt;
 use mesh_crds::guard::{Dns, Egress, EgressRule};
 use mesh_crds::label;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::apply::{Error, Writer};
+use crate::apply::{Error, Writer, digest};
 use crate::args::Run;
+use crate::pass::setback::{self, Setbacks};
 use crate::world::{MANAGED, World};
 
 pub(crate) use canaries::{Canaries, confined};
@@ -84,6 +86,8 @@ pub(crate) struct Plan {
     asking: BTreeSet<(String, String)>,
     /// Why not everything stands as it shall, by namespace.
     pub(crate) failed: BTreeMap<String, String>,
+    /// Something was not tried, or may be done the next time.
+    pub(crate) unfinished: bool,
     /// What pods of confined namespaces are.
     loose: BTreeMap<String, Loose>,
 }
@@ -274,10 +278,10 @@ fn allowed(rule: &EgressRule) -> Value {
 
 /// Makes it so: writes what is lacking and removes what is no longer wanted.
 pub(crate) async fn keep(
-    writer: &Writer,
-    world: &World,
+    (writer, world): (&Writer, &World),
     options: &Run,
     policies: &[Accepted],
+    setbacks: &mut Setbacks,
 ) -> Plan {
     let known = world.namespaces.state();
     let namespaces: Vec<(String, Labels)> = known
@@ -297,8 +301,9 @@ pub(crate) async fn keep(
         .filter(|namespace| namespace.metadata.deletion_timestamp.is_some())
         .map(|namespace| namespace.name_any())
         .collect();
-    plan.failed
-        .extend(write(writer, world, &plan, &leaving).await);
+    let failed = write((writer, world), &plan, &leaving, setbacks).await;
+    plan.unfinished = failed.unfinished || !plan.failed.is_empty();
+    plan.failed.extend(failed.by_namespace);
     plan
 }
 
@@ -308,31 +313,55 @@ fn confinable(labels: &Labels) -> bool {
     says(label::CONFINE, label::ENABLED) && !says(label::MESH, label::OWN)
 }
 
-/// One namespace does not hinder another: what could not be done is told by namespace.
+/// One namespace does not hinder another: what could not be done is told by namespace, and what was refused is tried
+/// again ever later.
 async fn write(
-    writer: &Writer,
-    world: &World,
+    (writer, world): (&Writer, &World),
     plan: &Plan,
     leaving: &BTreeSet<String>,
-) -> BTreeMap<String, String> {
+    setbacks: &mut Setbacks,
+) -> Failed {
+    let networks = world.networks.state();
+    let leftovers: Vec<&Arc<NetworkPolicy>> = plan.leftovers(&networks, leaving).collect();
+    let wanted = plan.wanted.iter().map(|network| (network, true));
+    let unwanted = leftovers.into_iter().map(|network| (&**network, false));
+    let all: Vec<(&NetworkPolicy, bool)> = wanted.chain(unwanted).collect();
+    setbacks.only(&all.iter().map(|(network, _)| key(network)).collect());
     let mut failed = Failed::default();
-    for wanted in &plan.wanted {
-        if failed.ended.is_none() {
-            let done = writer.apply(wanted.clone(), &world.networks).await;
-            failed.note(wanted, done.map(drop));
-        } else {
-            failed.skipped(wanted);
+    for (network, wanted) in all {
+        let of = version(network, wanted);
+        if let Some(why) = setbacks.resting(&key(network), &of, Instant::now()) {
+            failed.rests(network, why);
+            continue;
         }
-    }
-    for leftover in plan.leftovers(&world.networks.state(), leaving) {
-        if failed.ended.is_none() {
-            let done = writer.delete(&**leftover).await;
-            failed.note(leftover, done.map(drop));
-        } else {
-            failed.skipped(leftover);
+        if failed.ended.is_some() {
+            failed.skipped(network);
+            continue;
         }
+        let done = if wanted {
+            let done = writer.apply(network.clone(), &world.networks).await;
+            done.map(drop)
+        } else {
+            writer.delete(network).await
+        };
+        setbacks.noted(key(network), of, &done, Instant::now());
+        failed.note(network, done);
     }
-    failed.by_namespace
+    failed
+}
+
+fn key(network: &NetworkPolicy) -> setback::Key {
+    (
+        String::from("NetworkPolicy"),
+        network.namespace().unwrap_or_default(),
+        network.name_any(),
+    )
+}
+
+/// What it shall be; nothing for one that shall go.
+fn version(network: &NetworkPolicy, wanted: bool) -> setback::Version {
+    let spec = wanted.then(|| digest(&json!(network.spec)));
+    (spec.or_else(|| network.uid()), None)
 }
 
 /// What could not be done.
@@ -341,6 +370,8 @@ struct Failed {
     by_namespace: BTreeMap<String, String>,
     /// Why the rest was not tried: each would wait as long for an API server that does not answer.
     ended: Option<String>,
+    /// Something may be done the next time.
+    unfinished: bool,
 }
 
 impl Failed {
@@ -351,12 +382,20 @@ impl Failed {
         if error.unanswered() {
             self.ended = Some(error.to_string());
         }
+        // Of a name that is taken a watch tells when it is free.
+        self.unfinished |= !error.refused() && !error.stalls();
         self.by_namespace.insert(namespace, error.to_string());
+    }
+
+    fn rests(&mut self, network: &NetworkPolicy, why: &str) {
+        let namespace = network.namespace().unwrap_or_default();
+        self.by_namespace.insert(namespace, why.to_owned());
     }
 
     fn skipped(&mut self, network: &NetworkPolicy) {
         let namespace = network.namespace().unwrap_or_default();
         let why = self.ended.clone().unwrap_or_default();
+        self.unfinished = true;
         self.by_namespace.insert(namespace, why);
     }
 }

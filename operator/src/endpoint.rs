@@ -26,6 +26,9 @@ pub(crate) struct Authority {
     /// Address of the signing endpoint (TLS).
     #[arg(long, env = "MESH_SIGN_LISTEN", default_value = "0.0.0.0:8443")]
     sign_listen: SocketAddr,
+    /// Further host names by which members reach it, separated by commas: in a cluster of another domain than `cluster.local`.
+    #[arg(long, env = "MESH_SIGN_HOSTS", value_delimiter = ',')]
+    sign_hosts: Vec<String>,
     /// Seconds that a member's certificate lives; renewed after two thirds.
     #[arg(long, env = "MESH_CERTIFICATE_SECONDS", default_value_t = 24 * 3600)]
     certificate_seconds: u64,
@@ -53,7 +56,7 @@ pub(crate) fn keeper(
         mesh_namespace,
         lives,
         signer,
-        metrics.clone(),
+        (&options.sign_hosts, metrics.clone()),
     ))
 }
 
@@ -64,6 +67,7 @@ pub(crate) async fn start(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let listener = listen::bind(options.sign_listen, "--sign-listen").await?;
+    tracing::info!("signing on https://{}", listener.local_addr()?);
     let tls = server_config(&keeper.serving, None).context("could not prepare TLS")?;
     let (following, token) = (Arc::clone(keeper), shutdown.token.clone());
     shutdown.spawn(async move {
@@ -89,10 +93,7 @@ pub(crate) async fn lead(keeper: &Keeper, publisher: Publisher) {
 /// Enters how long certificates live.
 pub(crate) fn register(keeper: &Arc<Keeper>, registry: &mut Registry) {
     let (authority, serving) = (Arc::clone(keeper), Arc::clone(&keeper.serving));
-    let serving: expiry::Left = Arc::new(move || {
-        let left = serving.left(SystemTime::now());
-        (left > Duration::ZERO).then_some(left)
-    });
+    let serving: expiry::Left = Arc::new(move || serving.ends_in(SystemTime::now()));
     let authority: expiry::Left = Arc::new(move || authority.left());
     expiry::register(
         registry,

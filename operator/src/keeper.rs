@@ -15,12 +15,14 @@ use rustls::pki_types::UnixTime;
 use tokio::sync::watch;
 
 use crate::apply::MANAGER;
-use crate::authority::{Kept, Lifetimes, SECRET, advance};
+use crate::authority::{Kept, Lifetimes, SECRET, advance, replaced};
 use crate::metrics::Metrics;
 use crate::world::MANAGED;
 
 /// How often the Secret is looked at, and what there is to do.
 const LOOK: Duration = Duration::from_secs(30);
+/// The same while the authority is being replaced: members go by who signs.
+const LOOK_SOON: Duration = Duration::from_secs(5);
 /// The same as long as there is no authority.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Longest answer of the API server.
@@ -84,7 +86,7 @@ impl Keeper {
         mesh_namespace: &str,
         lives: Lifetimes,
         signer: Arc<Signer>,
-        metrics: Metrics,
+        (further, metrics): (&[String], Metrics),
     ) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), mesh_namespace),
@@ -93,7 +95,7 @@ impl Keeper {
             signer,
             serving: Member::new(),
             account: Account::new(mesh_namespace, "mesh-operator"),
-            hosts: hosts("mesh-operator", mesh_namespace),
+            hosts: [hosts("mesh-operator", mesh_namespace), further.to_vec()].concat(),
             kept: ArcSwapOption::empty(),
             proof: watch::channel(None).0,
             metrics,
@@ -154,7 +156,9 @@ impl Keeper {
     }
 
     fn rest(&self) -> Duration {
-        if self.proof.borrow().is_some() {
+        if self.kept.load().as_ref().is_some_and(|kept| kept.moving()) {
+            LOOK_SOON
+        } else if self.proof.borrow().is_some() {
             LOOK
         } else {
             LOOK_AGAIN
@@ -163,7 +167,7 @@ impl Keeper {
 
     async fn look(&self) -> Result<(), Error> {
         let Some(secret) = self.secrets.get_opt(SECRET).await? else {
-            // Somebody wants a new one; the leader makes it.
+            // Somebody wants a new one; the leader makes it. The one that was goes on signing until then.
             return Ok(());
         };
         let kept = Kept::read(&secret)?;
@@ -196,7 +200,8 @@ impl Keeper {
     fn serve(&self) -> Result<(), Error> {
         let now = SystemTime::now();
         let trust = &self.signer.trust;
-        let good = trust.vouches_for(&self.serving.chain(), UnixTime::now());
+        let (chain, at) = (self.serving.chain(), UnixTime::now());
+        let good = trust.vouches_for(&chain, at) && !trust.superseded(&chain, at);
         if good && !self.serving.renew_in(now).is_zero() {
             return Ok(());
         }
@@ -208,7 +213,12 @@ impl Keeper {
     async fn advance(&self) -> Result<bool, Error> {
         let there = self.secrets.get_opt(SECRET).await?;
         let kept = there.as_ref().map(Kept::read).transpose()?;
-        let Some(wanted) = advance(kept.as_ref(), SystemTime::now(), self.lives)? else {
+        let (now, known) = (SystemTime::now(), self.kept.load_full());
+        let wanted = match (&kept, known) {
+            (None, Some(lost)) => Some(replaced(&lost, now, self.lives)?),
+            _ => advance(kept.as_ref(), now, self.lives)?,
+        };
+        let Some(wanted) = wanted else {
             return Ok(false);
         };
         let params = PostParams {

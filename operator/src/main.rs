@@ -57,6 +57,7 @@ use crate::keeper::Keeper;
 use crate::lease::{Fence, Lease};
 use crate::metrics::Metrics;
 use crate::pass::Pass;
+use crate::pass::setback::Setbacks;
 use crate::trust::Publisher;
 use crate::world::World;
 
@@ -137,6 +138,7 @@ async fn run(
     let injection = inject::lead(template, (&looked_at, &keeper), by);
     let writer = Writer::new(client, metrics.clone());
     let publisher = Publisher {
+        setbacks: Setbacks::default(),
         writer: writer.clone(),
         world: world.clone(),
         mesh_namespace: home,

@@ -3,7 +3,7 @@
 
 mod accepted;
 mod seen;
-mod setback;
+pub(crate) mod setback;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -67,6 +67,8 @@ struct Memory {
     failed: BTreeSet<Id>,
     /// What the API server refused, of all kinds.
     setbacks: Setbacks,
+    /// The same of what confines namespaces.
+    confining: Setbacks,
     /// Something is confined, whose pods are looked at more often.
     confines: bool,
 }
@@ -124,8 +126,11 @@ impl Pass {
                 false => rest(failures),
             };
             // What rests is tried again when its time has come, and nobody else waits for it.
-            let due = self.memory().setbacks.first(Instant::now());
-            let wait = due.map_or(wait, |due| wait.min(due));
+            let wait = {
+                let (memory, now) = (self.memory(), Instant::now());
+                let due = [memory.setbacks.first(now), memory.confining.first(now)];
+                due.into_iter().flatten().fold(wait, Duration::min)
+            };
             let news = async {
                 tokio::select! {
                     news = changed.changed() => news,
@@ -183,7 +188,7 @@ impl Pass {
         }
         good &= self.backends(scope, &seen).await;
         let confined = self.confine(&seen).await;
-        good &= confined.failed.is_empty();
+        good &= !confined.unfinished;
         self.memory().confines = confined.confines_something();
         let judged = tokio::task::block_in_place(|| policy::judge(&seen.snapshot, seen.now));
         for read in seen.policies.iter().filter(|read| !read.deleted()) {

@@ -62,6 +62,7 @@ fn samples_for_a_cluster_are_usable_and_their_policies_pass_their_own_tests() {
         now,
         resolve: &|_| Vec::new(),
         pods: Some(&pods),
+        cluster_networks: &std::sync::Arc::default(),
     };
     let (converted, problems) = to_snapshot_lenient(samples(), &input, &|_, _, _| None);
     assert!(

@@ -14,13 +14,15 @@ use mesh_core::{PrivacyLevel, SovereigntyClass};
 use mesh_crds::child_name;
 use mesh_identity::TrustFiles;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::apply::Writer;
+use crate::apply::{Error, Writer, digest};
 use crate::authority::SECRET;
 use crate::inject::namespace_asks;
 use crate::keeper::Proof;
+use crate::pass::setback::{self, Setbacks};
 use crate::policy;
 use crate::world::{MANAGED, World};
 
@@ -37,6 +39,8 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Publishes what is trusted. Only the leader does.
 pub(crate) struct Publisher {
+    /// Namespaces where it was refused, which rest.
+    pub(crate) setbacks: Setbacks,
     pub(crate) writer: Writer,
     pub(crate) world: World,
     pub(crate) mesh_namespace: String,
@@ -56,6 +60,8 @@ impl Publisher {
             };
             tokio::time::sleep(DEBOUNCE).await;
             let wait = if good { RESYNC } else { RETRY };
+            let due = self.setbacks.first(Instant::now());
+            let wait = due.map_or(wait, |due| wait.min(due));
             tokio::select! {
                 news = changed.changed() => if news.is_err() { return },
                 news = self.proof.changed() => if news.is_err() { return },
@@ -86,8 +92,8 @@ impl Publisher {
         accepted(&policies, &revisions, &self.mesh_namespace)
     }
 
-    /// True if everything is as it should be.
-    async fn once(&self, proof: &Proof) -> bool {
+    /// True if nothing may be done by trying again soon.
+    async fn once(&mut self, proof: &Proof) -> bool {
         // A namespace with a mesh of its own is told by that one.
         let others = self.world.own_meshes();
         let mut wanted = namespaces(&self.world.backends.state());
@@ -97,24 +103,58 @@ impl Publisher {
         let policies = self.accepted();
         let backends = self.world.backends.state();
         let floors = floors(&policies, &backends, &self.mesh_namespace).write();
+        let mut left = self.world.trusts.state();
+        left.retain(|old| {
+            let ours = old.labels().get(MANAGED.0).map(String::as_str) == Some(MANAGED.1);
+            let namespace = old.namespace().unwrap_or_default();
+            ours && !wanted.contains(&namespace) && !others.contains(&namespace)
+        });
+        let homes = left.iter().filter_map(|old| old.namespace());
+        let all = wanted.iter().cloned().chain(homes);
+        self.setbacks
+            .only(&all.map(|namespace| key(&namespace)).collect());
         let mut good = true;
         for namespace in &wanted {
             let object = object(namespace, proof, &floors);
-            if let Err(error) = self.writer.apply(object, &self.world.trusts).await {
-                // A namespace that is going away takes no new objects.
-                tracing::warn!(namespace, reason = error.reason(), %error, "members there are not told whom to trust");
-                good = false;
+            let of = (Some(digest(&json!(object.data))), None);
+            if self.rests(namespace, &of) {
+                continue;
             }
+            let done = self.writer.apply(object, &self.world.trusts).await;
+            good &= self.told(namespace, of, &done);
         }
-        for old in self.world.trusts.state() {
-            let ours = old.labels().get(MANAGED.0).map(String::as_str) == Some(MANAGED.1);
-            let namespace = old.namespace().unwrap_or_default();
-            if ours && !wanted.contains(&namespace) && !others.contains(&namespace) {
-                good &= self.writer.delete(&*old).await.is_ok();
+        for old in left {
+            let (namespace, of) = (old.namespace().unwrap_or_default(), (old.uid(), None));
+            if !self.rests(&namespace, &of) {
+                let done = self.writer.delete(&*old).await;
+                good &= self.told(&namespace, of, &done);
             }
         }
         good
     }
+
+    fn rests(&self, namespace: &str, of: &setback::Version) -> bool {
+        let resting = self.setbacks.resting(&key(namespace), of, Instant::now());
+        resting.is_some()
+    }
+
+    /// True if it was done, or will not be by trying again soon.
+    fn told(&mut self, namespace: &str, of: setback::Version, done: &Result<(), Error>) -> bool {
+        self.setbacks
+            .noted(key(namespace), of, done, Instant::now());
+        let Err(error) = done else { return true };
+        // A namespace that is going away takes no new objects.
+        tracing::warn!(namespace, reason = error.reason(), %error, "members there are not told whom to trust");
+        error.refused() || error.stalls()
+    }
+}
+
+fn key(namespace: &str) -> setback::Key {
+    (
+        String::from("ConfigMap"),
+        namespace.to_owned(),
+        NAME.to_owned(),
+    )
 }
 
 /// Removes the authority itself when the release goes; what tells whom to trust goes as a child like others.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Container, Namespace, Node, NodeCondition, NodeSpec, NodeStatus,
     PersistentVolumeClaim, Pod, PodSpec, Service, ServiceAccount,
 };
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::DynamicObject;
 use kube::runtime::reflector::Store;
@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) revisions: Store<ControllerRevision>,
     pub(crate) nodes: Store<Node>,
     pub(crate) namespaces: Store<Namespace>,
+    /// Networks of Services.
+    pub(crate) service_networks: Store<ServiceCIDR>,
     pub(crate) pods: Store<Pod>,
     pub(crate) deployments: Store<Deployment>,
     pub(crate) stateful_sets: Store<StatefulSet>,
@@ -102,6 +104,7 @@ impl World {
             revisions: watches.labeled(label::POLICY),
             nodes: watches.of_cluster_trimmed("", trim_node),
             namespaces: watches.of_cluster_trimmed("", trim_namespace),
+            service_networks: watches.of_cluster_if_served(strip::service_network),
             pods: watches.trimmed(label::BACKEND, trim_pod),
             deployments: watches.labeled(&managed),
             stateful_sets: watches.labeled(&managed),
@@ -239,9 +242,11 @@ fn trim_node(node: &mut Node) {
     });
     node.metadata.annotations = None;
     node.metadata.resource_version = None;
-    let provider = node.spec.take().and_then(|spec| spec.provider_id);
+    let spec = node.spec.take().unwrap_or_default();
     node.spec = Some(NodeSpec {
-        provider_id: provider,
+        provider_id: spec.provider_id,
+        pod_cidr: spec.pod_cidr,
+        pod_cidrs: spec.pod_cidrs,
         ..NodeSpec::default()
     });
 }

@@ -76,6 +76,7 @@ struct Guarded {
 pub(crate) async fn run(options: Guard) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let admin_listener = listen::bind(options.admin_listen, "--admin-listen").await?;
+    tracing::info!("admin on http://{}", admin_listener.local_addr()?);
     let Some((front, listener)) = Front::start(&options.transport, &shutdown).await? else {
         anyhow::bail!("--tls-listen is missing: a guard without TLS guards nothing");
     };

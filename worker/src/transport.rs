@@ -9,7 +9,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use axum::Router;
@@ -120,10 +120,7 @@ impl Front {
     /// Enters how long the certificate lives.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let member = Arc::clone(&self.member);
-        let left: expiry::Left = Arc::new(move || {
-            let left = member.left(SystemTime::now());
-            (left > Duration::ZERO).then_some(left)
-        });
+        let left: expiry::Left = Arc::new(move || member.ends_in(SystemTime::now()));
         expiry::register(registry, vec![("member", left)]);
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use mesh_e2e::{mesh, operator};
+use mesh_e2e::{mesh, operator, part};
 
 use crate::context::Context;
 use crate::process::{Tally, cargo_result, listen};
@@ -120,6 +120,9 @@ fn crates(context: &Context, binary: Option<&std::path::Path>) -> Result<Tally> 
         cargo.env(mesh::BINARY, binary);
     }
     cargo.env(operator::BINARY, context.tested_binary("mesh-operator"));
+    for (variable, name) in [part::GATEWAY, part::WORKER] {
+        cargo.env(variable, context.tested_binary(name));
+    }
     tested(&mut cargo)
 }
 

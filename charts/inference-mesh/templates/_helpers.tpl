@@ -4,6 +4,9 @@
 {{- if .Values.gateway.credentialNamespaces }}
 {{- fail "gateway.credentialNamespaces: an installation of scope namespaced reads Secrets of its own namespace only; leave it empty, or use scope cluster" }}
 {{- end }}
+{{- if .Values.gateway.tokenReview.enabled }}
+{{- fail "gateway.tokenReview.enabled: a TokenReview belongs to the cluster, and an installation of scope namespaced has no right there; leave it off, or use scope cluster" }}
+{{- end }}
 {{- if .Values.priorityClass.create }}
 {{- fail "priorityClass.create: a PriorityClass belongs to the cluster, and an installation of scope namespaced makes nothing there; name one that exists by operator.priorityClassName and gateway.priorityClassName" }}
 {{- end }}

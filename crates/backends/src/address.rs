@@ -64,6 +64,8 @@ pub(crate) struct Guard {
     /// This process serves many tenants.
     pub(crate) shared: bool,
     pub(crate) networks: Option<Arc<[IpNet]>>,
+    /// Not those of them, where `networks` counts: addresses of the cluster's pods and Services.
+    pub(crate) except: Arc<[IpNet]>,
     pub(crate) closed: Closed,
 }
 
@@ -79,7 +81,8 @@ impl Guard {
     }
 
     fn check(&self, address: IpAddr) -> Result<(), Refused> {
-        let outside = |networks: &Arc<[IpNet]>| !inside(address, networks);
+        let outside =
+            |networks: &Arc<[IpNet]>| !inside(address, networks) || inside(address, &self.except);
         if self.networks.as_ref().is_some_and(outside) {
             return Err(Refused::Outside);
         }
@@ -150,6 +153,7 @@ mod tests {
             reach,
             shared: true,
             networks: None,
+            except: Arc::default(),
             closed: Arc::new(ArcSwap::from_pointee(closed)),
         }
     }
@@ -194,5 +198,29 @@ mod tests {
         assert_eq!(home.check(address("10.0.0.1")), Err(Refused::Outside));
         home.shared = false;
         assert_eq!(home.check(address("127.0.0.1")), Ok(()));
+    }
+
+    #[test]
+    fn an_address_of_a_pod_or_a_service_is_in_no_owned_network() {
+        let network = |text: &str| text.parse::<ipnet::IpNet>().expect("a network");
+        let mut home = guard(Reach::Home);
+        home.except = Arc::new([network("10.96.0.0/12"), network("fd00:96::/64")]);
+        assert_eq!(
+            home.check(address("10.96.0.10")),
+            Ok(()),
+            "nothing rests on it"
+        );
+        home.networks = Some(Arc::new([network("10.0.0.0/8"), network("fd00::/16")]));
+        for pod in [
+            "10.96.0.10",
+            "10.111.255.255",
+            "::ffff:10.96.0.10",
+            "fd00:96::1",
+        ] {
+            assert_eq!(home.check(address(pod)), Err(Refused::Outside), "{pod}");
+        }
+        for server in ["10.1.0.10", "fd00:1::1"] {
+            assert_eq!(home.check(address(server)), Ok(()), "{server}");
+        }
     }
 }

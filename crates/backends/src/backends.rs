@@ -13,7 +13,7 @@ use mesh_core::{Backend, BackendId, Place};
 use mesh_routing::Admitted;
 
 use crate::address::Reach;
-use crate::client::Clients;
+use crate::client::{Clients, Whose};
 use crate::credential::Keys;
 use crate::pods::Pods;
 use crate::upstream::{Dispatch, Target};
@@ -179,6 +179,16 @@ impl Backends {
         } else {
             Reach::Tenant
         };
-        Target::new(&self.clients, &backend.id, endpoint, reach, networks)
+        let whose = match &backend.place {
+            Place::Cloud(_) => Whose::Cloud,
+            Place::External(_) | Place::Pods(_) | Place::InProcess { .. } => Whose::Server,
+        };
+        Target::new(
+            &self.clients,
+            &backend.id,
+            endpoint,
+            (reach, whose),
+            networks,
+        )
     }
 }

@@ -26,7 +26,19 @@ struct Key {
     backend: BackendId,
     origin: String,
     networks: Option<Vec<IpNet>>,
+    /// Counts only beside `networks`.
+    except: Option<Arc<[IpNet]>>,
     reach: Reach,
+    whose: Whose,
+}
+
+/// Who keeps the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Whose {
+    /// A cloud behind its load balancers.
+    Cloud,
+    /// A model server.
+    Server,
 }
 
 /// All clients.
@@ -68,12 +80,18 @@ impl Clients {
         Some(self.pods.get(tls, backend, &self.options))
     }
 
-    /// What is connected to on whose word, limited to `networks` if there are any.
-    pub(crate) fn guard(&self, reach: Reach, networks: Option<&[IpNet]>) -> Guard {
+    /// What is connected to on whose word, limited to `networks` but for those of the cluster itself if there are any.
+    pub(crate) fn guard(
+        &self,
+        reach: Reach,
+        networks: Option<&[IpNet]>,
+        except: &Arc<[IpNet]>,
+    ) -> Guard {
         Guard {
             reach,
             shared: self.options.shared,
             networks: networks.map(Into::into),
+            except: Arc::clone(except),
             closed: Arc::clone(&self.closed),
         }
     }
@@ -84,19 +102,22 @@ impl Clients {
         backend: &BackendId,
         url: &url::Url,
         guard: Guard,
+        whose: Whose,
     ) -> Result<Client, Error> {
         let key = Key {
             backend: backend.clone(),
             origin: url.origin().ascii_serialization(),
             networks: guard.networks.as_ref().map(|networks| networks.to_vec()),
+            except: guard.networks.as_ref().map(|_| Arc::clone(&guard.except)),
             reach: guard.reach,
+            whose,
         };
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = kept.get(&key) {
             return Ok(client.clone());
         }
         drop(kept);
-        let client = self.build(guard)?;
+        let client = self.build(guard, whose)?;
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
             // Requests on their way hold their client; only idle connections are lost.
@@ -105,8 +126,11 @@ impl Clients {
         Ok(kept.entry(key).or_insert(client).clone())
     }
 
-    fn build(&self, guard: Guard) -> Result<Client, Error> {
+    fn build(&self, guard: Guard, whose: Whose) -> Result<Client, Error> {
         let mut builder = build(&self.options, &self.tls)?;
+        if whose == Whose::Server {
+            builder = builder.pool_idle_timeout(self.options.server_idle_timeout);
+        }
         if guard.narrows() {
             builder = builder.dns_resolver(guard);
         }

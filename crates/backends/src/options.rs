@@ -13,9 +13,12 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// Longest time for a probe as a whole.
     pub probe_timeout: Duration,
-    /// How long an unused connection is kept, other than to pods. Shorter than the 60 s after which load balancers of clouds close
+    /// How long an unused connection to a cloud is kept. Shorter than the 60 s after which load balancers of clouds close
     /// it by default: a request that meets a closing connection fails.
     pub idle_timeout: Duration,
+    /// The same to a model server, a pod or one elsewhere: shorter than any engine keeps it. uvicorn, which serves vLLM,
+    /// closes after 5 s (`--timeout-keep-alive`).
+    pub server_idle_timeout: Duration,
     /// Unused connections kept per backend.
     pub idle_connections: usize,
     /// `user-agent` sent upstream; the only thing an upstream learns about the mesh.
@@ -41,6 +44,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(50),
+            server_idle_timeout: Duration::from_secs(4),
             idle_connections: 64,
             user_agent: format!("inference-mesh/{}", env!("CARGO_PKG_VERSION")),
             answer_limit: 32 << 20,

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use mesh_core::BackendId;
 use reqwest::Client;
@@ -12,9 +11,6 @@ use rustls::ClientConfig;
 
 use crate::{ClientOptions, Error, client};
 
-/// How long an unused connection to a pod is kept: less than any engine keeps it, since a request that meets a
-/// closing connection fails. uvicorn, which serves vLLM, closes after 5 s (`--timeout-keep-alive`).
-const IDLE: Duration = Duration::from_secs(4);
 /// Clients kept before all are thrown away.
 const KEPT: usize = 256;
 
@@ -52,7 +48,7 @@ impl PodClients {
         let config = tls.config(backend).ok_or(Error::Client)?;
         let client = client::build(options, &config)?
             .https_only(true)
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(options.server_idle_timeout)
             .build()
             .map_err(|_| Error::Client)?;
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::address::Reach;
-use crate::client::Clients;
+use crate::client::{Clients, Whose};
 use crate::load::{self, Report};
 use crate::upstream::{Dispatch, Target};
 use crate::{AttemptError, Outbound, Started};
@@ -248,11 +248,12 @@ pub(crate) fn target(
         organization: None,
         insecure_plaintext: client.is_none(),
         resolved: vec![address.ip()],
+        cluster_networks: Arc::default(),
     };
     match client {
         Some(Ok(client)) => Ok(Target::with(client, endpoint)),
         Some(Err(_)) => Err(AttemptError::Unusable("its client could not be built")),
-        None => Target::new(clients, id, &endpoint, Reach::Own, None),
+        None => Target::new(clients, id, &endpoint, (Reach::Own, Whose::Server), None),
     }
 }
 

@@ -160,6 +160,7 @@ mod tests {
             organization: Some(String::from("org-canary")),
             insecure_plaintext: true,
             resolved: vec!["10.1.2.3".parse().expect("an address")],
+            cluster_networks: std::sync::Arc::default(),
         };
         let key = Sensitive::new(String::from("Key.Canary-1"));
         let said = UpstreamError {

@@ -12,7 +12,7 @@ use url::Url;
 use crate::address::Reach;
 use crate::answer::{self, Expected};
 use crate::body::OutgoingBody;
-use crate::client::Clients;
+use crate::client::{Clients, Whose};
 use crate::headers::{self, Accept};
 use crate::scrub::Scrubber;
 use crate::{AttemptError, ClientOptions, Outbound, Started, credential, failure};
@@ -32,7 +32,7 @@ impl Target {
         clients: &Clients,
         id: &BackendId,
         endpoint: &Endpoint,
-        reach: Reach,
+        (reach, whose): (Reach, Whose),
         networks: Option<&[IpNet]>,
     ) -> Result<Self, AttemptError> {
         let url = &endpoint.url;
@@ -43,7 +43,7 @@ impl Target {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(AttemptError::Unusable("its url holds a user or password"));
         }
-        let guard = clients.guard(reach, networks);
+        let guard = clients.guard(reach, networks, &endpoint.cluster_networks);
         guard.check_literal(url)?;
         let key = endpoint
             .credentials
@@ -51,7 +51,7 @@ impl Target {
             .map(|credential| credential::resolve(credential, &clients.keys.load()))
             .transpose()?;
         let client = clients
-            .get(id, url, guard)
+            .get(id, url, guard, whose)
             .map_err(|_| AttemptError::Unusable("its client could not be built"))?;
         Ok(Self {
             client,

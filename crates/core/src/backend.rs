@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use url::Url;
@@ -144,6 +145,8 @@ pub struct Endpoint {
     /// Addresses found for the host when the snapshot was made; evidence for `ownership.networks`,
     /// checked again at connect time.
     pub resolved: Vec<IpAddr>,
+    /// Networks of the cluster's own pods and Services, where an address is evidence of nothing.
+    pub cluster_networks: Arc<[IpNet]>,
 }
 
 /// Where a key is found; never the key itself.

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use futures::future::BoxFuture;
 use http::{HeaderMap, header};
 use mesh_core::Caller;
 use sha2::{Digest, Sha256};
@@ -138,6 +139,31 @@ pub trait Callers: fmt::Debug + Send + Sync {
     /// # Errors
     /// If it is nobody we know, or somebody of whom not enough is known yet.
     fn caller(&self, bearer: &[u8]) -> Result<Caller, Unrecognized>;
+
+    /// Whether these credentials still hold, asked of whoever can take them back. Asked for every request of a caller that
+    /// [`caller`](Self::caller) knows; where nobody can take anything back, there is nothing to ask.
+    fn confirm<'a>(
+        &'a self,
+        _caller: &'a Caller,
+        _bearer: &'a [u8],
+    ) -> Option<BoxFuture<'a, Result<(), Unrecognized>>> {
+        None
+    }
+}
+
+/// Who is calling, known and confirmed.
+///
+/// # Errors
+/// As of [`Callers`].
+pub(crate) async fn recognized(
+    callers: &dyn Callers,
+    bearer: &[u8],
+) -> Result<Caller, Unrecognized> {
+    let caller = callers.caller(bearer)?;
+    if let Some(asking) = callers.confirm(&caller, bearer) {
+        asking.await?;
+    }
+    Ok(caller)
 }
 
 /// Why there is no caller.
@@ -147,6 +173,8 @@ pub enum Unrecognized {
     Nobody,
     /// Somebody, but which policies govern them cannot be told yet.
     NotYet,
+    /// Somebody, but whether they still are cannot be asked now.
+    Unconfirmed,
 }
 
 /// Finds out who sent a request with these headers; `None` if a key is required and the one that

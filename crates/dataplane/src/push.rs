@@ -58,7 +58,7 @@ async fn snapshot(
         _place: streams.try_acquire_owned().map_err(|_| Error::Overloaded)?,
         plane,
     };
-    telling.caller()?;
+    telling.caller().await?;
     if telling.plane.snapshots().current().generation == 0 {
         // What is declared has not been read: nothing is known that could be told.
         return Err(Error::NoBackend {
@@ -88,12 +88,12 @@ struct Telling {
 }
 
 impl Telling {
-    /// Whose stream it is, as it is known now: a token ends, labels of a namespace change.
-    fn caller(&self) -> Result<Caller, Error> {
+    /// Whose stream it is, as it is known now: a token ends or is taken back, labels of a namespace change.
+    async fn caller(&self) -> Result<Caller, Error> {
         let callers = self.plane.config().callers.as_ref();
         let callers = callers.ok_or(Error::NotFound)?;
-        let caller = callers
-            .caller(self.bearer.expose())
+        let caller = auth::recognized(&**callers, self.bearer.expose())
+            .await
             .map_err(crate::layer::auth::refusal)?;
         // An API key is no pod's.
         caller
@@ -105,7 +105,7 @@ impl Telling {
 
     async fn next(&mut self) -> Option<Line> {
         loop {
-            let caller = self.caller().ok()?;
+            let caller = self.caller().await.ok()?;
             let now = pushed(&self.plane, &caller);
             if self.last.as_ref() != Some(&now) {
                 self.last = Some(now.clone());

@@ -102,6 +102,12 @@ impl Member {
             .unwrap_or_default()
     }
 
+    /// Time left until the certificate ends, zero once it has; none as long as there was none. For whoever watches: what
+    /// has ended must not look like what was never there.
+    pub fn ends_in(&self, now: SystemTime) -> Option<Duration> {
+        self.account().map(|_| self.left(now))
+    }
+
     /// Whether it has a certificate that is valid now; else why not, in words.
     ///
     /// # Errors

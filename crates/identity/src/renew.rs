@@ -1,6 +1,6 @@
 //! Keeps the certificate of this process fresh: loaded from the pod's own folder when the container
 //! starts again, signed by the operator when two thirds of its life are over or when what is trusted no
-//! longer vouches for it. While the operator is away the old one stays in use.
+//! longer vouches for it, or soon will not. While the operator is away the old one stays in use.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::UnixTime;
+use tokio::time::Instant;
 
 use crate::{CertificateError, EndpointError, Member, Request, Trust, sign};
 
@@ -18,6 +19,9 @@ const PART: &str = ".identity.pem.part";
 const RETRY: Duration = Duration::from_millis(500);
 /// Longest wait after a failure.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// After a certificate was signed by an authority that another has taken the place of: not every replica of the operator
+/// has heard yet.
+const HEARSAY: Duration = Duration::from_secs(15);
 /// How often it is asked whether there is something to do.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -59,13 +63,16 @@ impl Enrollment {
 
     async fn renewals(&self, member: &Arc<Member>, trust: &Arc<Trust>) {
         self.load(member).await;
-        let mut wait = RETRY;
+        let (mut wait, mut last) = (RETRY, None::<Instant>);
         loop {
-            if !due(member, trust) {
+            let moved = trust.superseded(&member.chain(), UnixTime::now())
+                && last.is_none_or(|last| last.elapsed() >= HEARSAY);
+            if !moved && !due(member, trust) {
                 let next = member.renew_in(SystemTime::now());
                 tokio::time::sleep(LOOK.min(next.max(Duration::from_millis(10)))).await;
                 continue;
             }
+            last = Some(Instant::now());
             match self.renew(member, trust).await {
                 Ok(()) => {
                     wait = RETRY;

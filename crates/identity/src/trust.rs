@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use rustls::RootCertStore;
@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 
-use crate::{AUDIENCE, TokenVerifier};
+use crate::{AUDIENCE, TokenVerifier, validity};
 
 /// Names of the files, which are also the entries of the ConfigMap `mesh-trust`.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +68,8 @@ pub(crate) struct Known {
     pub(crate) roots: Arc<RootCertStore>,
     pub(crate) clients: Arc<dyn ClientCertVerifier>,
     pub(crate) tokens: TokenVerifier,
+    /// Each authority by itself and since when it is one; who signs is the first.
+    each: Vec<(RootCertStore, SystemTime)>,
     text: [String; 3],
 }
 
@@ -118,12 +120,15 @@ impl Trust {
         if self.known().is_some_and(|known| known.text == text) {
             return Ok(false);
         }
-        let mut roots = RootCertStore::empty();
+        let unusable = |_| TrustError::Authorities;
+        let (mut roots, mut each) = (RootCertStore::empty(), Vec::new());
         for certificate in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
             let certificate = certificate.map_err(|_| TrustError::Authorities)?;
-            roots
-                .add(certificate)
-                .map_err(|_| TrustError::Authorities)?;
+            let (from, _) = validity(&certificate).map_err(|_| TrustError::Authorities)?;
+            let mut alone = RootCertStore::empty();
+            alone.add(certificate.clone()).map_err(unusable)?;
+            each.push((alone, from));
+            roots.add(certificate).map_err(unusable)?;
         }
         let roots = Arc::new(roots);
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -135,6 +140,7 @@ impl Trust {
             roots,
             clients,
             tokens,
+            each,
             text,
         })));
         Ok(true)
@@ -178,21 +184,34 @@ impl Trust {
 
     /// True if a certificate is signed by one of the authorities and valid now.
     pub fn vouches_for(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
-        let (Some(known), Some((leaf, rest))) = (self.known(), chain.split_first()) else {
+        self.known()
+            .is_some_and(|known| vouch(&known.roots, chain, now))
+    }
+
+    /// True if a certificate is signed by an authority that a newer one has taken the place of: it is still trusted,
+    /// and will not be for long.
+    pub fn superseded(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let Some(known) = self.known() else {
             return false;
         };
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        ParsedCertificate::try_from(leaf).is_ok_and(|leaf| {
-            verify_server_cert_signed_by_trust_anchor(
-                &leaf,
-                &known.roots,
-                rest,
-                now,
-                algorithms.all,
-            )
-            .is_ok()
-        })
+        let mut all = known.each.iter();
+        let Some((_, newest)) = all.next().filter(|(first, _)| !vouch(first, chain, now)) else {
+            return false;
+        };
+        // One that is trusted before it signs stands behind the one that still does, and is newer.
+        all.find(|(other, _)| vouch(other, chain, now))
+            .is_some_and(|(_, from)| from < newest)
     }
+}
+
+fn vouch(roots: &RootCertStore, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+    let Some((leaf, rest)) = chain.split_first() else {
+        return false;
+    };
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+    ParsedCertificate::try_from(leaf).is_ok_and(|leaf| {
+        verify_server_cert_signed_by_trust_anchor(&leaf, roots, rest, now, algorithms.all).is_ok()
+    })
 }
 
 async fn read(folder: &Path, file: &'static str) -> Result<String, TrustError> {

@@ -56,6 +56,8 @@ pub enum Basis {
     Listed,
     /// Every address lies inside `ownership.networks`; to be checked again at connect time.
     Networks,
+    /// Its addresses lie inside `ownership.networks`, but one is a pod's or a Service's.
+    ClusterNetwork,
     /// An external server of which nothing is known.
     UnknownOperator,
     /// A model server that forwards one of its models to a cloud.
@@ -87,6 +89,9 @@ impl Derived {
             Basis::NoPods => "no pod is ready",
             Basis::Listed => "listed in ownership.external",
             Basis::Networks => "every address lies inside ownership.networks",
+            Basis::ClusterNetwork => {
+                "an address is one of the cluster's pods or Services, which says nothing of who runs it, whatever ownership.networks holds"
+            }
             Basis::UnknownOperator => {
                 "nothing is known of who runs it: neither listed in ownership.external nor inside ownership.networks"
             }
@@ -236,10 +241,13 @@ fn external(
             .resolved
             .iter()
             .all(|address| inside(*address, &ownership.networks));
+    let anybodys = |address: &IpAddr| inside(*address, &endpoint.cluster_networks);
     if backend.models.iter().any(runs_remotely) {
         (SovereigntyClass::CloudRetained, Basis::RunsRemotely)
     } else if listed {
         (SovereigntyClass::OwnHardware, Basis::Listed)
+    } else if owned_address && endpoint.resolved.iter().any(anybodys) {
+        (SovereigntyClass::CloudRetained, Basis::ClusterNetwork)
     } else if owned_address {
         (SovereigntyClass::OwnHardware, Basis::Networks)
     } else {

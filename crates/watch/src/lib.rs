@@ -115,6 +115,8 @@ impl Progress {
 /// What is done to objects before they are kept.
 struct Keep<K> {
     trim: fn(&mut K),
+    /// An API server that does not serve the kind has none of it.
+    optional: bool,
     /// Changes in nothing that is kept are nobody's news.
     same: Option<fn(&K, &K) -> bool>,
 }
@@ -123,6 +125,7 @@ impl<K> Keep<K> {
     fn whole() -> Self {
         Self {
             trim: |_| (),
+            optional: false,
             same: None,
         }
     }
@@ -133,6 +136,7 @@ impl<K> Keep<K> {
     {
         Self {
             trim,
+            optional: false,
             same: Some(K::eq),
         }
     }
@@ -247,11 +251,32 @@ impl Watches {
         K: Resource<DynamicType = (), Scope = ClusterResourceScope> + PartialEq,
         K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
+        self.of_cluster_kept(selector, &Keep::part(trim))
+    }
+
+    /// The same of a kind that an API server need not serve: there are none then.
+    pub fn of_cluster_if_served<K>(&self, trim: fn(&mut K)) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + PartialEq,
+        K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let keep = Keep {
+            optional: true,
+            ..Keep::part(trim)
+        };
+        self.of_cluster_kept("", &keep)
+    }
+
+    fn of_cluster_kept<K>(&self, selector: &str, keep: &Keep<K>) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
+        K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
         if self.namespace.is_some() {
             return reflector::store::Writer::new(()).as_reader();
         }
         let api = Api::all(self.client.clone());
-        self.start(api, config(selector), (), &Keep::part(trim))
+        self.start(api, config(selector), (), keep)
     }
 
     fn api<K>(&self) -> Api<K>
@@ -276,12 +301,17 @@ impl Watches {
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Clone + Debug + Eq + Hash + Send + Sync,
     {
-        let &Keep { trim, same } = keep;
+        let &Keep {
+            trim,
+            optional,
+            same,
+        } = keep;
         let mut writer = reflector::store::Writer::new(kind.clone());
         let store = writer.as_reader();
         let teller = Teller {
             kind: K::kind(&kind).into_owned(),
             number: lock(&self.places).len(),
+            optional,
             changed: Arc::clone(&self.changed),
             places: Arc::clone(&self.places),
             listener: self.listener.clone(),
@@ -343,6 +373,7 @@ where
 struct Teller {
     kind: String,
     number: usize,
+    optional: bool,
     changed: Arc<watch::Sender<u64>>,
     places: Places,
     listener: Option<Listener>,
@@ -378,6 +409,17 @@ impl Teller {
 
     fn failed(&self, error: &watcher::Error) {
         tracing::warn!(kind = self.kind, %error, "a watch was interrupted");
+        if self.optional && code(error) == Some(404) {
+            let place = Place {
+                listed: true,
+                refused: None,
+            };
+            let before = lock(&self.places).insert(self.key(), place);
+            if !before.is_some_and(|place| place.listed) {
+                self.tell(Touched::Listed(&self.kind));
+            }
+            return;
+        }
         let refused = refusal(error);
         let mut places = lock(&self.places);
         if let Some(place) = places.get_mut(&self.key())
@@ -399,14 +441,18 @@ impl Teller {
     }
 }
 
+/// What the API server said instead of beginning.
+fn code(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
+        _ => None,
+    }
+}
+
 /// Why a kind cannot be listed, where that is not for the API server being away.
 fn refusal(error: &watcher::Error) -> Option<&'static str> {
-    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
-    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
-    else {
-        return None;
-    };
-    match status.code {
+    match code(error)? {
         404 => Some(
             ": the API server does not serve that kind; install the custom resource definitions",
         ),
@@ -420,7 +466,7 @@ mod tests {
     use kube::core::Status;
     use kube::runtime::watcher;
 
-    use super::{Place, Progress, refusal};
+    use super::{Place, Progress, Teller, refusal};
 
     fn error(code: u16) -> watcher::Error {
         let status = Status {
@@ -435,6 +481,27 @@ mod tests {
         assert!(refusal(&error(404)).is_some_and(|why| why.contains("custom resource")));
         assert!(refusal(&error(403)).is_some_and(|why| why.contains("rights")));
         assert!(refusal(&error(500)).is_none());
+    }
+
+    #[test]
+    fn a_kind_that_need_not_be_served_is_not_waited_for_where_it_is_not() {
+        for (optional, served, waits) in [(true, 404, false), (true, 403, true), (false, 404, true)]
+        {
+            let (sender, changed) = tokio::sync::watch::channel(0);
+            let teller = Teller {
+                kind: String::from("ServiceCIDR"),
+                number: 0,
+                optional,
+                changed: std::sync::Arc::new(sender),
+                places: super::Places::default(),
+                listener: None,
+            };
+            super::lock(&teller.places).insert(teller.key(), Place::default());
+            teller.failed(&error(served));
+            let places = std::sync::Arc::clone(&teller.places);
+            let progress = Progress { changed, places };
+            assert_eq!(!progress.missing().is_empty(), waits, "{optional} {served}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::PodIP;
 use k8s_openapi::api::core::v1::{
     Namespace, Node, NodeSpec, Pod, PodCondition, PodSpec, PodStatus,
 };
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::ObjectMeta;
 
 /// Of a pod: who it is, where it runs and as whom, and whether it serves, or would but for its node.
@@ -35,15 +36,24 @@ pub fn pod(pod: &mut Pod) {
     });
 }
 
-/// Of a node: its name, its labels, and who rents it out.
+/// Of a node: its name, its labels, who rents it out, and which addresses its pods get.
 pub fn node(node: &mut Node) {
     metadata(&mut node.metadata);
     let spec = node.spec.take().unwrap_or_default();
     node.spec = Some(NodeSpec {
         provider_id: spec.provider_id,
+        pod_cidr: spec.pod_cidr,
+        pod_cidrs: spec.pod_cidrs,
         ..NodeSpec::default()
     });
     node.status = None;
+}
+
+/// Of a network of Services: the network.
+pub fn service_network(network: &mut ServiceCIDR) {
+    metadata(&mut network.metadata);
+    network.metadata.labels = None;
+    network.status = None;
 }
 
 /// Of a namespace: its name and its labels.

@@ -305,6 +305,7 @@ fn endpoint(
         organization: spec.organization.map(str::to_owned),
         insecure_plaintext: spec.insecure_plaintext,
         resolved: resolved(world, document, &url),
+        cluster_networks: std::sync::Arc::clone(world.input.cluster_networks),
         url,
     })
 }

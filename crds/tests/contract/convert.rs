@@ -37,6 +37,7 @@ fn convert_with(
             now,
             resolve,
             pods: None,
+            cluster_networks: &std::sync::Arc::default(),
         },
     )
 }

@@ -31,6 +31,7 @@ fn convert(documents: &[Document]) -> Converted {
         now: "2026-11-22T00:00:00Z".parse().expect("a time"),
         resolve: &|_| Vec::new(),
         pods: None,
+        cluster_networks: &std::sync::Arc::default(),
     };
     to_snapshot(documents, &input).expect("a snapshot")
 }

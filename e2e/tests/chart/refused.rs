@@ -76,6 +76,15 @@ const NONSENSE: &[(&str, &str)] = &[
         "ledger: {enabled: true, persistence: {size: \"\"}}\n",
         "ledger.persistence: say a size",
     ),
+    (
+        "scope: namespaced\ngateway: {tokenReview: {enabled: true}}\n",
+        "a TokenReview belongs to the cluster",
+    ),
+    (
+        "gateway: {tokenReview: {maxAgeSeconds: 0}}\n",
+        "maxAgeSeconds",
+    ),
+    ("clusterCIDRs: [example.com]\n", "clusterCIDRs"),
     ("gateway: {secretNames: [NOT_A_NAME]}\n", "secretNames"),
 ];
 

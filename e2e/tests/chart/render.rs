@@ -66,6 +66,7 @@ fn everything() -> String {
     format!(
         "image: {{registry: registry.example/mesh, tag: 9.9.9, pullPolicy: Always, pullSecrets: [one, two]}}
 commonLabels: {{team: platform}}
+clusterCIDRs: [10.244.0.0/16, \"fd00:10::/64\"]
 crds: {{install: false}}
 priorityClass: {{create: true, value: 5, preemptionPolicy: Never}}
 operator:
@@ -77,6 +78,7 @@ gateway:
   {component}
   credentialNamespaces: [lab]
   secretNames: [cloud-key]
+  tokenReview: {{enabled: true, maxAgeSeconds: 3}}
   drainDelaySeconds: 7
   drainTimeoutSeconds: 33
 ledger:

@@ -82,6 +82,24 @@ fn kept(namespace: &str, storage: &Value) -> Value {
     cache
 }
 
+/// Says of a workload what a controller would once its pod is ready.
+fn serves(stage: &Stage, namespace: &str, workload: &str) {
+    let there = stage.get(&["-n", namespace, workload]).unwrap();
+    let status = json!({"status": {"observedGeneration": there["metadata"]["generation"], "replicas": 1, "readyReplicas": 1,
+        "updatedReplicas": 1, "availableReplicas": 1}});
+    let status = status.to_string();
+    let patch = [
+        "patch",
+        "-n",
+        namespace,
+        workload,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+    ];
+    stage.kubectl(&[&patch[..], &[&status]].concat()).unwrap();
+}
+
 pub(crate) fn own_volumes(stage: &Stage) {
     let operator = stage.lead("own").unwrap();
     room(stage, "own");
@@ -91,9 +109,14 @@ pub(crate) fn own_volumes(stage: &Stage) {
     let kinds = "deployments,statefulsets";
     only(stage, "own", kinds, &["statefulset.apps/a-worker"]);
     relabeled(stage, "own", &["statefulset/a-worker"]);
+    let both = ["deployment.apps/a-worker", "statefulset.apps/a-worker"];
     stage.apply(&kept("own", &json!({"emptyDir": {}}))).unwrap();
+    only(stage, "own", kinds, &both);
+    serves(stage, "own", "deployment/a-worker");
     only(stage, "own", kinds, &["deployment.apps/a-worker"]);
     stage.apply(&kept("own", &local)).unwrap();
+    only(stage, "own", kinds, &both);
+    serves(stage, "own", "statefulset/a-worker");
     only(stage, "own", kinds, &["statefulset.apps/a-worker"]);
     stage.apply(&cloud("own", "a")).unwrap();
     only(stage, "own", kinds, &[]);

@@ -18,7 +18,7 @@ const OTHER: &str = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2
 fn callers(known: bool) -> ClusterCallers {
     let labels =
         move |_: &str| known.then(|| Labels::from([(String::from("a"), String::from("b"))]));
-    ClusterCallers::new((Scope::Cluster, "mesh-system"), Box::new(labels))
+    ClusterCallers::new((Scope::Cluster, "mesh-system"), Box::new(labels), None)
 }
 
 #[test]
@@ -89,7 +89,8 @@ async fn an_api_key_is_rotated_and_revoked_and_stays_while_the_api_server_is_awa
 
 #[test]
 fn a_mesh_of_one_namespace_serves_its_own_and_one_of_the_cluster_everybody() {
-    let of = |scope: Scope, home: &str| ClusterCallers::new((scope, home), Box::new(|_| None));
+    let of =
+        |scope: Scope, home: &str| ClusterCallers::new((scope, home), Box::new(|_| None), None);
     let narrow = of(Scope::Namespaced, "team");
     assert!(narrow.serves("team") && !narrow.serves("other") && !narrow.serves(""));
     assert_eq!(narrow.labels("team"), Err(Unrecognized::NotYet));

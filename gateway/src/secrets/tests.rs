@@ -88,6 +88,7 @@ fn snapshot(namespace: &str) -> Snapshot {
             organization: None,
             insecure_plaintext: false,
             resolved: Vec::new(),
+            cluster_networks: Arc::default(),
         }),
         models: Vec::new(),
         max_privacy: PrivacyLevel::Restricted,

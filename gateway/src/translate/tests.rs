@@ -35,6 +35,7 @@ fn seen(policies: Vec<Arc<DynamicObject>>, revisions: Vec<Arc<ControllerRevision
         policies,
         revisions,
         pods: PodMap::new(),
+        cluster_networks: Arc::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use mesh_identity::{Account, Member, Signer, Trust};
 use rustls::pki_types::UnixTime;
 
-use super::{Kept, Lifetimes, advance};
+use super::{Kept, Lifetimes, advance, replaced};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -103,13 +103,14 @@ fn what_is_kept_comes_back_from_its_secret_and_half_of_it_is_refused() {
     let first = advance(None, begun, LIVES).expect("made").expect("made");
     let both = moved(&first, begun + DAY * 20);
     let second = moved(&both, begun + DAY * 21);
-    for kept in [&first, &both, &second] {
+    let asked = replaced(&second, begun + DAY * 22, LIVES).expect("made");
+    for kept in [&first, &both, &second, &asked] {
         let secret = Secret {
             data: Some(kept.data()),
             ..Secret::default()
         };
         let again = Kept::read(&secret).expect("read");
-        assert_eq!(again.trusted(), kept.trusted());
+        assert_eq!(&again, kept);
         for missing in ["ca.crt", "ca.key"] {
             let mut broken = secret.clone();
             broken.data.as_mut().expect("data").remove(missing);
@@ -131,4 +132,43 @@ fn what_is_kept_comes_back_from_its_secret_and_half_of_it_is_refused() {
         !shown.contains("PRIVATE") && !shown.contains("BEGIN"),
         "{shown}"
     );
+}
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+#[test]
+fn a_secret_that_was_deleted_is_replaced_in_minutes_and_nobody_is_cut_off() {
+    let begun = now();
+    let first = advance(None, begun, LIVES).expect("made").expect("made");
+    let before = pod(&first, begun);
+    let deleted = begun + DAY;
+    let both = replaced(&first, deleted, LIVES).expect("made");
+    assert!(both.moving() && trusts(&both, &before, deleted));
+    assert!(
+        trusts(&first, &pod(&both, deleted), deleted),
+        "the old one signs as yet"
+    );
+    still(&both, deleted + MINUTE * 4);
+    // Deleted again: another one yet, and the time begins anew.
+    let again = replaced(&both, deleted + MINUTE * 4, LIVES).expect("made");
+    still(&again, deleted + MINUTE * 8);
+
+    let switched = deleted + MINUTE * 9 + Duration::from_secs(1);
+    let second = moved(&again, switched);
+    let after = pod(&second, switched);
+    assert!(trusts(&again, &after, switched) && !trusts(&both, &after, switched));
+    assert!(trusts(&second, &before, switched));
+    let trust = Trust::new();
+    trust.set(&second.trusted(), KEYS, "issuer").expect("trust");
+    assert!(
+        trust.superseded(&before.chain(), unix(switched)),
+        "members hear of it"
+    );
+    assert!(!trust.superseded(&after.chain(), unix(switched)));
+    still(&second, switched + MINUTE * 9);
+
+    let over = switched + MINUTE * 10;
+    let alone = moved(&second, over);
+    assert!(!alone.moving() && !trusts(&alone, &before, over) && trusts(&alone, &after, over));
+    still(&alone, over);
 }

@@ -39,15 +39,21 @@ impl Fleet {
         }
     }
 
-    /// The resource of a maker's accelerators, as the nodes of this cluster offer it.
-    pub(crate) fn resource(&self, vendor: Vendor) -> Option<&'static str> {
+    /// The resource of a maker's accelerators, as the nodes of this cluster offer it. Of Intel's two that which running
+    /// pods have (`held`), as long as any node offers it or none offers the other.
+    pub(crate) fn resource(
+        &self,
+        vendor: Vendor,
+        held: Option<&'static str>,
+    ) -> Option<&'static str> {
         match vendor {
             Vendor::Cpu => None,
             Vendor::Nvidia => Some(NVIDIA),
             Vendor::Amd => Some(AMD),
             Vendor::Intel => {
-                let offered = INTEL.into_iter().find(|name| self.having(name, 1) > 0);
-                offered.or(Some(INTEL[0]))
+                let mut preferred = held.into_iter().chain(INTEL);
+                let offered = preferred.find(|name| self.having(name, 1) > 0);
+                offered.or(held).or(Some(INTEL[0]))
             }
         }
     }
@@ -171,10 +177,32 @@ pub(crate) mod tests {
         let old = (json!({}), json!({"gpu.intel.com/i915": "1"}));
         let new = (json!({}), json!({"gpu.intel.com/xe": "1"}));
         let broken = (json!({}), json!({"gpu.intel.com/xe": "0"}));
-        let named = |nodes: &[(Value, Value)]| fleet(nodes).resource(Vendor::Intel);
+        let named = |nodes: &[(Value, Value)]| fleet(nodes).resource(Vendor::Intel, None);
         assert_eq!(named(&[old.clone(), new]), Some("gpu.intel.com/xe"));
         assert_eq!(named(&[old, broken]), Some("gpu.intel.com/i915"));
         assert_eq!(named(&[]), Some("gpu.intel.com/xe"));
+    }
+
+    #[test]
+    fn what_running_pods_have_of_intel_stays_while_any_node_offers_it() {
+        let old = (json!({}), json!({"gpu.intel.com/i915": "1"}));
+        let new = (json!({}), json!({"gpu.intel.com/xe": "1"}));
+        let named =
+            |nodes: &[(Value, Value)], held| fleet(nodes).resource(Vendor::Intel, Some(held));
+        let (i915, xe) = ("gpu.intel.com/i915", "gpu.intel.com/xe");
+        assert_eq!(
+            named(&[old.clone(), new.clone()], i915),
+            Some(i915),
+            "a node joined"
+        );
+        assert_eq!(named(&[old.clone(), new.clone()], xe), Some(xe));
+        assert_eq!(named(&[], i915), Some(i915), "all nodes are away");
+        assert_eq!(named(&[new], i915), Some(xe), "nobody offers it any more");
+        assert_eq!(named(&[old], xe), Some(i915));
+        assert_eq!(
+            fleet(&[]).resource(Vendor::Nvidia, Some(i915)),
+            Some("nvidia.com/gpu")
+        );
     }
 
     #[test]

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use kube::runtime::reflector::ObjectRef;
 use mesh_crds::in_cluster::InCluster;
 use mesh_crds::{InferenceBackend, Object, condition};
 use mesh_routing::derive;
 
 use super::build::{Accelerator, Children, Input, Refusal, Workload, child_name, children, plan};
 use super::claims::{self, Served};
+use super::live::Live;
 use super::plaintext;
-use super::status::{Observed, Rollout, status};
+use super::status::{Observed, status};
 use crate::apply::Error;
 use crate::cache::State;
 use crate::pass::{Class, Pass, Seen};
@@ -22,7 +22,7 @@ impl Pass {
         let id = (read.namespace(), read.name());
         let mut observed = Observed {
             pods: seen.pods.get(&id).cloned().unwrap_or_default(),
-            rollout: self.rollout(&id),
+            rollout: Live::of(&self.world, &id).rollout(),
             fault: seen.fault(read),
             health: self.health.of(&id),
             ..Observed::default()
@@ -61,20 +61,6 @@ impl Pass {
         written
     }
 
-    /// Whatever runs its pods.
-    fn rollout(&self, id: &Id) -> Option<Rollout> {
-        let child = child_name(&id.1);
-        let deployment = ObjectRef::new(&child).within(&id.0);
-        if let Some(deployment) = self.world.deployments.get(&deployment) {
-            return Some(Rollout::from(&*deployment));
-        }
-        let set = self
-            .world
-            .stateful_sets
-            .get(&ObjectRef::new(&child).within(&id.0))?;
-        Some(Rollout::from(&*set))
-    }
-
     /// A backend with pods: plans them and makes them so.
     async fn pods(
         &self,
@@ -97,6 +83,7 @@ impl Pass {
             fleet: &seen.fleet,
             mesh_namespace: &self.options.mesh_namespace,
             owned: owned(seen, &id),
+            intel: Live::of(&self.world, &id).intel(),
         });
         let plan = match planned {
             Ok(plan) => plan,
@@ -120,7 +107,9 @@ impl Pass {
                 return self.refuse(refusal, &id, observed).await;
             }
         }
-        Box::pin(self.make(&id, made)).await
+        // Where accelerators are scarce, the new pods would wait for the old ones' for ever.
+        let beside = plan.accelerator.is_none();
+        Box::pin(self.make(&id, made, beside)).await
     }
 
     /// Says why, and takes away pods that may be what is refused.
@@ -145,8 +134,10 @@ impl Pass {
         Ok(())
     }
 
-    /// The children of a backend with pods.
-    async fn make(&self, id: &Id, made: Children) -> Result<(), Error> {
+    /// The children of a backend with pods. `beside`: a workload of another sort than is wanted stays until the wanted one
+    /// serves; else it goes first.
+    async fn make(&self, id: &Id, made: Children, beside: bool) -> Result<(), Error> {
+        let live = Live::of(&self.world, id);
         let child = (id.0.clone(), child_name(&id.1));
         let (world, writer) = (&self.world, &self.writer);
         writer.apply(made.account, &world.accounts).await?;
@@ -158,17 +149,27 @@ impl Pass {
         }
         match made.workload {
             Workload::Deployment(deployment) => {
-                writer.remove(&world.stateful_sets, &child).await?;
+                if !beside {
+                    writer.remove(&world.stateful_sets, &child).await?;
+                }
                 writer.apply(*deployment, &world.deployments).await?;
+                if live.deployment_serves() {
+                    writer.remove(&world.stateful_sets, &child).await?;
+                }
             }
             Workload::StatefulSet(set) => {
-                writer.remove(&world.deployments, &child).await?;
+                if !beside {
+                    writer.remove(&world.deployments, &child).await?;
+                }
                 match writer.apply(*set, &world.stateful_sets).await {
                     // Other volumes: it is made anew around the pods that it has, which follow one by one.
                     Err(error) if error.unchangeable() => {
                         writer.release(&world.stateful_sets, &child).await?;
                     }
                     done => done?,
+                }
+                if live.set_serves() {
+                    writer.remove(&world.deployments, &child).await?;
                 }
             }
         }

@@ -26,7 +26,11 @@ impl Pass {
     /// Confines namespaces.
     pub(super) async fn confine(&self, seen: &Seen) -> confine::Plan {
         let accepted = self.accepted(seen);
-        let mut plan = confine::keep(&self.writer, &self.world, &self.options, &accepted).await;
+        // Nobody else needs them meanwhile, and none of ours is kept across a wait.
+        let mut setbacks = std::mem::take(&mut self.memory().confining);
+        let around = (&self.writer, &self.world);
+        let mut plan = confine::keep(around, &self.options, &accepted, &mut setbacks).await;
+        self.memory().confining = setbacks;
         plan.look(&self.canaries);
         plan
     }

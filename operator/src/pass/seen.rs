@@ -9,7 +9,8 @@ use kube::ResourceExt;
 use mesh_core::policy::Ownership;
 use mesh_core::{Caller, Node, Pod, Snapshot};
 use mesh_crds::{
-    ConvertInput, PodMap, Problem, label, node_evidence, object_file, to_snapshot_lenient,
+    ConvertInput, PodMap, Problem, cluster_networks, label, node_evidence, object_file,
+    to_snapshot_lenient,
 };
 use mesh_routing::join;
 use mesh_watch::Scope;
@@ -71,6 +72,11 @@ impl Pass {
         };
         let alive = caches.iter().filter(|read| !read.deleted());
         let models = alive.filter_map(model).collect();
+        let networks = cluster_networks(
+            &nodes,
+            &self.world.service_networks.state(),
+            &self.options.cluster_networks,
+        );
         let input = ConvertInput {
             mesh_namespace: &self.options.mesh_namespace,
             generation: 0,
@@ -78,6 +84,7 @@ impl Pass {
             // The gateways resolve names and check them at every connection; here a name is a name.
             resolve: &|_| Vec::<IpAddr>::new(),
             pods: Some(&ready),
+            cluster_networks: &networks,
         };
         let documents = [&caches, &backends, &policies]
             .into_iter()

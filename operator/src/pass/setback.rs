@@ -1,5 +1,6 @@
 //! Objects that the API server refused: tried again ever later, and at once when they themselves change. News of
-//! others would else make every pass try all of them again.
+//! others would else make every pass try all of them again. What is made of no single object (whom to trust, what
+//! confines) goes by its name and by what it shall be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,38 +12,56 @@ use crate::apply::Error;
 use crate::world::Read;
 
 /// Kind, namespace and name.
-type Key = (String, String, String);
+pub(crate) type Key = (String, String, String);
+/// Of which object, and of which of its specs.
+pub(crate) type Version = (Option<String>, Option<i64>);
 
 /// One object.
 struct Setback {
-    /// Of which object, and of which of its specs.
-    of: (Option<String>, Option<i64>),
+    of: Version,
     attempts: u32,
     until: Instant,
+    /// Why it was refused.
+    why: String,
 }
 
 /// All of them.
 #[derive(Default)]
-pub(super) struct Setbacks(BTreeMap<Key, Setback>);
+pub(crate) struct Setbacks(BTreeMap<Key, Setback>);
 
 impl Setbacks {
     /// True if it is too early to try it again.
     pub(super) fn rests(&self, read: &Read, now: Instant) -> bool {
-        let found = self.0.get(&key(read));
-        found.is_some_and(|one| one.of == version(read) && now < one.until)
+        self.resting(&key(read), &version(read), now).is_some()
+    }
+
+    /// Why it was refused the last time, if it is too early to try it again.
+    pub(crate) fn resting(&self, key: &Key, of: &Version, now: Instant) -> Option<&str> {
+        let found = self.0.get(key)?;
+        (found.of == *of && now < found.until).then_some(found.why.as_str())
     }
 
     /// What came of trying it.
     pub(super) fn note(&mut self, read: &Read, outcome: &Result<(), Error>, now: Instant) {
+        self.noted(key(read), version(read), outcome, now);
+    }
+
+    /// The same by name.
+    pub(crate) fn noted(
+        &mut self,
+        key: Key,
+        of: Version,
+        outcome: &Result<(), Error>,
+        now: Instant,
+    ) {
         let Err(error) = outcome else {
-            self.0.remove(&key(read));
+            self.0.remove(&key);
             return;
         };
         // What the API server could not do may be done at once; what it will not do, hardly.
         if !error.refused() {
             return;
         }
-        let (key, of) = (key(read), version(read));
         let attempts = match self.0.get(&key) {
             Some(one) if one.of == of => one.attempts.saturating_add(1),
             _ => 1,
@@ -54,12 +73,13 @@ impl Setbacks {
                 of,
                 attempts,
                 until,
+                why: error.to_string(),
             },
         );
     }
 
     /// How long until the first may be tried again.
-    pub(super) fn first(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn first(&self, now: Instant) -> Option<Duration> {
         let due = self.0.values().map(|one| one.until).min()?;
         // One that is due is tried by the pass that begins now.
         Some(due.saturating_duration_since(now).max(super::DEBOUNCE))
@@ -71,6 +91,11 @@ impl Setbacks {
             return;
         }
         let there: BTreeSet<Key> = all.filter(|read| !read.deleted()).map(key).collect();
+        self.only(&there);
+    }
+
+    /// Forgets all but these.
+    pub(crate) fn only(&mut self, there: &BTreeSet<Key>) {
         self.0.retain(|key, _| there.contains(key));
     }
 }
@@ -125,6 +150,32 @@ mod tests {
         assert!(!all.rests(&read(2), now), "somebody mended it");
         all.note(&read(1), &Ok(()), now);
         assert!(!all.rests(&read(1), now));
+    }
+
+    #[test]
+    fn what_is_made_of_no_object_rests_until_it_shall_be_something_else() {
+        let (mut all, now) = (Setbacks::default(), Instant::now());
+        let key = |namespace: &str| {
+            (
+                String::from("ConfigMap"),
+                namespace.to_owned(),
+                String::from("mesh-trust"),
+            )
+        };
+        let of = |digest: &str| (Some(digest.to_owned()), None);
+        all.noted(key("a"), of("one"), &Err(error(403)), now);
+        assert!(
+            all.resting(&key("a"), &of("one"), now)
+                .is_some_and(|why| why.contains("no"))
+        );
+        assert_eq!(
+            all.resting(&key("a"), &of("two"), now),
+            None,
+            "it shall be something else"
+        );
+        assert_eq!(all.resting(&key("b"), &of("one"), now), None);
+        all.only(&std::collections::BTreeSet::from([key("b")]));
+        assert_eq!(all.resting(&key("a"), &of("one"), now), None);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What leaves, exactly: headers by list, nothing of the environment, no address outside.
 
 use std::process::Command;
+use std::time::Duration;
 
-use mesh_backends::{AttemptError, HealthEffect};
-use mesh_core::{Credential, PrivacyLevel};
+use mesh_backends::{AttemptError, Backends, ClientOptions, HealthEffect};
+use mesh_core::{Cloud, Credential, Place, PrivacyLevel};
 use mesh_testkit::upstream::{Answer, Behavior, ScriptedUpstream};
 
 use crate::world::{
@@ -184,6 +185,30 @@ async fn an_address_inside_the_owned_networks_is_connected_to() {
 }
 
 #[tokio::test]
+async fn an_owned_address_that_became_a_pods_gets_not_one_byte() {
+    let upstream = ScriptedUpstream::start().await.expect("an upstream");
+    let port = upstream.address().port();
+    let mut endpoint = endpoint(&format!("http://localhost:{port}/v1"));
+    endpoint.resolved = vec!["127.0.0.1".parse().expect("an address")];
+    let backends = clients();
+    let owned = admitted_within(backend(endpoint.clone()), &["127.0.0.0/8", "10.0.0.0/8"]);
+    let (_, failed) = send(&backends, &owned, chat()).await;
+    assert_eq!(failed, None);
+    // A node joined whose pods have these addresses, and the name still meant another one when the snapshot was made.
+    endpoint.cluster_networks = std::sync::Arc::new(["127.0.0.0/16".parse().expect("a network")]);
+    endpoint.resolved = vec!["10.0.0.1".parse().expect("an address")];
+    let owned = admitted_within(backend(endpoint), &["127.0.0.0/8", "10.0.0.0/8"]);
+    assert!(owned.networks().is_some());
+    let outside = error(&backends, &owned, chat()).await;
+    assert_eq!(outside, AttemptError::AddressOutsideNetworks);
+    assert_eq!(
+        upstream.count(),
+        1,
+        "the kept connection is not used either"
+    );
+}
+
+#[tokio::test]
 async fn a_connection_made_without_the_check_is_never_used_where_it_counts() {
     let upstream = ScriptedUpstream::start().await.expect("an upstream");
     let port = upstream.address().port();
@@ -196,6 +221,38 @@ async fn a_connection_made_without_the_check_is_never_used_where_it_counts() {
     let outside = error(&backends, &checked, chat()).await;
     assert_eq!(outside, AttemptError::AddressOutsideNetworks);
     assert_eq!(upstream.count(), 1);
+}
+
+/// uvicorn closes an unused connection after five seconds, a load balancer of a cloud after a minute.
+#[tokio::test]
+async fn an_unused_connection_to_a_model_server_is_not_used_again_for_as_long_as_one_to_a_cloud() {
+    let options = ClientOptions::default();
+    assert!(options.server_idle_timeout < Duration::from_secs(5));
+    assert!(options.idle_timeout < Duration::from_mins(1));
+    let backends = Backends::new(ClientOptions {
+        server_idle_timeout: Duration::from_millis(50),
+        ..options
+    })
+    .expect("clients");
+    for (cloud, connections) in [(true, 1), (false, 2)] {
+        let upstream = ScriptedUpstream::start().await.expect("an upstream");
+        let mut backend = at(&upstream);
+        if cloud && let Place::External(endpoint) = backend.place.clone() {
+            backend.place = Place::Cloud(Cloud {
+                endpoint,
+                provider: String::from("example"),
+                claims: None,
+            });
+        }
+        let admitted = admitted(backend);
+        for _ in 0..2 {
+            let (_, failed) = send(&backends, &admitted, chat()).await;
+            assert_eq!(failed, None);
+            // Longer than one of the two limits; how much longer does not matter.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert_eq!(upstream.connections(), connections, "cloud: {cloud}");
+    }
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ pub(crate) fn endpoint(url: &str) -> Endpoint {
         organization: None,
         insecure_plaintext: true,
         resolved: Vec::new(),
+        cluster_networks: Arc::default(),
     }
 }
 

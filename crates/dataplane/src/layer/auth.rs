@@ -18,9 +18,10 @@ pub(crate) async fn identify(
     let keys = config.api_keys.as_ref();
     let headers = request.headers();
     let caller = match &config.callers {
-        Some(callers) => auth::bearer(headers)
-            .ok_or(Unrecognized::Nobody)
-            .and_then(|bearer| callers.caller(bearer)),
+        Some(callers) => match auth::bearer(headers) {
+            Some(bearer) => auth::recognized(&**callers, bearer).await,
+            None => Err(Unrecognized::Nobody),
+        },
         None => auth::caller(keys, headers, &config.mesh_namespace).ok_or(Unrecognized::Nobody),
     };
     let caller = caller.map_err(refusal)?;
@@ -28,20 +29,25 @@ pub(crate) async fn identify(
     Ok(next.run(request).await)
 }
 
-/// When to come back if not enough is known of a caller: a watch is behind by less.
+/// When to come back if not enough is known of a caller: a watch is behind by less, and who was asked in vain is asked
+/// again by then.
 const SOON: Duration = Duration::from_secs(1);
 
 pub(crate) fn refusal(unrecognized: Unrecognized) -> Error {
-    match unrecognized {
-        Unrecognized::Nobody => Error::InvalidApiKey,
+    let words = match unrecognized {
+        Unrecognized::Nobody => return Error::InvalidApiKey,
         // Deciding without would leave out the policies that select by labels, and deciding as if all of
         // them did could open what only some may use.
-        Unrecognized::NotYet => Error::NoBackend {
-            message: String::from(
-                "the labels of the caller's namespace are not known yet, so neither are its policies",
-            ),
-            tried: Vec::new(),
-            retry_after: SOON,
-        },
+        Unrecognized::NotYet => {
+            "the labels of the caller's namespace are not known yet, so neither are its policies"
+        }
+        Unrecognized::Unconfirmed => {
+            "the API server cannot be asked whether the caller's token still holds"
+        }
+    };
+    Error::NoBackend {
+        message: String::from(words),
+        tried: Vec::new(),
+        retry_after: SOON,
     }
 }

@@ -133,6 +133,7 @@ impl FileSource {
             now,
             resolve: &resolve,
             pods: None,
+            cluster_networks: &std::sync::Arc::default(),
         };
         match to_snapshot(&documents, &input) {
             Ok(converted) => {

@@ -119,6 +119,38 @@ async fn a_certificate_of_an_authority_that_is_no_longer_trusted_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_an_authority_that_was_replaced_is_replaced_while_both_are_trusted() {
+    let world = World::new(DAY);
+    let folder = tempfile::tempdir().expect("a folder");
+    let serving = serving(&world).await;
+    let enrollment = world.enrollment(folder.path(), &serving.url, &worker());
+    let (member, trust) = (Member::new(), Trust::new());
+    let mut changed = member.changed();
+    let told = enrollment.trust.join("ca.crt");
+    let work = async {
+        changed.changed().await.expect("a certificate");
+        let (old, first) = (world.authorities(), member.chain());
+        // Newer by more than a certificate can say.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        world.rotate();
+        // Trusted, and not yet who signs: nothing to do.
+        std::fs::write(&told, format!("{old}{}", world.authorities())).expect("written");
+        trust.read(&enrollment.trust).await.expect("read");
+        let now = rustls::pki_types::UnixTime::now();
+        assert!(!trust.superseded(&member.chain(), now));
+        assert_eq!(member.chain(), first);
+        std::fs::write(&told, format!("{}{old}", world.authorities())).expect("written");
+        trust.read(&enrollment.trust).await.expect("read");
+        assert!(trust.vouches_for(&first, now) && trust.superseded(&first, now));
+        changed.changed().await.expect("a new certificate");
+        assert_ne!(member.chain(), first);
+        assert!(!trust.superseded(&member.chain(), now));
+    };
+    with(serving, enrollment.keep(&member, &trust), work).await;
+    assert_eq!(world.served.load(Ordering::Relaxed), 2, "once each");
+}
+
+#[tokio::test]
 async fn a_token_of_another_audience_gets_no_certificate_and_a_false_operator_no_token() {
     let world = World::new(DAY);
     let folder = tempfile::tempdir().expect("a folder");

@@ -52,6 +52,28 @@ fn an_owned_address_written_as_ipv6_is_the_same_address() {
 }
 
 #[test]
+fn an_address_of_a_pod_or_a_service_is_nobodys_own_machine() {
+    let mut mixed = external("a", &["192.168.20.7", "192.168.20.130"]);
+    assert_eq!(class_of(&mixed).basis, Basis::Networks);
+    let Place::External(endpoint) = &mut mixed.place else {
+        panic!("an external server");
+    };
+    endpoint.cluster_networks =
+        std::sync::Arc::new(["192.168.20.128/25".parse().expect("a network")]);
+    let derived = class_of(&mixed);
+    assert_eq!(
+        (derived.class, derived.basis),
+        (CloudRetained, Basis::ClusterNetwork)
+    );
+    assert!(derived.evidence(&mixed)[0].contains("pods or Services"));
+    let Place::External(endpoint) = &mut mixed.place else {
+        panic!("an external server");
+    };
+    endpoint.resolved.truncate(1);
+    assert_eq!(class_of(&mixed).class, OwnHardware);
+}
+
+#[test]
 fn networks_speak_only_for_backends_of_the_mesh_namespace() {
     let mut backend = external("a", &["192.168.20.7"]);
     backend.id = BackendId::foreign("hr", "a");

@@ -159,7 +159,13 @@ fn place(name: &'static str) -> BoxedStrategy<Backend> {
         });
     prop_oneof![
         2 => Just(in_process(name, "m")),
-        2 => addresses.prop_map(move |addresses| external(name, &addresses)),
+        2 => (addresses, cluster_networks()).prop_map(move |(addresses, networks)| {
+            let mut backend = external(name, &addresses);
+            if let Place::External(endpoint) = &mut backend.place {
+                endpoint.cluster_networks = networks;
+            }
+            backend
+        }),
         4 => cloudy,
     ]
     .boxed()
@@ -241,6 +247,22 @@ fn constraints() -> BoxedStrategy<Constraints> {
             },
         )
         .boxed()
+}
+
+/// Mostly none, as on one machine.
+fn cluster_networks() -> BoxedStrategy<std::sync::Arc<[ipnet::IpNet]>> {
+    of(select(vec![
+        "192.168.20.0/26",
+        "127.0.0.0/16",
+        "10.96.0.0/16",
+    ]))
+    .prop_map(|network| {
+        network
+            .iter()
+            .map(|text| text.parse().expect("a network"))
+            .collect()
+    })
+    .boxed()
 }
 
 fn ownership() -> BoxedStrategy<Ownership> {

@@ -78,7 +78,10 @@ pub(crate) fn class(world: &World, backend: &Backend) -> SovereigntyClass {
                 && endpoint.resolved.iter().all(|address| {
                     all_owners_say(world, |owner| {
                         owner.networks.iter().any(|net| net.contains(&v4(*address)))
-                    })
+                    }) && !endpoint
+                        .cluster_networks
+                        .iter()
+                        .any(|net| net.contains(&v4(*address)))
                 });
             if listed || addressed {
                 SovereigntyClass::OwnHardware

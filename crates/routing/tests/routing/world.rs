@@ -78,6 +78,7 @@ fn endpoint(name: &str) -> Endpoint {
         organization: None,
         insecure_plaintext: false,
         resolved: Vec::new(),
+        cluster_networks: Arc::default(),
     }
 }
 

@@ -228,3 +228,32 @@ fn a_tenant_cannot_become_the_floor_or_serve_others() {
         public.decision.candidates
     );
 }
+
+#[test]
+fn an_address_of_a_service_is_not_owned_though_the_networks_of_the_mesh_hold_it() {
+    let class = |networks: &[&str]| {
+        let floor = external("http://10.96.0.20:8000/v1", &json!({}));
+        let organization = json!({"ownership": {"networks": ["10.0.0.0/8"]}});
+        let mut seen = seen(
+            vec![object(
+                "SovereigntyPolicy",
+                HOME,
+                "organization",
+                &organization,
+            )],
+            vec![kept(HOME, "organization", 1, &organization)],
+        );
+        seen.objects = vec![object("InferenceBackend", HOME, "server", &floor)];
+        seen.cluster_networks = networks
+            .iter()
+            .map(|one| one.parse().expect("a network"))
+            .collect();
+        let snapshot = seen.snapshot(&|_| Vec::new());
+        let policy = join(&snapshot, &Caller::local(HOME));
+        let server = backend(&snapshot, "server").expect("a backend");
+        derive(server, policy.ownership(), HOME, snapshot.created).class
+    };
+    assert_eq!(class(&[]), SovereigntyClass::OwnHardware);
+    assert_eq!(class(&["10.97.0.0/16"]), SovereigntyClass::OwnHardware);
+    assert_eq!(class(&["10.96.0.0/16"]), SovereigntyClass::CloudRetained);
+}

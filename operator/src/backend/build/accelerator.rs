@@ -35,11 +35,15 @@ pub(crate) struct Accelerator {
 }
 
 /// What the spec asks for; `None` means the processor.
-pub(super) fn accelerator(spec: &InCluster, fleet: &Fleet) -> Result<Option<Accelerator>, Refusal> {
+pub(super) fn accelerator(
+    spec: &InCluster,
+    fleet: &Fleet,
+    intel: Option<&'static str>,
+) -> Result<Option<Accelerator>, Refusal> {
     let Some(wanted) = &spec.accelerator else {
         return Ok(None);
     };
-    let Some(resource) = fleet.resource(wanted.vendor) else {
+    let Some(resource) = fleet.resource(wanted.vendor, intel) else {
         return Ok(None);
     };
     let memory = wanted.memory.as_ref().map(Quantity::read).transpose();

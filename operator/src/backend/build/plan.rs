@@ -64,6 +64,8 @@ pub(crate) struct Input<'a> {
     pub(crate) mesh_namespace: &'a str,
     /// Labels of owned nodes, for a backend that a policy names as its floor.
     pub(crate) owned: BTreeMap<String, String>,
+    /// Which of Intel's resources the pods have that there are.
+    pub(crate) intel: Option<&'static str>,
 }
 
 /// An adapter in a pod.
@@ -115,7 +117,7 @@ pub(crate) fn plan(input: Input<'_>) -> Result<Plan<'_>, Refusal> {
         );
         return Err(Refusal::new("NotAModel", message));
     }
-    let accelerator = accelerator(spec, input.fleet)?;
+    let accelerator = accelerator(spec, input.fleet, input.intel)?;
     let vendor = accelerator.as_ref().map_or(Vendor::Cpu, |one| one.vendor);
     let from_image = builtin(base);
     let set = input.images.serving(spec.engine, vendor, from_image);

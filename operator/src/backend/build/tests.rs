@@ -121,6 +121,7 @@ impl Case {
             fleet: &self.fleet,
             mesh_namespace: self.mesh_namespace,
             owned: self.owned.clone(),
+            intel: None,
         })?;
         children(&plan).map_err(|error| Refusal::new("Test", error.to_string()))
     }
