@@ -253,6 +253,16 @@ impl Operator {
         Ok(line.map(str::parse).transpose()?.unwrap_or_default())
     }
 
+    /// How many objects it wrote so far, of all kinds.
+    pub fn writes(&self) -> Result<usize> {
+        let text = self.get("/metrics")?.text();
+        let counted = text
+            .lines()
+            .filter(|line| line.starts_with("mesh_operator_api_writes_total{"));
+        let numbers = counted.filter_map(|line| line.rsplit_once(' ')?.1.parse::<usize>().ok());
+        Ok(numbers.sum())
+    }
+
     /// Waits until `/readyz` says this: its code, and a part of its text.
     pub fn readiness(&self, code: u16, part: &str, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;

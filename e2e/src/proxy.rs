@@ -27,6 +27,16 @@ pub struct Request {
     bytes: Vec<u8>,
 }
 
+/// As whom a kubeconfig's user acts: that is in headers, which pass.
+fn acts_as(config: &Value) -> Value {
+    let user = config["users"][0]["user"].as_object().into_iter().flatten();
+    let kept = user.filter(|(key, _)| key.starts_with("as"));
+    Value::Object(
+        kept.map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+    )
+}
+
 impl Request {
     /// True if this is a change.
     pub fn writes(&self) -> bool {
@@ -120,7 +130,7 @@ impl Proxy {
         let own = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "mesh",
             "clusters": [{"name": "mesh", "cluster": {"server": format!("http://{address}")}}],
-            "users": [{"name": "user", "user": {}}],
+            "users": [{"name": "user", "user": acts_as(&config)}],
             "contexts": [{"name": "mesh", "context": {"cluster": "mesh", "user": "user"}}],
         });
         std::fs::write(&file, own.to_string())?;

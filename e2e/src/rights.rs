@@ -86,9 +86,11 @@ fn recorded(cluster: &Cluster, user: &str) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(cluster.audit_log())?;
     let lines = text.lines().filter(|line| line.contains(user));
     let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(events
-        .filter(|event| event["user"]["username"] == user)
-        .collect())
+    // In a given cluster its owner acts as the user.
+    let who = |event: &Value| {
+        event["user"]["username"] == user || event["impersonatedUser"]["username"] == user
+    };
+    Ok(events.filter(who).collect())
 }
 
 /// Requests of the operator that the API server of a cluster has answered so far, oldest first.

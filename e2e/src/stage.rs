@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::operator::{self, HOME, Operator, Settings};
 use crate::rights::{self, line};
+use crate::story;
 
 const STEP: Duration = Duration::from_millis(100);
 
@@ -18,7 +19,94 @@ pub struct Stage {
     /// The cluster; nothing of the mesh runs in it yet.
     pub cluster: Cluster,
     binary: PathBuf,
+    /// The cluster is somebody else's.
+    guest: bool,
 }
+
+/// Whether a given cluster can be played on: nothing runs in it, and nothing of the mesh is there that would be taken
+/// for what the story made.
+fn alone(cluster: &Cluster, tier: Tier) -> Result<()> {
+    if tier != Tier::ControlPlane {
+        bail!(
+            "the cluster of KUBECONFIG has no fake nodes of ours, and daemons that cannot be asked to hurry"
+        );
+    }
+    cluster.bare()?;
+    let said = |args: &[&str]| cluster.kubectl(args).map_err(anyhow::Error::msg);
+    let installed = ["get", "deployments", "-A", "-o", "name", "-l", OURS];
+    let mut there = said(&installed)?;
+    for kind in KINDS {
+        let served = said(&[
+            "get",
+            "crd",
+            &format!("{kind}.inferencemesh.dev"),
+            "--ignore-not-found",
+            "-o",
+            "name",
+        ])?;
+        if !served.trim().is_empty() {
+            there.push_str(&said(&["get", kind, "-A", "-o", "name"])?);
+        }
+    }
+    if there.trim().is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the cluster of KUBECONFIG has a mesh, or objects of one: {}",
+        there.trim().replace('\n', ", ")
+    )
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.guest {
+            return;
+        }
+        // The kinds stay; nobody collects what belonged to their objects, so it goes by its label. What fails is
+        // found by the next start.
+        let children = "deployments,statefulsets,jobs,services,serviceaccounts,configmaps,poddisruptionbudgets,networkpolicies,persistentvolumeclaims,controllerrevisions";
+        let delete = |kinds: &str, more: &[&str]| {
+            let args = ["delete", kinds, "-A", "--ignore-not-found", "--wait=false"];
+            drop(self.cluster.kubectl(&[&args[..], more].concat()));
+        };
+        delete(
+            "validatingadmissionpolicybindings,validatingadmissionpolicies,mutatingwebhookconfigurations",
+            &["-l", OURS],
+        );
+        delete(&KINDS.join(","), &["--all"]);
+        delete(
+            children,
+            &["-l", "app.kubernetes.io/managed-by=mesh-operator"],
+        );
+        delete(
+            "pods",
+            &[
+                "-l",
+                "inferencemesh.dev/backend",
+                "--force",
+                "--grace-period=0",
+            ],
+        );
+        // There was none.
+        drop(
+            self.cluster
+                .kubectl(&["delete", "nodes", "--all", "--wait=false"]),
+        );
+        let own = [
+            "delete",
+            "-n",
+            HOME,
+            "secret/mesh-ca",
+            "lease/mesh-operator",
+            "--ignore-not-found",
+        ];
+        drop(self.cluster.kubectl(&own));
+    }
+}
+
+/// Label of everything of the product.
+const OURS: &str = "app.kubernetes.io/part-of=inference-mesh";
+const KINDS: [&str; 3] = ["inferencebackends", "modelcaches", "sovereigntypolicies"];
 
 impl Stage {
     /// Starts a cluster of this name. An error says what this machine lacks.
@@ -33,10 +121,26 @@ impl Stage {
             tier,
             name: name.to_owned(),
             ..Options::default()
-        })?
-        .here()?;
-        operator::install(&cluster)?;
-        Ok(Self { cluster, binary })
+        })?;
+        let guest = cluster.started_here().is_err();
+        if guest {
+            alone(&cluster, tier)?;
+        }
+        // From here on what was made is taken away again.
+        let stage = Self {
+            cluster,
+            binary,
+            guest,
+        };
+        operator::install(&stage.cluster)?;
+        Ok(stage)
+    }
+
+    /// Ends a chapter that kills daemons where they are not ours.
+    pub fn ours(&self) {
+        if let Err(reason) = self.cluster.started_here() {
+            story::skip(&reason.to_string());
+        }
     }
 
     /// How an operator of this name is started: short lease, so that nothing has to be waited for long.
@@ -170,8 +274,12 @@ impl Stage {
         found.with_context(|| format!("its status is {last}"))
     }
 
-    /// Requests of the operator that the API server has answered so far, oldest first.
+    /// Requests of the operator that the API server has answered so far, oldest first. Ends the chapter where only the
+    /// owner of the cluster knows.
     pub fn asked(&self) -> Result<Vec<Value>> {
+        if let Err(reason) = self.cluster.recorded() {
+            story::skip(&reason.to_string());
+        }
         rights::asked(&self.cluster)
     }
 
@@ -206,7 +314,12 @@ impl Stage {
         let all = || Ok::<f64, anyhow::Error>(passes("changes")? + passes("everything")?);
         let mut seen = (0.0, usize::MAX);
         self.until("the operator is at rest", limit, || {
-            let now = (all()?, self.wrote()?.len());
+            // Who cannot see what was asked goes by what the operator counts.
+            let wrote = match self.cluster.recorded() {
+                Ok(()) => self.wrote()?.len(),
+                Err(_) => operator.writes()?,
+            };
+            let now = (all()?, wrote);
             let rest = now.1 == seen.1 && (now.0 - seen.0).abs() < 0.5;
             seen = now;
             std::thread::sleep(4 * STEP);

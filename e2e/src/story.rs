@@ -2,8 +2,9 @@
 //! that cargo's own tests use. Refuses to go on quietly where the world cannot be had: that is a skip with
 //! the reason, and with `CI=true` a failure.
 
+use std::any::Any;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -15,6 +16,30 @@ pub type Chapter<W> = (&'static str, fn(&W));
 fn tell(text: &str) {
     // Nothing can be done if standard output is closed.
     drop(writeln!(std::io::stdout(), "{text}"));
+}
+
+/// Why a chapter could not be told.
+struct Skipped(String);
+
+/// Ends a chapter that this world cannot have, with the reason: it is counted as ignored, and with `CI=true` as failed.
+pub fn skip(reason: &str) -> ! {
+    resume_unwind(Box::new(Skipped(reason.to_owned())))
+}
+
+/// How a chapter ended.
+enum End {
+    Good,
+    Bad,
+    Skipped(String),
+}
+
+fn told<W>(chapter: fn(&W), world: &W) -> End {
+    let ended = catch_unwind(AssertUnwindSafe(|| chapter(world)));
+    match ended.map_err(<Box<dyn Any + Send>>::downcast::<Skipped>) {
+        Ok(()) => End::Good,
+        Err(Ok(skipped)) if std::env::var_os("CI").is_none() => End::Skipped(skipped.0),
+        Err(_) => End::Bad,
+    }
 }
 
 /// Starts a world and tells the chapters that the command line asks for. `start` gives an error for what
@@ -46,28 +71,35 @@ pub fn run<W>(
         chapters.len(),
         begun.elapsed().as_secs_f32()
     ));
-    let (mut passed, mut failed, mut filtered) = (0, 0, 0);
+    let (mut passed, mut failed, mut ignored, mut filtered) = (0, 0, 0, 0);
     for (name, chapter) in chapters {
         if filter.as_ref().is_some_and(|part| !name.contains(part)) {
             filtered += 1;
             continue;
         }
         let since = Instant::now();
-        let good = catch_unwind(AssertUnwindSafe(|| chapter(&world))).is_ok();
-        let verdict = if good { "ok" } else { "FAILED" };
+        let end = told(*chapter, &world);
         let seconds = since.elapsed().as_secs_f32();
-        tell(&format!("test {name} ... {verdict} ({seconds:.1} s)"));
-        if good {
-            passed += 1;
-        } else {
-            failed += 1;
-            tell(&diagnosis(&world));
+        match end {
+            End::Good => {
+                passed += 1;
+                tell(&format!("test {name} ... ok ({seconds:.1} s)"));
+            }
+            End::Bad => {
+                failed += 1;
+                tell(&format!("test {name} ... FAILED ({seconds:.1} s)"));
+                tell(&diagnosis(&world));
+            }
+            End::Skipped(reason) => {
+                ignored += 1;
+                tell(&format!("test {name} ... ignored: {reason}"));
+            }
         }
     }
     drop(world);
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
     tell(&format!(
-        "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s",
+        "\ntest result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; {filtered} filtered out; finished in {:.2}s",
         begun.elapsed().as_secs_f32()
     ));
     if failed == 0 {

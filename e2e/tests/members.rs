@@ -48,6 +48,7 @@ const CHAPTERS: &[story::Chapter<World>] = &[
     // An API server that has just started refuses what it has not read yet.
     ("no_right_was_missing_for_any_of_this", |world| {
         assert_eq!(world.stage.refused().unwrap(), Vec::<String>::new());
+        // Whoever knows what the operator asked knows this, too.
         let asked = rights::asked_by(&world.stage.cluster, GATEWAY).unwrap();
         let forbidden: Vec<_> = asked
             .iter()

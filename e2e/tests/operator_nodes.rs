@@ -188,7 +188,7 @@ fn moves(stage: &Stage) {
         })
         .unwrap();
     stage.settled(&operator, SOON).unwrap();
-    let old = get("deployment/a-worker").expect("it is there");
+    let old = get("deployment/a-worker").unwrap();
     assert!(old["metadata"]["deletionTimestamp"].is_null() && serving().unwrap() == 1);
     let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "home"}, "spec": {
         "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "home", "hostPath": {"path": "/home"}}});
@@ -256,7 +256,7 @@ fn class(stage: &Stage, wanted: &str) {
         Ok(Some(()))
     };
     stage
-        .until(&format!("the class is {wanted}"), SOON, found)
+        .until(&format!("the class is {wanted}"), LONG, found)
         .unwrap();
 }
 
@@ -273,12 +273,16 @@ fn node(stage: &Stage) {
     let object = [HOME, "inferencebackend", "floor"];
     stage.condition(object, "Ready", "True", SOON).unwrap();
     class(stage, "OwnHardware");
-    let pods = ["-n", HOME, "pods", "-l", "inferencemesh.dev/backend=floor"];
-    let pods = stage.get(&pods).unwrap();
-    let node = pods["items"][0]["spec"]["nodeName"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    // The pod that serves, and not one that another has taken the place of.
+    let serving = || {
+        let pods = ["-n", HOME, "pods", "-l", "inferencemesh.dev/backend=floor"];
+        let pods = stage.get(&pods)?;
+        let nodes = pods["items"].as_array().into_iter().flatten();
+        let nodes = nodes.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let nodes = nodes.filter_map(|pod| Some(pod["spec"]["nodeName"].as_str()?.to_owned()));
+        Ok(<[String; 1]>::try_from(nodes.collect::<Vec<_>>()).ok())
+    };
+    let [node] = stage.until("one pod serves", LONG, serving).unwrap();
     stage.kubectl(&["label", "node", &node, "owned-"]).unwrap();
     class(stage, "RentedHardware");
     stage

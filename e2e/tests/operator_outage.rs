@@ -81,6 +81,7 @@ fn leading(stage: &Stage, settings: &Settings) -> Operator {
 }
 
 fn restarted(stage: &Stage, daemon: &str) {
+    stage.ours();
     let room = format!("restart-{daemon}");
     let operator = leading(stage, &long(stage, daemon));
     declare(stage, &room, "before");

@@ -91,10 +91,7 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
     })?);
     let scope = (args.scope, args.mesh_namespace.as_str());
     let cluster = Cluster::watch(&client, &shutdown, scope);
-    let reviews = args.token_review;
-    let reviews = reviews.map(|oldest| Reviews::new(client.clone(), oldest));
-    let known = callers::watched(&cluster);
-    let callers = Arc::new(ClusterCallers::new(scope, known, reviews));
+    let callers = Arc::new(tell_apart(&args, &cluster, &client));
     let snapshots = SnapshotStore::new(Snapshot::empty(&args.mesh_namespace, Timestamp::now()));
     let dataplane = Dataplane::new(Parts {
         config: config(&args, &callers),
@@ -163,6 +160,14 @@ async fn serve_until_the_end(
         tracing::warn!("answers still running were cut");
     }
     Ok(())
+}
+
+/// Who tells callers apart.
+fn tell_apart(args: &Args, cluster: &Cluster, client: &kube::Client) -> ClusterCallers {
+    let reviews = args.token_review;
+    let reviews = reviews.map(|oldest| Reviews::new(client.clone(), oldest));
+    let scope = (args.scope, args.mesh_namespace.as_str());
+    ClusterCallers::new(scope, callers::watched(cluster), reviews)
 }
 
 /// The way to the durable audit, if there is one. It works until it is told that nothing more will come.

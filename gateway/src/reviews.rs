@@ -86,7 +86,7 @@ impl Slot {
 
 /// Asks, and remembers for a while what was said.
 pub(crate) struct Reviews {
-    reviews: Api<TokenReview>,
+    api: Api<TokenReview>,
     oldest: Duration,
     slots: Mutex<HashMap<Hash, Arc<Slot>>>,
     asking: Semaphore,
@@ -102,7 +102,7 @@ impl Reviews {
             drop(asked.get_or_create(&Outcome { outcome }));
         }
         Self {
-            reviews: Api::all(client),
+            api: Api::all(client),
             oldest,
             slots: Mutex::default(),
             asking: Semaphore::new(AT_ONCE),
@@ -193,7 +193,7 @@ impl Reviews {
             },
             ..TokenReview::default()
         };
-        match self.reviews.create(&PostParams::default(), &review).await {
+        match self.api.create(&PostParams::default(), &review).await {
             Ok(review) if holds(&review, user) => Answer::Holds,
             Ok(_) => {
                 tracing::info!(user, "a token that was good is taken back");

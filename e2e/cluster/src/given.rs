@@ -4,17 +4,22 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::namespace::{Namespace, enter_network};
 use crate::process::run;
-use crate::{Options, Tier, state, tool};
+use crate::{Cluster, Options, Tier, Whose, state, tool};
 
 /// Holds the `KUBECONFIG` that this crate gave to a child process, which so does not mistake it for the
 /// user's.
 pub(crate) const OURS: &str = "MESH_CLUSTER_KUBECONFIG";
+
+/// How often, and how long between, somebody is looked for who makes ServiceAccounts.
+const PATIENCE: u32 = 8;
+const STEP: Duration = Duration::from_millis(250);
 
 /// What is used of it.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct Given {
     kubectl: PathBuf,
     /// Its network, if it is one that `cargo xtask cluster up` started.
     network: Option<Namespace>,
+    /// What its API server was asked, if it is such a one.
+    pub(crate) record: Option<PathBuf>,
     /// The part of the user's file that is in use.
     config: Value,
 }
@@ -70,6 +77,7 @@ impl Given {
             namespace,
             kubectl,
             network: network(Path::new(users)),
+            record: record(Path::new(users)),
             config,
         };
         given.check(options, file)?;
@@ -143,6 +151,36 @@ impl Given {
         Ok(std::fs::write(file, config.to_string())?)
     }
 
+    /// Whether nothing runs in it but the API server: tests play nodes and controllers there.
+    pub(crate) fn bare(&self, file: &Path) -> Result<()> {
+        let nodes = self.kubectl(file, &["get", "nodes", "-o", "name"])?;
+        ensure!(
+            nodes.trim().is_empty(),
+            "the cluster of KUBECONFIG has nodes: this test plays them, and wants an API server and nothing else"
+        );
+        let account = || {
+            let args = [
+                "get",
+                "serviceaccount",
+                "default",
+                "--ignore-not-found",
+                "-o",
+                "name",
+            ];
+            let said = self.kubectl(file, &args)?;
+            Ok::<bool, anyhow::Error>(!said.trim().is_empty())
+        };
+        // A controller-manager makes one in the namespace that was just made, within moments.
+        for _ in 0..PATIENCE {
+            ensure!(
+                !account()?,
+                "the cluster of KUBECONFIG has controllers: this test plays them, and wants an API server and nothing else"
+            );
+            std::thread::sleep(STEP);
+        }
+        Ok(())
+    }
+
     /// Removes what was made in it, without waiting for it.
     pub(crate) fn leave(&self, file: &Path) -> Result<()> {
         let args = [
@@ -156,12 +194,59 @@ impl Given {
     }
 }
 
-/// The network of the cluster whose folder a kubeconfig lies in.
-fn network(kubeconfig: &Path) -> Option<Namespace> {
+impl Cluster {
+    /// What the API server was asked, a JSON object a line. Of a given cluster there is none, unless `cargo xtask cluster
+    /// up` started it: [`Cluster::recorded`].
+    pub fn audit_log(&self) -> PathBuf {
+        match &self.whose {
+            Whose::Given(given) => given.record.clone(),
+            Whose::Ours(_) => None,
+        }
+        .unwrap_or_else(|| self.state.path("audit.log"))
+    }
+
+    /// Whether that record can be read.
+    ///
+    /// # Errors
+    /// If its owner has it.
+    pub fn recorded(&self) -> Result<()> {
+        match &self.whose {
+            Whose::Given(Given { record: None, .. }) => {
+                bail!("what the API server of KUBECONFIG is asked, its owner knows")
+            }
+            Whose::Given(_) | Whose::Ours(_) => Ok(()),
+        }
+    }
+
+    /// Whether nothing runs in it but the API server, so that tests can play nodes and controllers. One of ours of
+    /// [`Tier::ControlPlane`] is so.
+    ///
+    /// # Errors
+    /// What runs in a given one.
+    pub fn bare(&self) -> Result<()> {
+        match &self.whose {
+            Whose::Given(given) => given.bare(&self.kubeconfig),
+            Whose::Ours(_) => Ok(()),
+        }
+    }
+}
+
+/// The folder of a cluster of ours that a kubeconfig lies in.
+fn folder(kubeconfig: &Path) -> Option<&Path> {
     let folder = kubeconfig.parent()?;
-    let ours = folder.parent()? == state::root().ok()?;
-    let holder = ours.then(|| state::holder(folder, "cp")).flatten()?;
+    (folder.parent()? == state::root().ok()?).then_some(folder)
+}
+
+/// The network of that cluster.
+fn network(kubeconfig: &Path) -> Option<Namespace> {
+    let holder = state::holder(folder(kubeconfig)?, "cp")?;
     Some(Namespace { holder })
+}
+
+/// The record of that cluster.
+fn record(kubeconfig: &Path) -> Option<PathBuf> {
+    let record = folder(kubeconfig)?.join("audit.log");
+    record.exists().then_some(record)
 }
 
 #[cfg(test)]

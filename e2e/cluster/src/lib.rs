@@ -301,12 +301,6 @@ impl Cluster {
         &self.state.folder
     }
 
-    /// What the API server was asked, a JSON object a line.
-    /// Of a given cluster there is none.
-    pub fn audit_log(&self) -> PathBuf {
-        self.state.path("audit.log")
-    }
-
     /// A program of the control plane's network, with the administrator's `KUBECONFIG`.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = match &self.whose {

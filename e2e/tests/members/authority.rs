@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use mesh_e2e::http::Connection;
-use mesh_e2e::operator::HOME;
+use mesh_e2e::operator::{HOME, Operator};
 use mesh_e2e::part::{Part, token};
 use mesh_e2e::stage::{backend, cache, ownership};
 use mesh_e2e::upstream::Upstream;
@@ -137,13 +137,9 @@ fn identity(folder: &Path, member: &str) -> String {
     std::fs::read_to_string(folder.join(member).join("identity.pem")).unwrap()
 }
 
-pub(super) fn deleted(world: &World) {
-    let (stage, folder) = (&world.stage, world.folder.path());
-    let operator = world.operator("authority", &[("MESH_AUTHORITY_SECONDS", LIFE)]);
-    // Whatever chapters before had: one that lives as long as is said here.
-    pod(world);
-    let upstream = Upstream::start(Duration::from_millis(30)).unwrap();
-    let member = world.member(&operator, "floor-worker", "guard");
+/// The guard of a model server at that address.
+fn guard(world: &World, operator: &Operator, upstream: &Upstream) -> Part {
+    let member = world.member(operator, "floor-worker", "guard");
     let listen = format!("{}:8444", world.address);
     let mut env: Vec<(&str, &str)> = member
         .iter()
@@ -156,22 +152,14 @@ pub(super) fn deleted(world: &World) {
     ]);
     let guard = Part::start(&world.worker, &["guard"], &env).unwrap();
     guard.ready(LONG).unwrap();
-    let gateway = world.gateway(&operator, "authority", &[]);
-    let app = token(stage, TEAM, "app", None).unwrap();
-    let served = || ask(&gateway.api, &app, true).map(Some);
-    stage.until("the pod answers", LONG, served).unwrap();
+    guard
+}
 
+/// Deletes the Secret and waits until another authority is all that is left.
+fn replaced(world: &World) {
+    let stage = &world.stage;
     let before = world.trust.authorities();
     assert_eq!(before.len(), 1, "{before:?}");
-    let (of_guard, of_gateway) = (identity(folder, "guard"), identity(folder, "authority"));
-    let load = Load::start(&gateway.api, &app);
-    stage
-        .until(
-            "requests run",
-            LONG,
-            || Ok((load.good() > 20).then_some(())),
-        )
-        .unwrap();
     let since = Instant::now();
     stage
         .kubectl(&["delete", "secret", "mesh-ca", "-n", HOME])
@@ -185,7 +173,8 @@ pub(super) fn deleted(world: &World) {
         stage
             .until(what, LONG, || {
                 let all = world.trust.authorities();
-                let place = all.iter().position(|one| *one == before[0]).unwrap_or(9);
+                let place = all.iter().position(|one| *one == before[0]);
+                let place = place.unwrap_or(9);
                 ensure!(
                     [all.len(), place] == wanted,
                     "{} of them, the old at {place}",
@@ -196,16 +185,36 @@ pub(super) fn deleted(world: &World) {
             .unwrap();
         println!("  {what} after {:.0} s", since.elapsed().as_secs_f32());
     }
-    assert_ne!(
-        identity(folder, "guard"),
-        of_guard,
-        "the guard has another certificate"
-    );
-    assert_ne!(
-        identity(folder, "authority"),
-        of_gateway,
-        "and so has the gateway"
-    );
+}
+
+pub(super) fn deleted(world: &World) {
+    let (stage, folder) = (&world.stage, world.folder.path());
+    let operator = world.operator("authority", &[("MESH_AUTHORITY_SECONDS", LIFE)]);
+    pod(world);
+    let upstream = Upstream::start(Duration::from_millis(30)).unwrap();
+    let _guard = guard(world, &operator, &upstream);
+    let gateway = world.gateway(&operator, "authority", &[]);
+    let app = token(stage, TEAM, "app", None).unwrap();
+    let served = || ask(&gateway.api, &app, true).map(Some);
+    stage.until("the pod answers", LONG, served).unwrap();
+
+    let before = ["guard", "authority"].map(|member| identity(folder, member));
+    let load = Load::start(&gateway.api, &app);
+    stage
+        .until(
+            "requests run",
+            LONG,
+            || Ok((load.good() > 20).then_some(())),
+        )
+        .unwrap();
+    replaced(world);
+    for (member, before) in ["guard", "authority"].iter().zip(&before) {
+        assert_ne!(
+            identity(folder, member),
+            *before,
+            "{member} has another certificate"
+        );
+    }
     // Long enough for both to hear that the old one is not trusted any more.
     let seen = (Instant::now(), load.good());
     stage

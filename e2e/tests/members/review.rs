@@ -59,6 +59,7 @@ pub(super) fn taken_back(world: &World) {
 
 pub(super) fn outage(world: &World) {
     let stage = &world.stage;
+    stage.ours();
     let operator = world.operator("outage", &[]);
     let asking = world.gateway(&operator, "asking", &[("MESH_TOKEN_REVIEW", AGE)]);
     let patient = world.gateway(&operator, "patient", &[("MESH_TOKEN_REVIEW", "5m")]);

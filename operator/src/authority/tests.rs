@@ -141,7 +141,7 @@ fn a_secret_that_was_deleted_is_replaced_in_minutes_and_nobody_is_cut_off() {
     let begun = now();
     let first = advance(None, begun, LIVES).expect("made").expect("made");
     let before = pod(&first, begun);
-    let deleted = begun + DAY;
+    let deleted = begun + HOUR;
     let both = replaced(&first, deleted, LIVES).expect("made");
     assert!(both.moving() && trusts(&both, &before, deleted));
     assert!(

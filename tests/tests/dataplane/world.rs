@@ -472,5 +472,6 @@ fn endpoint(url: &str) -> Endpoint {
         organization: None,
         insecure_plaintext: true,
         resolved: Vec::new(),
+        cluster_networks: Arc::default(),
     }
 }

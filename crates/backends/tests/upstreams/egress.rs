@@ -418,9 +418,9 @@ async fn where_many_are_served_nobodys_backend_is_this_machine_itself() {
     let upstream = ScriptedUpstream::start().await.expect("an upstream");
     let port = upstream.address().port();
     let shared = || {
-        mesh_backends::Backends::new(mesh_backends::ClientOptions {
+        Backends::new(ClientOptions {
             shared: true,
-            ..mesh_backends::ClientOptions::default()
+            ..ClientOptions::default()
         })
         .expect("clients")
     };

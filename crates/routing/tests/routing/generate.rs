@@ -19,6 +19,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use crate::networks::cluster_networks;
 use crate::world::{
     MESH, World, claims, cloud, embedding, external, facts, in_process, places, silent,
 };
@@ -247,22 +248,6 @@ fn constraints() -> BoxedStrategy<Constraints> {
             },
         )
         .boxed()
-}
-
-/// Mostly none, as on one machine.
-fn cluster_networks() -> BoxedStrategy<std::sync::Arc<[ipnet::IpNet]>> {
-    of(select(vec![
-        "192.168.20.0/26",
-        "127.0.0.0/16",
-        "10.96.0.0/16",
-    ]))
-    .prop_map(|network| {
-        network
-            .iter()
-            .map(|text| text.parse().expect("a network"))
-            .collect()
-    })
-    .boxed()
 }
 
 fn ownership() -> BoxedStrategy<Ownership> {

@@ -14,6 +14,7 @@ mod deciding;
 mod embeddings;
 mod generate;
 mod health;
+mod networks;
 mod oracle;
 mod pods;
 mod policies;
