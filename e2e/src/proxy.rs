@@ -10,10 +10,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
+
+use crate::story;
 
 type Upstream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 
@@ -214,19 +218,30 @@ impl Drop for Proxy {
     }
 }
 
+/// PEM that a kubeconfig names by a file, or has in itself.
+fn pem(of: &Value, name: &str) -> Result<Vec<u8>> {
+    if let Some(data) = of[format!("{name}-data")].as_str() {
+        return Ok(STANDARD.decode(data)?);
+    }
+    match of[name].as_str() {
+        Some(file) => Ok(std::fs::read(file)?),
+        // A given cluster's owner may enter by a token.
+        None => story::skip(&format!(
+            "its kubeconfig has no {name}, which this proxy needs"
+        )),
+    }
+}
+
 fn tls(config: &Value) -> Result<ClientConfig> {
-    let file = |value: &Value| -> Result<PathBuf> {
-        Ok(PathBuf::from(value.as_str().context("a file is named")?))
-    };
     let user = &config["users"][0]["user"];
     let mut roots = RootCertStore::empty();
-    let authority = file(&config["clusters"][0]["cluster"]["certificate-authority"])?;
-    for certificate in CertificateDer::pem_file_iter(authority)? {
+    let authority = pem(&config["clusters"][0]["cluster"], "certificate-authority")?;
+    for certificate in CertificateDer::pem_slice_iter(&authority) {
         roots.add(certificate?)?;
     }
-    let chain: Vec<_> = CertificateDer::pem_file_iter(file(&user["client-certificate"])?)?
-        .collect::<Result<_, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(file(&user["client-key"])?)?;
+    let chain = pem(user, "client-certificate")?;
+    let chain = CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(&pem(user, "client-key")?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
