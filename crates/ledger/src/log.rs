@@ -5,14 +5,16 @@
 //!  00000000000000000000.log   the segment that begins with entry 0
 //!  00000000000000031415.log   the next one: what the first line says stands for all before it
 //!  lock                       held while a process writes here
+//!  reserve                    room that is given free when there is none
+//!  ….torn                     what was cut off a segment's end
 //! ```
 //!
 //! One thread of its own writes: whatever waits goes into one write and one `fdatasync`, with a checkpoint at its end, and
 //! only then is anybody told. Entries that were not told as kept may be there all the same.
 //!
 //! Refuses: a folder that another process writes to, and one that was damaged before its newest checkpoint. What a crash
-//! left behind that checkpoint is kept as far as it is whole. A disk that refuses is an answer, never an end: it is tried
-//! again every second.
+//! left at its end is kept as far as it is whole. A disk that refuses is an answer, never an end: it is tried again every
+//! second. What is to be removed is removed from a full one too: some room is held back for the word about it.
 
 mod disk;
 mod folder;
@@ -27,7 +29,8 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use jiff::Timestamp;
 
-pub use folder::{OpenError, Segments, segments};
+pub use disk::Volume;
+pub use folder::{OpenError, Segments, segments, set_aside};
 
 use crate::note::PublicKey;
 use crate::{Entry, Ledger, Line, NotDurable, Pending, Receipt, State, settled};
@@ -43,6 +46,8 @@ pub struct Options {
     pub keep: Option<Duration>,
     /// The oldest segments are removed while all together have more bytes than this; none: never. The newest stays.
     pub most_bytes: Option<u64>,
+    /// The same for so many hundredths of the volume; none: never.
+    pub most_percent: Option<u8>,
     /// Bytes of entries that may wait to be written.
     pub waiting_bytes: usize,
 }
@@ -54,6 +59,7 @@ impl Default for Options {
             segment_age: Duration::from_hours(24),
             keep: None,
             most_bytes: None,
+            most_percent: None,
             waiting_bytes: 16 << 20,
         }
     }
@@ -94,6 +100,8 @@ pub struct Figures {
     pub failures: u64,
     /// Segments removed by this process.
     pub removed: u64,
+    /// The volume, as it was after the last write, where that can be known.
+    pub volume: Option<Volume>,
 }
 
 /// A log that is open for writing. Cheap to clone; the last one that goes waits for what is queued.

@@ -140,6 +140,7 @@ fn key(folder: &Path, new: bool) -> Result<Signer, OpenError> {
             let signer = Signer::generate(&format!("{ORIGIN}/{}", hex(&random)))?;
             let text = signer.private().map(|text| format!("{text}\n"));
             disk::write_whole(folder, KEY, text.expose().as_bytes())
+                .and_then(|_| disk::sync_folder(folder))
                 .map_err(because("the file `key` cannot be written"))?;
             Ok(signer)
         }
@@ -210,29 +211,87 @@ fn recover(path: &Path, key: &PublicKey) -> Result<(Frontier, u64), OpenError> {
         fault,
     };
     let rest = &text[good..];
-    let signed_later = rest
-        .split(|byte| *byte == b'\n')
-        .any(|line| match record::parse(line) {
+    let signed = check.so_far().1;
+    match fault {
+        _ if signed.is_none() => {
+            let fault = fault.unwrap_or_else(|| check.nothing());
+            return Err(damaged(fault));
+        }
+        Some(fault) if !of_the_last_write(rest, key) => return Err(damaged(fault)),
+        _ => {}
+    }
+    if !rest.is_empty() {
+        let bytes = rest.len();
+        tracing::warn!(
+            bytes,
+            "the log was not ended in order: what is not whole at its end is cut off, and kept aside"
+        );
+        let name = format!(
+            "{}.{good}.torn",
+            path.file_name().unwrap_or_default().to_string_lossy()
+        );
+        let kept = path
+            .parent()
+            .map(|folder| disk::write_whole(folder, &name, rest));
+        // On a full disk it is lost: nobody was told that it is kept.
+        if let Some(Err(error)) = kept {
+            tracing::warn!(%error, "it cannot be kept");
+        }
+    }
+    Ok((check.so_far().0.clone(), good as u64))
+}
+
+/// True if all of this may have been left by one write that a crash has torn: parts of a file come to disk in any order,
+/// so its checkpoint may be there and what stands before it not. Behind a checkpoint nothing was begun before it was on disk.
+fn of_the_last_write(rest: &[u8], key: &PublicKey) -> bool {
+    let lines: Vec<&[u8]> = rest.split(|byte| *byte == b'\n').collect();
+    let mut signed = lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| match record::parse(line) {
             Ok(Record::Checkpoint(note)) => Checkpoint::open(&note, key).is_ok(),
             _ => false,
         });
-    let (tree, signed) = check.so_far();
-    match (fault, signed) {
-        (Some(fault), Some(_)) if signed_later => Err(damaged(fault)),
-        (fault, None) => {
-            let fault = fault.unwrap_or_else(|| check.nothing());
-            Err(damaged(fault))
-        }
-        (_, Some(_)) => {
-            if !rest.is_empty() {
-                tracing::warn!(
-                    bytes = rest.len(),
-                    "the log was not ended in order: what is not whole at its end is left out"
-                );
-            }
-            Ok((tree.clone(), good as u64))
+    match (signed.next(), signed.next()) {
+        (None, _) => true,
+        // Behind it there is the end of its line at most.
+        (Some((at, _)), None) => lines[at + 1..].iter().all(|line| line.is_empty()),
+        _ => false,
+    }
+}
+
+/// Moves everything of a log into a folder of its own inside of this one, so that a new log can begin here. False if that
+/// folder is there already: then it was done before.
+///
+/// # Errors
+/// If somebody writes there, or something cannot be moved.
+pub fn set_aside(folder: &Path, name: &str) -> Result<bool, OpenError> {
+    let because = |source| OpenError::Io {
+        what: "the log cannot be set aside",
+        source,
+    };
+    let _lock = held(folder)?;
+    let aside = folder.join("aside").join(name);
+    if aside.exists() {
+        return Ok(false);
+    }
+    fs::create_dir_all(&aside).map_err(because)?;
+    for entry in fs::read_dir(folder).map_err(because)? {
+        let file = entry.map_err(because)?.file_name();
+        let torn = Path::new(&file)
+            .extension()
+            .is_some_and(|kind| kind == "torn");
+        let named = file
+            .to_str()
+            .is_some_and(|name| name == KEY || disk::first(name).is_some());
+        let ours = torn || named;
+        if ours {
+            fs::rename(folder.join(&file), aside.join(&file)).map_err(because)?;
         }
     }
+    disk::sync_folder(&aside).map_err(because)?;
+    disk::sync_folder(folder).map_err(because)?;
+    Ok(true)
 }
 
 /// The files of the segments of a folder, the oldest first.

@@ -1,15 +1,13 @@
 use std::fs;
-use std::io::{self, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures::executor::block_on;
 use futures::future::join_all;
 use tempfile::TempDir;
 
-use super::disk::Disk;
-use super::{Log, OpenError, Options, Segments, folder, segments};
+use super::{Log, OpenError, Options, Segments, segments, set_aside};
 use crate::check::{Check, Report};
 use crate::entry::tests::lost;
 use crate::{Entry, Event, LARGEST_ENTRY, Ledger, NotDurable, Receipt};
@@ -144,7 +142,6 @@ fn a_log_that_was_changed_before_its_newest_checkpoint_is_not_written_to() {
     let first_line = good.lines().next().expect("a head").len();
     for damaged in [
         good.replace("\"count\":1", "\"count\":7"),
-        good.replace("\"count\":3", "\"count\":7"),
         good.replacen("\"count\":1", "count", 1),
         good[first_line + 1..].to_owned(),
         good[..=first_line].to_owned(),
@@ -303,104 +300,60 @@ fn nobody_writes_in_the_name_of_the_log_and_what_is_too_large_is_refused_at_once
     );
 }
 
-/// What a disk does from now on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Mood {
-    #[default]
-    Good,
-    /// Takes half of what is written, then has no room.
-    Full,
-    /// Takes everything and cannot say that it is on disk.
-    SyncFails,
-}
-
-struct Moody {
-    inner: Box<dyn Disk>,
-    mood: Arc<Mutex<Mood>>,
-}
-
-impl Moody {
-    fn mood(&self) -> Mood {
-        *self.mood.lock().expect("a lock")
-    }
-}
-
-impl Disk for Moody {
-    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.mood() == Mood::Full {
-            self.inner.add(&bytes[..bytes.len() / 2])?;
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.inner.add(bytes)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        match self.mood() {
-            Mood::SyncFails => Err(io::Error::other("input/output error")),
-            _ => self.inner.sync(),
-        }
-    }
-
-    fn cut(&mut self, length: u64) -> io::Result<()> {
-        self.inner.cut(length)
-    }
-
-    fn begin(&mut self, first: u64, bytes: &[u8]) -> io::Result<()> {
-        self.inner.begin(first, bytes)
-    }
-
-    fn remove(&mut self, first: u64) -> io::Result<()> {
-        self.inner.remove(first)
-    }
-}
-
-fn moody(folder: &Path) -> (Log, Arc<Mutex<Mood>>) {
-    let mut found = folder::open(folder).expect("a folder");
-    let mood = Arc::<Mutex<Mood>>::default();
-    found.disk = Box::new(Moody {
-        inner: found.disk,
-        mood: Arc::clone(&mood),
-    });
-    (Log::start(found, Options::default()).expect("a log"), mood)
-}
-
 #[test]
-fn a_disk_that_refuses_is_told_and_leaves_no_trace_once_it_takes_again() {
-    for mood in [Mood::Full, Mood::SyncFails] {
+fn a_last_write_that_came_to_disk_in_parts_is_cut_off_and_kept_aside() {
+    for ended in [true, false] {
         let folder = TempDir::new().expect("a folder");
-        let (log, moods) = moody(folder.path());
-        append(&log, vec![lost(0)]).expect("kept");
-        *moods.lock().expect("a lock") = mood;
-        for _ in 0..2 {
-            let refused = append(&log, vec![lost(1)]);
-            assert!(matches!(refused, Err(NotDurable::Disk(_))), "{refused:?}");
-            let state = log.state();
-            assert!(!state.durable && state.reason.is_some(), "{state:?}");
-        }
-        assert!(log.figures().failures >= 2);
-        *moods.lock().expect("a lock") = Mood::Good;
-        assert_eq!(
-            append(&log, vec![lost(2)]),
-            Ok(Receipt { first: 1, size: 2 })
-        );
-        assert!(log.state().durable);
+        let log = open(folder.path());
+        append(&log, vec![lost(1)]).expect("kept");
+        append(&log, vec![lost(2), lost(3), lost(4)]).expect("kept");
         drop(log);
-        let (report, entries) = verified(folder.path());
-        assert_eq!((report.unsigned, report.torn), (0, 0));
-        assert_eq!(entries, [lost(0), lost(2)]);
+        let path = newest(folder.path());
+        let good = fs::read_to_string(&path).expect("text");
+        let third = good.find("\"count\":3").expect("there");
+        let hole = good[..third - 60].to_owned() + &"\0".repeat(100) + &good[third + 40..];
+        let torn = if ended {
+            hole.as_str()
+        } else {
+            hole.trim_end()
+        };
+        fs::write(&path, torn).expect("written");
+        let log = open(folder.path());
+        let told = append(&log, vec![lost(5)]).expect("kept");
+        assert_eq!(told.first, 2, "what stands before the hole is whole");
+        drop(log);
+        assert_eq!(verified(folder.path()).1, [lost(1), lost(2), lost(5)]);
+        let names = fs::read_dir(folder.path()).expect("a folder");
+        let mut paths = names.map(|entry| entry.expect("a file").path());
+        let aside = paths.find(|path| path.extension().is_some_and(|kind| kind == "torn"));
+        let aside = fs::read_to_string(aside.expect("what was cut off")).expect("text");
+        assert!(aside.contains("\"count\":4"), "{aside}");
     }
 }
 
 #[test]
-fn a_disk_that_takes_again_is_found_without_anybody_asking() {
+fn a_log_that_cannot_be_opened_is_set_aside_once_and_another_begins() {
     let folder = TempDir::new().expect("a folder");
-    let (log, moods) = moody(folder.path());
-    *moods.lock().expect("a lock") = Mood::Full;
-    append(&log, vec![lost(1)]).expect_err("refused");
-    *moods.lock().expect("a lock") = Mood::Good;
-    while !log.state().durable {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let log = open(folder.path());
+    append(&log, vec![lost(1)]).expect("kept");
+    let key = log.key().clone();
+    assert!(matches!(
+        set_aside(folder.path(), "one"),
+        Err(OpenError::InUse)
+    ));
     drop(log);
-    assert!(verified(folder.path()).1.is_empty());
+    fs::remove_file(folder.path().join("key")).expect("removed");
+    assert!(set_aside(folder.path(), "one").expect("moved"));
+    let log = open(folder.path());
+    assert_ne!(log.key(), &key);
+    assert_eq!(
+        append(&log, vec![lost(2)]),
+        Ok(Receipt { first: 0, size: 1 })
+    );
+    drop(log);
+    assert!(!set_aside(folder.path(), "one").expect("there already"));
+    assert_eq!(verified(folder.path()).1, [lost(2)]);
+    assert_eq!(verified(&folder.path().join("aside/one")).1, [lost(1)]);
 }
+
+mod moody;

@@ -1,6 +1,6 @@
 //! The thread that writes.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ const BATCH: usize = 4 << 20;
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether something is old enough to go, while nothing is written.
 const LOOK: Duration = Duration::from_mins(10);
+/// A volume has room for at least this many segments, so that the oldest can go.
+const PARTS: u64 = 16;
 
 pub(super) struct Writer {
     disk: Box<dyn Disk>,
@@ -33,8 +35,19 @@ pub(super) struct Writer {
     /// There may be more in the newest segment than is known to be good.
     dirty: bool,
     failed: bool,
+    /// It failed for want of room.
+    full: bool,
     /// When what is too old could not be removed.
     untidy: Option<Timestamp>,
+}
+
+/// Which room is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// What everybody may use.
+    Free,
+    /// What was held back to say what is removed.
+    HeldBack,
 }
 
 enum Work {
@@ -54,6 +67,7 @@ impl Writer {
             segments: found.segments,
             dirty: true,
             failed: true,
+            full: false,
             untidy: None,
         }
     }
@@ -63,11 +77,13 @@ impl Writer {
             match self.work() {
                 Work::Batch(batch) => self.commit(batch),
                 Work::Nothing if self.failed => self.try_again(),
-                Work::Nothing => {}
+                Work::Nothing => self.hold_back(),
                 Work::End => return,
             }
             if !self.failed {
                 self.turn();
+            }
+            if !self.failed || self.full {
                 self.tidy();
             }
         }
@@ -100,7 +116,7 @@ impl Writer {
     fn commit(&mut self, batch: Vec<Waiting>) {
         let lines: Vec<&Line> = batch.iter().flat_map(|waiting| &waiting.lines).collect();
         let first = self.tree.size();
-        let written = self.write(&lines);
+        let written = self.write(&lines, Room::Free);
         let mut next = first;
         for waiting in batch {
             let answer = match &written {
@@ -119,11 +135,21 @@ impl Writer {
     /// Finds out whether the disk takes anything, by one more checkpoint.
     pub(super) fn try_again(&mut self) {
         // The state tells how that went.
-        drop(self.write(&[]));
+        drop(self.write(&[], Room::Free));
+        if !self.failed {
+            self.hold_back();
+        }
+    }
+
+    /// Without that room a full disk would have to be mended by hand.
+    fn hold_back(&mut self) {
+        if let Err(error) = self.disk.reserve() {
+            tracing::warn!(%error, "no room can be held back for the log");
+        }
     }
 
     /// Writes entries and a checkpoint; then they are on disk, or the log is as it was.
-    fn write(&mut self, lines: &[&Line]) -> io::Result<()> {
+    fn write(&mut self, lines: &[&Line], room: Room) -> io::Result<()> {
         let begun = Timestamp::now();
         let mut tree = self.tree.clone();
         let mut text = Vec::new();
@@ -135,7 +161,7 @@ impl Writer {
         let checkpoint = record::checkpoint(Checkpoint::of(&tree).sign(&self.signer));
         text.extend_from_slice(checkpoint.as_bytes());
         text.push(b'\n');
-        let written = self.put(&text);
+        let written = self.put(&text, room);
         if written.is_ok() {
             self.tree = tree;
             if let Some(newest) = self.segments.last_mut() {
@@ -150,7 +176,11 @@ impl Writer {
         written
     }
 
-    fn put(&mut self, text: &[u8]) -> io::Result<()> {
+    fn put(&mut self, text: &[u8], room: Room) -> io::Result<()> {
+        if self.full && room == Room::Free {
+            // A few lines may fit into the last block and the next ones not: that is no disk that takes again.
+            self.disk.room()?;
+        }
         if self.dirty {
             // Also after a failed sync: whether its pages are on disk is not known, and another sync would not tell. They
             // are written again.
@@ -187,6 +217,12 @@ impl Writer {
             }
         }
         self.failed = reason.is_some();
+        let kind = error.map(io::Error::kind);
+        self.full = matches!(
+            kind,
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        );
+        figures.volume = self.disk.volume();
         figures.size = self.tree.size();
         if state.durable == self.failed {
             state.since = now;
@@ -207,7 +243,12 @@ impl Writer {
         let old = newest
             .started
             .is_some_and(|started| older(started, self.options.segment_age));
-        let full = newest.bytes >= self.options.segment_bytes && newest.first < self.tree.size();
+        let most = self
+            .disk
+            .volume()
+            .map_or(u64::MAX, |volume| volume.total / PARTS);
+        let most = self.options.segment_bytes.min(most);
+        let full = newest.bytes >= most && newest.first < self.tree.size();
         if !(old || full) || self.dirty {
             return;
         }
@@ -237,16 +278,24 @@ impl Writer {
             return;
         }
         self.untidy = None;
+        if self.full
+            && let Err(error) = self.disk.release()
+        {
+            tracing::warn!(%error, "no room can be given free for the log");
+        }
         let entry = Entry::new(LEDGER, Timestamp::now(), Event::Removed { before });
         let told = Line::try_from(&entry).map_err(io::Error::other);
-        if told.and_then(|line| self.write(&[&line])).is_err() {
+        if told
+            .and_then(|line| self.write(&[&line], Room::HeldBack))
+            .is_err()
+        {
             return;
         }
         for _ in 0..count {
             let first = self.segments[0].first;
             match self.disk.remove(first) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
                     tracing::warn!(%error, first, "an old segment of the log cannot be removed");
                     self.untidy = Some(Timestamp::now());
@@ -260,16 +309,21 @@ impl Writer {
         lock(&self.shared.standing)
             .segments
             .clone_from(&self.segments);
+        self.hold_back();
     }
 
     /// How many of the oldest segments are to go.
     fn surplus(&self) -> usize {
         let mut total: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
+        let percent = self.options.most_percent.zip(self.disk.volume());
+        let share =
+            percent.map(|(percent, volume)| volume.total / 100 * u64::from(percent.min(100)));
+        let most = self.options.most_bytes.into_iter().chain(share).min();
         let older_ones = self.segments.iter().rev().skip(1).rev();
         let go = older_ones.take_while(|segment| {
             let keep = self.options.keep;
             let old = keep.is_some_and(|keep| older(segment.written, keep));
-            let much = self.options.most_bytes.is_some_and(|most| total > most);
+            let much = most.is_some_and(|most| total > most);
             total -= segment.bytes;
             old || much
         });
