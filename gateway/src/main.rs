@@ -44,6 +44,8 @@ use crate::watch::Cluster;
 
 /// How long background work may take to end once the last answer is written.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long the ledger may take for what it was given.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// How long what was decided last may take to be written down.
 const LAST: Duration = Duration::from_secs(3);
 
@@ -182,7 +184,7 @@ fn audit(
     let (member, trust) = membership.parts();
     let writing = Writing {
         address: args.ledger.clone(),
-        limit: args.ledger_timeout,
+        limit: PATIENCE,
         mesh_namespace: args.mesh_namespace.clone(),
         member,
         trust,

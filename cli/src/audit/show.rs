@@ -71,12 +71,10 @@ pub(crate) async fn run(options: Show, format: Output) -> anyhow::Result<Answer>
         fs::write(file, proof.to_string())
             .with_context(|| format!("{} cannot be written", file.display()))?;
     }
-    let value = json!({
-        "holds": found.judged.is_ok(),
-        "fault": found.judged.as_ref().err(),
-        "entries": found.lines.iter().map(|(number, line)| shown(*number, line)).collect::<Vec<Value>>(),
-    });
-    output::result(format, &value, |out| table(out, &found))?;
+    match format {
+        Output::Json => output::result(format, &whole(&found), |_| Ok(()))?,
+        Output::Table => table(&mut io::stdout().lock(), &found)?,
+    }
     Ok(if found.judged.is_ok() {
         Answer::Yes
     } else {
@@ -177,6 +175,16 @@ fn scan(text: place::Text, mut check: Check, wanted: &Wanted, proving: bool) -> 
     })
 }
 
+fn whole(found: &Found) -> Value {
+    let lines = found.lines.iter();
+    let entries: Vec<Value> = lines.map(|(number, line)| shown(*number, line)).collect();
+    json!({
+        "holds": found.judged.is_ok(),
+        "fault": found.judged.as_ref().err(),
+        "entries": entries,
+    })
+}
+
 fn shown(number: u64, line: &Line) -> Value {
     let entry: Result<&RawValue, _> = serde_json::from_slice(line.bytes());
     let entry = entry
@@ -186,15 +194,16 @@ fn shown(number: u64, line: &Line) -> Value {
 }
 
 fn table(out: &mut dyn Write, found: &Found) -> io::Result<()> {
-    let mut table = output::table(["number", "time", "event", "decision", "what"]);
+    let mut table = output::table(["number", "time", "by", "event", "decision", "what"]);
     for (number, line) in &found.lines {
         let Row {
             time,
+            by,
             event,
             decision,
             what,
         } = Row::of(line);
-        table.add_row([number.to_string(), time, event, decision, what]);
+        table.add_row([number.to_string(), time, by, event, decision, what]);
     }
     writeln!(out, "{table}")?;
     match &found.judged {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use mesh_ledger::{Check, Fault, Proof, Report, ScanError};
@@ -23,7 +23,7 @@ pub(crate) struct Verify {
     /// off at the end, or that all of it was made anew.
     #[arg(long = "checkpoint", value_name = "FILE")]
     checkpoints: Vec<PathBuf>,
-    /// File for the newest checkpoint, to be kept elsewhere.
+    /// File for the newest checkpoint, to be kept elsewhere. One that is there counts as --checkpoint too, and is replaced only if all of it holds.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// File that `show --proof` wrote: whether its entry is in the log of --key. The log itself is not read.
@@ -40,6 +40,13 @@ pub(crate) async fn run(options: Verify, format: Output) -> anyhow::Result<Answe
         let note = fs::read_to_string(file);
         kept.push(note.with_context(|| format!("{} cannot be read", file.display()))?);
     }
+    if let Some(file) = &options.save {
+        match fs::read_to_string(file) {
+            Ok(note) => kept.push(note),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", file.display())),
+        }
+    }
     let key = options.trusted.key.clone();
     let named = key.is_some();
     let found = place::read(&options.place, move |text| {
@@ -54,8 +61,7 @@ pub(crate) async fn run(options: Verify, format: Output) -> anyhow::Result<Answe
         .await?
         .context("the log could not be read to its end")?;
     if let (Some(file), Ok(report)) = (&options.save, &found) {
-        let saved = fs::write(file, &report.newest);
-        saved.with_context(|| format!("{} cannot be written", file.display()))?;
+        save(file, &report.newest).with_context(|| format!("{} cannot be written", file.display()))?;
     }
     output::result(format, &told(&found, named), |out| show(out, &found, named))?;
     Ok(if found.is_ok() {
@@ -65,8 +71,18 @@ pub(crate) async fn run(options: Verify, format: Output) -> anyhow::Result<Answe
     })
 }
 
+/// Whole or not at all: what was there is the only witness.
+fn save(file: &Path, note: &str) -> io::Result<()> {
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    let mut written = fs::File::create(&part)?;
+    written.write_all(note.as_bytes())?;
+    written.sync_all()?;
+    fs::rename(part, file)
+}
+
 /// One entry, by its proof.
-fn one(options: &Verify, file: &std::path::Path, format: Output) -> anyhow::Result<Answer> {
+fn one(options: &Verify, file: &Path, format: Output) -> anyhow::Result<Answer> {
     let text =
         fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let key = options

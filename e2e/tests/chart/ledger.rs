@@ -9,7 +9,7 @@ pub(super) fn values() -> String {
     String::from(
         "  enabled: true
   persistence: {storageClassName: fast, size: 20Gi}
-  retention: {days: 30, mebibytes: 18000}
+  retention: {days: 30, percent: 70, mebibytes: 18000}
   resources: {requests: {cpu: 10m, memory: 32Mi}}
   nodeSelector: {kubernetes.io/os: linux}
   tolerations: [{key: dedicated, operator: Equal, value: mesh, effect: NoSchedule}]
@@ -68,6 +68,7 @@ fn variable(pod: &Value, name: &str) -> Value {
 
 fn one(set: &str, spec: &Value) {
     assert_eq!(spec["replicas"], 1, "{set}");
+    assert_eq!(spec["podManagementPolicy"], "Parallel", "{set}");
     let stays = json!({"whenDeleted": "Retain", "whenScaled": "Retain"});
     assert_eq!(spec["persistentVolumeClaimRetentionPolicy"], stays, "{set}");
     let pod = &spec["template"]["spec"];
@@ -109,6 +110,7 @@ fn as_the_values_say(spec: &Value) {
     assert_eq!(pod["hostUsers"], false);
     assert_eq!(variable(pod, "MESH_LEDGER_KEEP_DAYS"), "30");
     assert_eq!(variable(pod, "MESH_LEDGER_MOST_MIB"), "18000");
+    assert_eq!(variable(pod, "MESH_LEDGER_MOST_PERCENT"), "70");
     assert_eq!(variable(pod, "HTTPS_PROXY"), "http://proxy:3128");
     let claim = &spec["volumeClaimTemplates"][0]["spec"];
     assert_eq!(claim["storageClassName"], "fast");

@@ -71,6 +71,7 @@ const NONSENSE: &[(&str, &str)] = &[
     ),
     ("ledger: {replicas: 2}\n", "replicas"),
     ("ledger: {retention: {days: -1}}\n", "days"),
+    ("ledger: {retention: {percent: 100}}\n", "percent"),
     ("ledger: {persistence: {size: much}}\n", "size"),
     (
         "ledger: {enabled: true, persistence: {size: \"\"}}\n",

@@ -24,8 +24,10 @@ use super::wire::{ENTRIES, Kept, LARGEST, LEDGER, STATE, Standing};
 const CONNECT: Duration = Duration::from_secs(3);
 /// First wait after a failure; it doubles.
 const RETRY: Duration = Duration::from_millis(100);
-/// Longest wait after a failure.
+/// Longest wait after a failure to reach it.
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// The same for one that does not answer in time: what it was given may be written all the same, and then again.
+const LONGEST_REST: Duration = Duration::from_mins(1);
 /// How often a silent connection is tried; the ledger closes one that is silent for 30 seconds.
 const PING: Duration = Duration::from_secs(10);
 /// A connection is made anew this often, so that who is at its other end is proven again.
@@ -48,7 +50,8 @@ pub(crate) struct Remote {
 pub(crate) struct Writing {
     /// Where the ledger is, `host:port`.
     pub(crate) address: String,
-    /// Longest time for one request.
+    /// Longest time for one request to it. How long somebody waits for an entry is that one's matter, and shorter: a slow
+    /// ledger that is given the same again and again is never done.
     pub(crate) limit: Duration,
     /// Whose ledger.
     pub(crate) mesh_namespace: String,
@@ -236,17 +239,20 @@ impl Shared {
 
 impl Way {
     async fn keep(self) {
-        let mut wait = RETRY;
+        let (mut wait, mut rest) = (RETRY, RETRY);
         while !self.shared.done() {
-            let begun = Instant::now();
+            let (begun, mut served) = (Instant::now(), false);
             let error = match self.connect().await {
                 Ok(mut session) => {
                     self.shared.up();
                     wait = RETRY;
-                    self.write(&mut session).await
+                    self.write(&mut session, &mut served).await
                 }
                 Err(error) => Some(error),
             };
+            if served {
+                rest = RETRY;
+            }
             let Some(error) = error else {
                 // No faster than this, whatever the other side does.
                 if begun.elapsed() < RETRY {
@@ -255,12 +261,26 @@ impl Way {
                 continue;
             };
             self.shared.down(&error);
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = self.shared.wake.notified() => {}
-            }
+            let slow = error == NotDurable::Timeout;
+            self.rest(if slow { rest } else { wait }).await;
+            rest = if slow {
+                (rest * 2).min(LONGEST_REST)
+            } else {
+                RETRY
+            };
             wait = (wait * 2).min(LONGEST_RETRY);
         }
+    }
+
+    /// Waits, unless it is told that nothing more will come.
+    async fn rest(&self, wait: Duration) {
+        let ended = async {
+            while !self.shared.done() {
+                self.shared.wake.notified().await;
+            }
+        };
+        // The time being over is what is waited for.
+        drop(timeout(wait, ended).await);
     }
 
     /// A connection to a ledger that keeps what it is given.
@@ -278,8 +298,8 @@ impl Way {
         state.map(|()| session)
     }
 
-    /// Writes what comes. Ends without an error where another connection is needed.
-    async fn write(&self, session: &mut Session) -> Option<NotDurable> {
+    /// Writes what comes, and says whether anything was kept. Ends without an error where another connection is needed.
+    async fn write(&self, session: &mut Session, served: &mut bool) -> Option<NotDurable> {
         let begun = Instant::now();
         loop {
             if self.shared.done() {
@@ -305,6 +325,7 @@ impl Way {
             if let Err(error) = self.send(session, batch).await {
                 return Some(error);
             }
+            *served = true;
         }
     }
 
@@ -352,6 +373,7 @@ impl Way {
                 Err(NotDurable::Refused(words_of(&body)))
             }
             StatusCode::TOO_MANY_REQUESTS => Err(NotDurable::Busy),
+            StatusCode::GATEWAY_TIMEOUT => Err(NotDurable::Timeout),
             StatusCode::SERVICE_UNAVAILABLE => Err(NotDurable::Disk(words_of(&body))),
             _ => Err(strange()),
         }

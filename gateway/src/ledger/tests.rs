@@ -17,7 +17,7 @@ use mesh_testkit::accounts::{Accounts, ISSUER};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use super::book::{read, written};
+use super::book::{Keeper, read, written};
 use super::wire::{GATEWAY, LEDGER};
 use super::{Remote, Writing};
 
@@ -141,7 +141,7 @@ async fn export(log: &Log, folder: &Path) -> Vec<u8> {
     let request = Request::get("/v1/log")
         .body(axum::body::Body::empty())
         .expect("a request");
-    let answer = tower::ServiceExt::oneshot(read(log.clone(), folder.to_owned()), request)
+    let answer = tower::ServiceExt::oneshot(read(Keeper::of(log.clone(), folder)), request)
         .await
         .expect("an answer");
     assert_eq!(answer.status(), StatusCode::OK);
@@ -161,7 +161,7 @@ async fn what_gateways_write_is_on_disk_when_they_are_told_and_whoever_reads_can
     let log = opened(folder.path());
     let address = mesh
         .serve(
-            written(log.clone(), "mesh-system"),
+            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
             (LEDGER, None),
             &shutdown,
         )
@@ -206,7 +206,7 @@ async fn nobody_but_a_gateway_writes_or_is_told_anything() {
     let log = opened(folder.path());
     let address = mesh
         .serve(
-            written(log.clone(), "mesh-system"),
+            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
             (LEDGER, None),
             &shutdown,
         )
@@ -258,7 +258,7 @@ async fn what_is_not_entries_is_refused_whole() {
     let log = opened(folder.path());
     let address = mesh
         .serve(
-            written(log.clone(), "mesh-system"),
+            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
             (LEDGER, None),
             &shutdown,
         )
@@ -296,7 +296,11 @@ async fn a_ledger_that_is_away_is_told_at_once_and_found_again_when_it_comes() {
     let first = Shutdown::new();
     let log = opened(folder.path());
     let address = mesh
-        .serve(written(log.clone(), "mesh-system"), (LEDGER, None), &first)
+        .serve(
+            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
+            (LEDGER, None),
+            &first,
+        )
         .await;
     let remote = mesh.remote(address, PATIENCE, &shutdown);
     until("it is there", || remote.state().durable).await;
@@ -318,7 +322,7 @@ async fn a_ledger_that_is_away_is_told_at_once_and_found_again_when_it_comes() {
 
     let second = Shutdown::new();
     mesh.serve(
-        written(log.clone(), "mesh-system"),
+        written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
         (LEDGER, Some(address)),
         &second,
     )
@@ -343,7 +347,7 @@ async fn somebody_else_at_its_address_is_not_the_ledger() {
     let log = opened(folder.path());
     let address = mesh
         .serve(
-            written(log.clone(), "mesh-system"),
+            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
             ("mesh-floor", None),
             &shutdown,
         )
@@ -426,7 +430,7 @@ async fn an_entry_that_is_refused_does_not_take_others_with_it_and_what_waits_is
     let log = opened(folder.path());
     let address = mesh
         .serve(
-            written(log.clone(), "mesh-system"),
+            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
             (LEDGER, None),
             &shutdown,
         )
@@ -466,4 +470,67 @@ async fn an_entry_that_is_refused_does_not_take_others_with_it_and_what_waits_is
             1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19
         ]
     );
+}
+
+#[tokio::test]
+async fn a_log_that_was_damaged_keeps_nothing_and_can_be_read_until_it_is_set_aside() {
+    let (mesh, folder, shutdown) = (
+        Mesh::new(),
+        TempDir::new().expect("a folder"),
+        Shutdown::new(),
+    );
+    let log = opened(folder.path());
+    for number in 1..4 {
+        log.append(vec![lost(number)]).await.expect("kept");
+    }
+    drop(log);
+    let segment = folder.path().join("00000000000000000000.log");
+    let good = std::fs::read_to_string(&segment).expect("a segment");
+    let damaged = good.replace("\"count\":1", "\"count\":9");
+    std::fs::write(&segment, &damaged).expect("written");
+    let open =
+        |aside: &str| Keeper::open(folder.path(), log::Options::default(), aside).expect("usable");
+    let keeper = open("");
+    let reason = keeper.state().reason.expect("a reason");
+    assert!(reason.contains("is damaged"), "{reason}");
+    let request = Request::get("/v1/log")
+        .body(axum::body::Body::empty())
+        .expect("a request");
+    let answer = tower::ServiceExt::oneshot(read(keeper.clone()), request)
+        .await
+        .expect("an answer");
+    let text = axum::body::to_bytes(answer.into_body(), 1 << 30)
+        .await
+        .expect("a body");
+    assert_eq!(text, damaged.as_bytes());
+    let address = mesh
+        .serve(written(keeper, "mesh-system"), (LEDGER, None), &shutdown)
+        .await;
+    let remote = mesh.remote(address, PATIENCE, &shutdown);
+    until("it is told why", || {
+        remote
+            .state()
+            .reason
+            .is_some_and(|told| told.contains("is damaged"))
+    })
+    .await;
+    assert!(append(&remote, vec![lost(5)]).await.is_err());
+    remote.end();
+    assert!(shutdown.finish(PATIENCE).await);
+    assert_eq!(
+        std::fs::read_to_string(&segment).expect("a segment"),
+        damaged
+    );
+
+    let keeper = open("one");
+    assert!(keeper.state().durable);
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("aside/one/00000000000000000000.log"))
+            .expect("aside"),
+        damaged
+    );
+    // The name is used up: another damage is not moved over the first.
+    drop(keeper);
+    std::fs::remove_file(folder.path().join("key")).expect("removed");
+    assert!(!open("one").state().durable);
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) time: String,
+    pub(super) by: String,
     pub(super) event: String,
     pub(super) decision: String,
     pub(super) what: String,
@@ -17,6 +18,7 @@ impl Row {
         let row = match line.entry() {
             Ok(entry) => Self {
                 time: entry.time.to_string(),
+                by: entry.gateway.clone(),
                 event: name(&entry.event).to_owned(),
                 decision: entry.decision().unwrap_or_default().to_owned(),
                 what: what(&entry.event),
@@ -32,6 +34,7 @@ impl Row {
         let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
         Self {
             time: text("time"),
+            by: text("gateway"),
             event: text("event"),
             decision: String::new(),
             what: entry.to_string(),
@@ -43,6 +46,7 @@ impl Row {
         let clean = |text: String| text.replace(char::is_control, "\u{fffd}");
         Self {
             time: clean(self.time),
+            by: clean(self.by),
             event: clean(self.event),
             decision: clean(self.decision),
             what: clean(self.what),

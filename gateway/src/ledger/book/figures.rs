@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use mesh_ledger::{Ledger, Log};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-struct Figures(Log);
+use super::keeper::Keeper;
+
+struct Figures(Keeper);
 
 impl fmt::Debug for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,13 +19,17 @@ impl fmt::Debug for Figures {
 }
 
 /// Enters all of them.
-pub(crate) fn register(registry: &mut Registry, log: Log) {
-    registry.register_collector(Box::new(Figures(log)));
+pub(crate) fn register(registry: &mut Registry, keeper: Keeper) {
+    registry.register_collector(Box::new(Figures(keeper)));
 }
 
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let (state, figures, segments) = (self.0.state(), self.0.figures(), self.0.segments());
+        let state = self.0.state();
+        let (figures, segments) = match self.0.log() {
+            Some(log) => (log.figures(), log.segments()),
+            None => Default::default(),
+        };
         let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
         let gauges = [
             (
@@ -36,6 +41,16 @@ impl Collector for Figures {
             ("segments", "Segments that are there", segments.len() as u64),
             ("bytes", "Bytes of all segments", bytes),
         ];
+        let volume = figures.volume.map(|volume| {
+            let total = ("volume_bytes", "Size of the volume", volume.total);
+            let free = (
+                "volume_free_bytes",
+                "What can still be written",
+                volume.free,
+            );
+            [total, free]
+        });
+        let gauges = gauges.into_iter().chain(volume.into_iter().flatten());
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
@@ -83,7 +98,7 @@ mod tests {
         let folder = TempDir::new().expect("a folder");
         let log = Log::open(folder.path(), log::Options::default()).expect("a log");
         let mut registry = Registry::with_prefix("mesh_ledger");
-        super::register(&mut registry, log);
+        super::register(&mut registry, super::Keeper::of(log, folder.path()));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
         let samples = text.lines().filter(|line| !line.starts_with('#'));

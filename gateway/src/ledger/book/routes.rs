@@ -13,11 +13,12 @@ use bytes::Bytes;
 use futures::Stream;
 use http::{StatusCode, header};
 use mesh_identity::{Account, account_of, validity};
-use mesh_ledger::{Ledger, Line, Log, NotDurable};
+use mesh_ledger::{Line, NotDurable};
 use mesh_runtime::serve::PeerCertificate;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, Take};
 
+use super::keeper::Keeper;
 use crate::ledger::wire::{ENTRIES, GATEWAY, Kept, LARGEST, LOG, STATE, Standing, status};
 
 /// Longest time for a request's body.
@@ -28,25 +29,21 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 const CHUNK: usize = 64 << 10;
 
 /// For gateways of the mesh alone, known by their certificates. Only for a listener that verifies these.
-pub(crate) fn written(log: Log, mesh_namespace: &str) -> Router {
+pub(crate) fn written(keeper: Keeper, mesh_namespace: &str) -> Router {
     let gateway = Account::new(mesh_namespace, GATEWAY);
     Router::new()
         .route(ENTRIES, post(append))
         .route(STATE, get(state))
         .layer(from_fn_with_state(gateway, admit))
-        .with_state(log)
+        .with_state(keeper)
 }
 
 /// For who reads. Only for a listener on loopback.
-pub(crate) fn read(log: Log, folder: PathBuf) -> Router {
-    let whole = log.clone();
+pub(crate) fn read(keeper: Keeper) -> Router {
     Router::new()
-        .route(
-            LOG,
-            get(move || async move { everything(&whole, folder.clone()) }),
-        )
+        .route(LOG, get(everything))
         .route(STATE, get(state))
-        .with_state(log)
+        .with_state(keeper)
 }
 
 async fn admit(State(gateway): State<Account>, request: Request, next: Next) -> Response {
@@ -67,11 +64,11 @@ async fn admit(State(gateway): State<Account>, request: Request, next: Next) -> 
         .into_response()
 }
 
-async fn state(State(log): State<Log>) -> Json<Standing> {
-    Json(log.state().into())
+async fn state(State(keeper): State<Keeper>) -> Json<Standing> {
+    Json(keeper.state().into())
 }
 
-async fn append(State(log): State<Log>, request: Request) -> Response {
+async fn append(State(keeper): State<Keeper>, request: Request) -> Response {
     let reading = to_bytes(request.into_body(), LARGEST);
     let body = match tokio::time::timeout(BODY_TIME, reading).await {
         Err(_) => {
@@ -86,7 +83,7 @@ async fn append(State(log): State<Log>, request: Request) -> Response {
         Ok(lines) => lines,
         Err(message) => return (StatusCode::BAD_REQUEST, format!("{message}\n")).into_response(),
     };
-    let written = tokio::time::timeout(WRITE_TIME, log.append_lines(lines)).await;
+    let written = tokio::time::timeout(WRITE_TIME, keeper.append(lines)).await;
     match written.unwrap_or(Err(NotDurable::Timeout)) {
         Ok(receipt) => Json(Kept::from(receipt)).into_response(),
         Err(error) => (status(&error), format!("{error}\n")).into_response(),
@@ -105,13 +102,17 @@ fn lines(body: &[u8]) -> Result<Vec<Line>, String> {
 }
 
 /// The log as it is on disk now, to the end of the newest write.
-fn everything(log: &Log, folder: PathBuf) -> Response {
-    let segments = log.segments();
-    let files = segments
-        .into_iter()
-        .map(move |segment| (folder.join(segment.file()), segment.bytes));
-    let body = Body::from_stream(chunks(files.collect()));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+async fn everything(State(keeper): State<Keeper>) -> Response {
+    match keeper.files() {
+        Ok(files) => {
+            let body = Body::from_stream(chunks(files));
+            ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+        }
+        Err(error) => {
+            let message = format!("the log cannot be read: {error}\n");
+            (StatusCode::SERVICE_UNAVAILABLE, message).into_response()
+        }
+    }
 }
 
 /// The first bytes of these files, one after the other. A file that has gone ends the answer before its end.
