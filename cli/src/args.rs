@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -111,6 +112,38 @@ pub(crate) struct Up {
     /// Where decisions are written down.
     #[command(flatten)]
     pub(crate) audit: AuditDir,
+    /// How much of them is kept.
+    #[command(flatten)]
+    pub(crate) kept: Kept,
+}
+
+/// How much of the durable audit is kept.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Kept {
+    /// Days after which the oldest of the audit is removed; 0: never.
+    #[arg(long, env = "MESH_AUDIT_KEEP_DAYS", default_value_t = 0)]
+    audit_keep_days: u32,
+    /// MiB from which on the oldest of the audit is removed; 0: never, and a full disk keeps nothing more.
+    #[arg(long, env = "MESH_AUDIT_MOST_MIB", default_value_t = 1024)]
+    audit_most_mib: u64,
+}
+
+impl Kept {
+    /// The same for a log.
+    pub(crate) fn log(&self) -> mesh_ledger::log::Options {
+        let most = self.audit_most_mib.saturating_mul(1 << 20);
+        let days = self.audit_keep_days;
+        let mut options = mesh_ledger::log::Options {
+            keep: (days > 0).then(|| Duration::from_hours(24).saturating_mul(days)),
+            ..mesh_ledger::log::Options::default()
+        };
+        if most > 0 {
+            options.most_bytes = Some(most);
+            // So small that the oldest can go before there is more.
+            options.segment_bytes = options.segment_bytes.min(most / 8);
+        }
+        options
+    }
 }
 
 /// Where decisions are written down, if a policy asks for it.

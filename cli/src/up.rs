@@ -38,7 +38,8 @@ pub(crate) async fn run(options: Up) -> anyhow::Result<Answer> {
     // Before the first look, so that no edit falls between the two.
     let seen = source.fingerprint();
     let loaded = load(&source)?;
-    let ledger = LocalLedger::start(catalog::audit_dir(&options.audit), &loaded.snapshot)?;
+    let kept = (catalog::audit_dir(&options.audit), options.kept.log());
+    let ledger = LocalLedger::start(kept, &loaded.snapshot)?;
 
     let shutdown = Shutdown::new();
     let backends = Arc::new(Backends::new(ClientOptions::default())?);
@@ -69,9 +70,11 @@ pub(crate) async fn run(options: Up) -> anyhow::Result<Answer> {
     announce(&floors, &loaded, &shutdown);
     serve(&dataplane, listener, &shutdown).await;
     dataplane.end_records(LAST).await;
-    ledger.close();
+    let closing = tokio::task::spawn_blocking(move || ledger.close());
+    // A disk that hangs holds nobody up.
+    let closed = tokio::time::timeout(GRACE, closing).await.is_ok();
     floors.end();
-    if !shutdown.finish(GRACE).await {
+    if !(shutdown.finish(GRACE).await && closed) {
         tracing::warn!("some work did not end in time");
     }
     Ok(Answer::Yes)
@@ -130,7 +133,9 @@ fn watch(
             tracing::warn!("{warning}");
         }
         floors.declare(loaded);
-        if let Err(error) = ledger.declare(&loaded.snapshot) {
+        // It may read and write files.
+        let declared = tokio::task::block_in_place(|| ledger.declare(&loaded.snapshot));
+        if let Err(error) = declared {
             tracing::error!(
                 "{error:#}; until the next start only the floor answers what must be written"
             );

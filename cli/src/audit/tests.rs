@@ -83,7 +83,11 @@ async fn a_log_as_it_was_written_holds_and_a_changed_one_does_not() {
         assert_eq!(audit(&with_kept).await.expect("read"), Answer::No);
         let witness = fs::read_to_string(&kept).expect("a checkpoint");
         let again = audit(&["verify", place, "--save", text(&kept)]).await;
-        assert_eq!(again.expect("read"), Answer::No, "what is to be replaced is compared first");
+        assert_eq!(
+            again.expect("read"),
+            Answer::No,
+            "what is to be replaced is compared first"
+        );
         assert_eq!(fs::read_to_string(&kept).expect("a checkpoint"), witness);
         let answer = audit(&["show", place]).await.expect("read");
         assert_eq!(answer == Answer::No, found_by_itself, "{changed}");

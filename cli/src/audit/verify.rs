@@ -44,7 +44,9 @@ pub(crate) async fn run(options: Verify, format: Output) -> anyhow::Result<Answe
         match fs::read_to_string(file) {
             Ok(note) => kept.push(note),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", file.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{} cannot be read", file.display()));
+            }
         }
     }
     let key = options.trusted.key.clone();
@@ -61,7 +63,8 @@ pub(crate) async fn run(options: Verify, format: Output) -> anyhow::Result<Answe
         .await?
         .context("the log could not be read to its end")?;
     if let (Some(file), Ok(report)) = (&options.save, &found) {
-        save(file, &report.newest).with_context(|| format!("{} cannot be written", file.display()))?;
+        save(file, &report.newest)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
     }
     output::result(format, &told(&found, named), |out| show(out, &found, named))?;
     Ok(if found.is_ok() {

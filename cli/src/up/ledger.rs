@@ -13,6 +13,7 @@ use mesh_ledger::{Entry, Ledger, NotDurable, Pending, State, settled};
 /// The log of this machine.
 pub(crate) struct LocalLedger {
     folder: Option<PathBuf>,
+    options: Options,
     since: Timestamp,
     log: OnceLock<Log>,
 }
@@ -22,9 +23,13 @@ impl LocalLedger {
     ///
     /// # Errors
     /// If one does, and there is no such folder or it cannot be used.
-    pub(crate) fn start(folder: Option<PathBuf>, snapshot: &Snapshot) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn start(
+        (folder, options): (Option<PathBuf>, Options),
+        snapshot: &Snapshot,
+    ) -> anyhow::Result<Arc<Self>> {
         let ledger = Self {
             folder,
+            options,
             since: Timestamp::now(),
             log: OnceLock::new(),
         };
@@ -46,7 +51,7 @@ impl LocalLedger {
         let folder = folder.context(
             "a policy asks for a durable audit (spec.audit), and nobody has a home directory: name a folder with --audit-dir",
         )?;
-        let log = Log::open(folder, Options::default()).with_context(|| {
+        let log = Log::open(folder, self.options.clone()).with_context(|| {
             format!(
                 "a policy asks for a durable audit (spec.audit), and its log cannot be written in {}: mend that, or name another folder with --audit-dir",
                 folder.display()
@@ -98,6 +103,7 @@ mod tests {
     use mesh_core::{PrivacyLevel, Snapshot};
     use mesh_dataplane::source::FileSource;
     use mesh_ledger::Ledger;
+    use mesh_ledger::log::Options;
 
     use super::LocalLedger;
 
@@ -121,7 +127,8 @@ mod tests {
         let home = tempfile::tempdir().expect("a folder");
         let folder = home.path().join("audit");
         let silent = Snapshot::empty("default", Timestamp::now());
-        let ledger = LocalLedger::start(Some(folder.clone()), &silent).expect("nothing to open");
+        let ledger = LocalLedger::start((Some(folder.clone()), Options::default()), &silent)
+            .expect("nothing to open");
         assert!(!folder.exists() && !ledger.state().durable && ledger.folder().is_none());
         ledger.declare(&asking()).expect("opened");
         assert!(folder.join("key").exists() && ledger.folder().is_some());
@@ -129,7 +136,10 @@ mod tests {
         let key = fs::read(folder.join("key")).expect("a key");
         ledger.close();
         drop(ledger);
-        drop(LocalLedger::start(Some(folder.clone()), &asking()).expect("opened again"));
+        drop(
+            LocalLedger::start((Some(folder.clone()), Options::default()), &asking())
+                .expect("opened again"),
+        );
         assert_eq!(fs::read(folder.join("key")).expect("a key"), key);
     }
 
@@ -138,7 +148,7 @@ mod tests {
         let home = tempfile::tempdir().expect("a folder");
         let file = home.path().join("file");
         fs::write(&file, "").expect("written");
-        let refused = LocalLedger::start(Some(file.clone()), &asking())
+        let refused = LocalLedger::start((Some(file.clone()), Options::default()), &asking())
             .err()
             .expect("a refusal");
         let told = format!("{refused:#}");
@@ -149,10 +159,10 @@ mod tests {
         assert!(told.contains(&*file.to_string_lossy()), "{told}");
         let silent = Snapshot::empty("default", Timestamp::now());
         assert!(
-            LocalLedger::start(Some(file), &silent).is_ok(),
+            LocalLedger::start((Some(file), Options::default()), &silent).is_ok(),
             "nobody asks"
         );
-        assert!(LocalLedger::start(None, &silent).is_ok());
-        assert!(LocalLedger::start(None, &asking()).is_err());
+        assert!(LocalLedger::start((None, Options::default()), &silent).is_ok());
+        assert!(LocalLedger::start((None, Options::default()), &asking()).is_err());
     }
 }
