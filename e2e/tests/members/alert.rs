@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::{LONG, World};
 
 const ALERT: &str = "MeshCertificateExpiring";
-/// Seconds that a certificate lives; renewed when fifteen are left.
-const LIFE: &str = "45";
+/// Seconds that a certificate lives; renewed when twenty are left.
+const LIFE: &str = "60";
 /// In the place of four hours of a day.
-const SHORTER: [(&str, &str); 2] = [("< 4 * 3600", "< 7"), ("interval: 1m", "interval: 1s")];
+const SHORTER: [(&str, &str); 2] = [("< 4 * 3600", "< 13"), ("interval: 1m", "interval: 1s")];
 const LEFT: &str = "mesh_gateway_certificate_expiry_seconds{name=\"member\"}";
 
 pub(super) fn fires(world: &World) {
