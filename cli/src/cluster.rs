@@ -3,6 +3,7 @@
 //!
 //! Refuses to guess: without a right to make a token for that ServiceAccount nothing is asked of a gateway.
 
+mod keeper;
 mod objects;
 mod tunnel;
 
@@ -43,14 +44,6 @@ pub(crate) struct Gateway {
     /// As whom: `namespace/serviceaccount`, or the key's variable.
     pub(crate) caller: String,
     /// Name of the pod that is asked.
-    pub(crate) pod: String,
-    _tunnel: Tunnel,
-}
-
-/// A ledger that can be read until this is dropped.
-pub(crate) struct Keeper {
-    pub(crate) control: Control,
-    /// Name of its pod.
     pub(crate) pod: String,
     _tunnel: Tunnel,
 }
@@ -99,20 +92,6 @@ impl Cluster {
         Ok(Gateway {
             control,
             caller,
-            pod: tunnel.pod().to_owned(),
-            _tunnel: tunnel,
-        })
-    }
-
-    /// The ledger of the mesh in `namespace`.
-    ///
-    /// # Errors
-    /// If there is none, or it may not be reached.
-    pub(crate) async fn ledger(&self, namespace: &str) -> anyhow::Result<Keeper> {
-        let tunnel = Tunnel::open(&self.client, namespace, tunnel::LEDGER).await?;
-        let control = Control::new(&format!("http://{}", tunnel.address()), None)?;
-        Ok(Keeper {
-            control,
             pod: tunnel.pod().to_owned(),
             _tunnel: tunnel,
         })

@@ -6,8 +6,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use bytes::{Buf, Bytes};
-use futures::StreamExt;
-use mesh_backends::control::Control;
 use mesh_ledger::log::{Segments, segments};
 use tokio::sync::mpsc::{Receiver, channel};
 
@@ -15,8 +13,6 @@ use super::Place;
 use crate::catalog;
 use crate::cluster::Cluster;
 
-/// Where the ledger's pod shows its log.
-const LOG: &str = "/v1/log";
 /// Pieces that wait to be read.
 const AHEAD: usize = 16;
 
@@ -30,9 +26,7 @@ pub(super) async fn read<T: Send + 'static>(
 ) -> anyhow::Result<T> {
     if place.cluster {
         let cluster = Cluster::connect(place.context.as_deref()).await?;
-        let keeper = cluster.ledger(&place.mesh_namespace).await?;
-        tracing::debug!(pod = keeper.pod, "reading its log");
-        return from_far(&keeper.control, work).await;
+        return from_far(&cluster, &place.mesh_namespace, work).await;
     }
     let text = near(place)?;
     Ok(tokio::task::spawn_blocking(move || work(text)).await?)
@@ -67,25 +61,18 @@ fn file_or_folder(path: &Path) -> anyhow::Result<Text> {
 }
 
 async fn from_far<T: Send + 'static>(
-    control: &Control,
+    cluster: &Cluster,
+    namespace: &str,
     work: impl FnOnce(Text) -> T + Send + 'static,
 ) -> anyhow::Result<T> {
-    let mut pieces = Box::pin(control.stream(LOG).await?);
     let (sender, receiver) = channel(AHEAD);
-    let feeding = async move {
-        while let Some(piece) = pieces.next().await {
-            // Who reads may have found enough.
-            if sender.send(piece).await.is_err() {
-                break;
-            }
-        }
-    };
     let feed = Feed {
         receiver,
         piece: Bytes::new(),
     };
     let working = tokio::task::spawn_blocking(move || work(Box::new(feed)));
-    let ((), done) = tokio::join!(feeding, working);
+    let (sent, done) = tokio::join!(cluster.read_log(namespace, sender), working);
+    sent?;
     Ok(done?)
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
+use kube::api::{ListParams, Portforwarder};
 use kube::{Api, Client, ResourceExt};
 use tokio::io::{DuplexStream, copy_bidirectional};
 use tokio::net::TcpListener;
@@ -19,7 +19,7 @@ const OURS: &str = "app.kubernetes.io/part-of=inference-mesh";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target {
     component: &'static str,
-    port: u16,
+    pub(super) port: u16,
     /// True if it is of use only while it is ready.
     ready: bool,
 }
@@ -54,27 +54,10 @@ impl Tunnel {
         namespace: &str,
         target: Target,
     ) -> anyhow::Result<Self> {
-        let Target {
-            component, port, ..
-        } = target;
-        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let labels = format!("{OURS},app.kubernetes.io/component={component}");
-        let found = pods
-            .list(&ListParams::default().labels(&labels))
-            .await
-            .with_context(|| format!("the pods of namespace {namespace} cannot be listed"))?;
-        let Some(pod) = found.items.iter().find(|pod| useful(pod, target)) else {
-            bail!(
-                "no {component} in namespace {namespace} is {} ({} found): name the mesh's namespace with --mesh-namespace",
-                if target.ready { "ready" } else { "running" },
-                found.items.len()
-            );
-        };
-        let pod = pod.name_any();
+        let port = target.port;
+        let (pods, pod) = find(client, namespace, target).await?;
         // Now, so that a missing right is told as such.
-        let mut first = pods.portforward(&pod, &[port]).await.with_context(|| {
-            format!("no way to pod {namespace}/{pod}: it takes the right to create pods/portforward there")
-        })?;
+        let mut first = forward(&pods, (namespace, &pod), port).await?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let (end, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -111,6 +94,43 @@ impl Drop for Tunnel {
     fn drop(&mut self) {
         self.end.cancel();
     }
+}
+
+/// The pods of a namespace, and the name of one that is meant.
+pub(super) async fn find(
+    client: &Client,
+    namespace: &str,
+    target: Target,
+) -> anyhow::Result<(Api<Pod>, String)> {
+    let component = target.component;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let labels = format!("{OURS},app.kubernetes.io/component={component}");
+    let found = pods
+        .list(&ListParams::default().labels(&labels))
+        .await
+        .with_context(|| format!("the pods of namespace {namespace} cannot be listed"))?;
+    let Some(pod) = found.items.iter().find(|pod| useful(pod, target)) else {
+        bail!(
+            "no {component} in namespace {namespace} is {} ({} found): name the mesh's namespace with --mesh-namespace",
+            if target.ready { "ready" } else { "running" },
+            found.items.len()
+        );
+    };
+    let name = pod.name_any();
+    Ok((pods, name))
+}
+
+/// A way to a port of a pod.
+pub(super) async fn forward(
+    pods: &Api<Pod>,
+    (namespace, pod): (&str, &str),
+    port: u16,
+) -> anyhow::Result<Portforwarder> {
+    pods.portforward(pod, &[port]).await.with_context(|| {
+        format!(
+            "no way to pod {namespace}/{pod}: it takes the right to create pods/portforward there"
+        )
+    })
 }
 
 async fn another(pods: &Api<Pod>, name: &str, port: u16) -> Option<DuplexStream> {

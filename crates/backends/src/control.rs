@@ -3,17 +3,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{Stream, TryStreamExt};
 use http::{HeaderMap, StatusCode};
 use mesh_core::Sensitive;
 use reqwest::{Client, RequestBuilder, Url};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
-
-/// Longest time for an answer that is as long as it is.
-const LONGEST: Duration = Duration::from_hours(1);
 
 /// A running mesh.
 #[derive(Debug)]
@@ -151,28 +146,6 @@ impl Control {
         self.send(self.client.get(url)).await
     }
 
-    /// `GET path`, as it comes, for as long as it takes.
-    ///
-    /// # Errors
-    /// If it is not reachable or refuses.
-    pub async fn stream(
-        &self,
-        path: &str,
-    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + 'static + use<>, Error> {
-        let request = self.client.get(self.join(path)?).timeout(LONGEST);
-        let answer = self.sent(request).await?;
-        let status = answer.status();
-        if !status.is_success() {
-            let message = answer.text().await.unwrap_or_default();
-            return Err(Error::Refused {
-                base: self.base.clone(),
-                status,
-                message: message.trim().chars().take(200).collect(),
-            });
-        }
-        Ok(answer.bytes_stream().map_err(std::io::Error::other))
-    }
-
     /// `POST path` with a JSON body and further headers.
     ///
     /// # Errors
@@ -234,26 +207,17 @@ impl Control {
         })
     }
 
-    async fn sent(&self, request: RequestBuilder) -> Result<reqwest::Response, Error> {
+    async fn reply(&self, request: RequestBuilder) -> Result<Reply, Error> {
         let request = match &self.key {
             Some(key) => request.bearer_auth(key.expose()),
             None => request,
         };
-        let unreachable = |source| self.unreachable(source);
-        request.send().await.map_err(unreachable)
-    }
-
-    fn unreachable(&self, source: reqwest::Error) -> Error {
-        Error::Unreachable {
+        let unreachable = |source: reqwest::Error| Error::Unreachable {
             base: self.base.clone(),
             source: source.without_url(),
-        }
-    }
-
-    async fn reply(&self, request: RequestBuilder) -> Result<Reply, Error> {
-        let answer = self.sent(request).await?;
+        };
+        let answer = request.send().await.map_err(unreachable)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        let unreachable = |source| self.unreachable(source);
         let bytes = answer.bytes().await.map_err(unreachable)?;
         let body = serde_json::from_slice(&bytes).map_err(|_| Error::NotAMesh {
             base: self.base.clone(),
