@@ -109,6 +109,13 @@ impl Mesh {
         Ok(())
     }
 
+    /// Ends the process without a warning.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Asks the process to end as Ctrl-C does and gives what it wrote.
     pub fn interrupt(mut self) -> Result<Ended> {
         signal(self.pid(), "INT")?;

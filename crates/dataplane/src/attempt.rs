@@ -25,7 +25,7 @@ pub(crate) use flight::Flight;
 
 use crate::health::{AttemptKind, NoLeave, Start};
 use crate::limit::Slot;
-use crate::record::Trail;
+use crate::record::{Record, Trail};
 use crate::respond::{Error, Report};
 use crate::{Dataplane, Job};
 use failure::{Cause, Failures};
@@ -92,6 +92,16 @@ fn resting(job: &Job) -> bool {
     candidates.any(|candidate| candidate.refusal.is_none() && candidate.unavailable)
 }
 
+/// Whom an attempt may be sent to, by the newest snapshot.
+struct Chosen {
+    admitted: Admitted,
+    limits: Limits,
+    /// There must be a record of it.
+    record: Option<Record>,
+    /// Of that snapshot.
+    generation: u64,
+}
+
 /// One attempt.
 struct Run<'a> {
     plane: &'a Dataplane,
@@ -133,14 +143,22 @@ impl Run<'_> {
         if !self.attempt.floor() && Instant::now() >= self.deadline {
             return Err(Cause::Deadline);
         }
-        let (admitted, limits, asked) = self.admit()?;
+        let Chosen {
+            mut admitted,
+            mut limits,
+            record,
+            generation,
+        } = self.admit(false)?;
         let permit = self.leave(&admitted)?;
         let slot = self.slot(&admitted, permit.as_ref())?;
         let mut flight = Flight::new(self.plane, &admitted, permit, slot);
-        if asked {
+        if let Some(record) = record {
             // The last thing before it is sent, so that what is written is what is sent.
-            let recorded = self.record(&admitted, &mut flight).await;
-            recorded.inspect_err(|cause| flight.withdraw(cause))?;
+            let recorded = self.record(record, &admitted, &mut flight).await;
+            let again = recorded.and_then(|on_disk| self.admit_again(generation, on_disk));
+            if let Some(chosen) = again.inspect_err(|cause| flight.withdraw(cause))? {
+                (admitted, limits) = (chosen.admitted, chosen.limits);
+            }
         }
         let limits = self.left(limits);
         let outbound = self.outbound(&limits);
@@ -167,21 +185,26 @@ impl Run<'_> {
         })
     }
 
-    /// Writes who is about to be asked, where a policy asks for it.
-    async fn record(&self, admitted: &Admitted, flight: &mut Flight) -> Result<(), Cause> {
-        let (recorder, floor) = (self.plane.recorder(), self.attempt.floor());
+    /// Writes who is about to be asked, where a policy asks for it. False: it will be written, since this is the floor.
+    async fn record(
+        &self,
+        record: Record,
+        admitted: &Admitted,
+        flight: &mut Flight,
+    ) -> Result<bool, Cause> {
+        let recorder = self.plane.recorder();
         let trace = flight.record(recorder.trace(self.job, self.trail, admitted));
         let snapshot = self.plane.snapshots().current();
-        let written = recorder.before(self.job, (self.trail, trace), &snapshot, floor);
-        if written.await.is_err() {
+        let written = recorder.before(self.job, (self.trail, trace), &snapshot, record);
+        let on_disk = written.await.map_err(|_| {
             self.plane.metrics().refused(Constraint::Audit);
-            return Err(Cause::Refused(Constraint::Audit));
-        }
-        if !floor && Instant::now() >= self.deadline {
+            Cause::Refused(Constraint::Audit)
+        })?;
+        if !self.attempt.floor() && Instant::now() >= self.deadline {
             return Err(Cause::Deadline);
         }
         flight.recorded();
-        Ok(())
+        Ok(on_disk)
     }
 
     /// What is left of the time once the record is written.
@@ -196,9 +219,17 @@ impl Run<'_> {
         }
     }
 
+    /// Admits once more if something else holds since the record was begun.
+    fn admit_again(&self, before: u64, on_disk: bool) -> Result<Option<Chosen>, Cause> {
+        if self.plane.snapshots().current().generation == before {
+            return Ok(None);
+        }
+        self.admit(on_disk).map(Some)
+    }
+
     /// Admits against the newest snapshot: policy may have changed, a claim may have expired. And says whether there
-    /// must be a record.
-    fn admit(&self) -> Result<(Admitted, Limits, bool), Cause> {
+    /// must be a record; `on_disk`: there is one.
+    fn admit(&self, on_disk: bool) -> Result<Chosen, Cause> {
         let snapshot = self.plane.snapshots().current();
         let newer: EffectivePolicy;
         let policy = if snapshot.generation == self.job.policy.generation() {
@@ -213,7 +244,7 @@ impl Run<'_> {
             snapshot: &snapshot,
             policy,
             facts: &self.job.facts,
-            durable: !asked || (!self.trail.failed() && self.plane.recorder().durable()),
+            durable: !asked || on_disk || (!self.trail.failed() && self.plane.recorder().durable()),
             now: self.plane.now(),
         };
         let admitted = readmit(self.attempt, &input).map_err(|refusal| {
@@ -221,7 +252,18 @@ impl Run<'_> {
             Cause::Refused(refusal.constraint)
         })?;
         let limits = self.limits(policy, &admitted);
-        Ok((admitted, limits, asked))
+        let floor = self.attempt.floor() && policy.is_floor(&admitted.backend().id);
+        let record = if floor {
+            Record::OrLater
+        } else {
+            Record::First
+        };
+        Ok(Chosen {
+            admitted,
+            limits,
+            record: asked.then_some(record),
+            generation: snapshot.generation,
+        })
     }
 
     fn limits(&self, policy: &EffectivePolicy, admitted: &Admitted) -> Limits {

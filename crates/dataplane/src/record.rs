@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use numbers::Numbers;
-pub(crate) use trace::{Trace, Trail};
+pub(crate) use trace::{Record, Trace, Trail};
 
 use crate::clock::Clock;
 use queue::Queue;
@@ -37,6 +37,10 @@ use trust::Trust;
 const PATIENT: Duration = Duration::from_secs(10);
 /// What could not be written is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
+/// And where it may have been written all the same, after this at last.
+const SELDOM: Duration = Duration::from_mins(1);
+/// Most entries written at once.
+const BATCH: usize = 256;
 
 /// How records are kept.
 #[derive(Debug, Clone)]
@@ -176,38 +180,40 @@ impl Recorder {
     }
 
     async fn drain(&self, ledger: &dyn Ledger) {
+        let mut pace = Pace::default();
         loop {
             self.shared.queue.something().await;
-            if !self.drain_once(ledger).await {
-                tokio::time::sleep(AGAIN).await;
+            let written = self.drain_once(ledger, pace.most).await;
+            if let Some(rest) = pace.after(&written) {
+                tokio::time::sleep(rest).await;
             }
         }
     }
 
-    /// One batch. False if it must be tried again.
-    async fn drain_once(&self, ledger: &dyn Ledger) -> bool {
+    /// One batch of at most so many entries.
+    async fn drain_once(&self, ledger: &dyn Ledger, most: usize) -> Result<(), NotDurable> {
         let shared = &self.shared;
-        let batch = shared.queue.batch(|count, since| {
+        let batch = shared.queue.batch(most, |count, since| {
             // What is lost stands before what came after it.
             self.entry(Event::Lost { count, since })
         });
-        let words = words(&batch.entries);
-        let pending = ledger.append(batch.entries.clone());
+        let entries = batch.copy();
+        let words = words(&entries);
+        let pending = ledger.append(entries);
         let written = timeout(PATIENT, pending).await;
         let written = written.unwrap_or(Err(NotDurable::Timeout)).map(drop);
         self.learn(&written);
-        match written {
+        match &written {
             Ok(()) => {
                 shared.numbers.written(&words);
                 shared.queue.done(&batch);
-                true
             }
             Err(error) if error.lasting() => {
                 shared.numbers.lost(shared.queue.refused(&batch));
-                true
             }
-            Err(_) => false,
+            Err(_) => {}
         }
+        written
     }
 
     /// Waits at most `limit` for what waits to be written, then ends. Nothing is written afterwards.
@@ -221,10 +227,58 @@ impl Recorder {
     }
 }
 
-/// True if some policy asks for records.
-pub(crate) fn asked(snapshot: &Snapshot) -> bool {
-    let mut policies = snapshot.policies.iter();
-    policies.any(|policy| policy.durable_from.is_some())
+/// How much is written at once, and when it is tried again. A ledger that is too slow may have written what it did not
+/// acknowledge in time: it is given less, and ever more seldom.
+#[derive(Debug)]
+struct Pace {
+    most: usize,
+    rest: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            most: BATCH,
+            rest: AGAIN,
+        }
+    }
+}
+
+impl Pace {
+    /// How long to rest.
+    fn after(&mut self, written: &Result<(), NotDurable>) -> Option<Duration> {
+        match written {
+            Ok(()) => {
+                self.most = (self.most * 2).min(BATCH);
+                self.rest = AGAIN;
+                None
+            }
+            // What is at fault is looked for at once.
+            Err(error) if error.lasting() => None,
+            Err(NotDurable::Timeout) => {
+                self.most = (self.most / 2).max(1);
+                let rest = self.rest;
+                self.rest = (self.rest * 2).min(SELDOM);
+                Some(rest)
+            }
+            Err(_) => Some(AGAIN),
+        }
+    }
+}
+
+/// Who asks for records: `mesh` if a policy of the mesh namespace does, `team` if another one does.
+pub(crate) fn asking(snapshot: &Snapshot) -> impl Iterator<Item = &'static str> {
+    let asks = |home: bool| {
+        let mut policies = snapshot.policies.iter();
+        policies.any(|policy| {
+            policy.durable_from.is_some()
+                && (policy.id.namespace == snapshot.mesh_namespace) == home
+        })
+    };
+    let found = [(asks(true), "mesh"), (asks(false), "team")];
+    found
+        .into_iter()
+        .filter_map(|(asks, word)| asks.then_some(word))
 }
 
 /// Label `event` of each.
@@ -238,4 +292,32 @@ fn words(entries: &[Entry]) -> Vec<&'static str> {
         Event::Removed { .. } => "removed",
     };
     entries.iter().map(word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_ledger::NotDurable;
+
+    use super::{AGAIN, BATCH, Pace, SELDOM};
+
+    #[test]
+    fn a_ledger_that_is_too_slow_is_given_less_and_ever_more_seldom_until_it_is_not() {
+        let mut pace = Pace::default();
+        let slow = Err(NotDurable::Timeout);
+        assert_eq!(pace.after(&slow), Some(AGAIN));
+        assert_eq!(pace.after(&slow), Some(AGAIN * 2));
+        for _ in 0..20 {
+            pace.after(&slow);
+        }
+        assert_eq!((pace.most, pace.after(&slow)), (1, Some(SELDOM)));
+        // One that is not there has written nothing.
+        assert_eq!(pace.after(&Err(NotDurable::Closed)), Some(AGAIN));
+        assert_eq!(pace.after(&Err(NotDurable::Refused(String::new()))), None);
+        assert_eq!(pace.after(&Ok(())), None);
+        assert_eq!(pace.after(&slow), Some(AGAIN), "it was good in between");
+        for _ in 0..20 {
+            pace.after(&Ok(()));
+        }
+        assert_eq!(pace.most, BATCH);
+    }
 }

@@ -94,7 +94,7 @@ pub struct ReadmitInput<'a> {
 ///
 /// The level can only have risen meanwhile: a higher base level of the new policy counts. The
 /// context window of a floor stays unchecked only while the new policy still names it as floor and
-/// lets it trim.
+/// lets it trim, and only so long it goes without a record.
 ///
 /// # Errors
 /// The first constraint that now refuses; `availability` if the backend or its model is gone.
@@ -107,18 +107,18 @@ pub fn readmit(attempt: &Attempt, input: &ReadmitInput<'_>) -> Result<Admitted, 
             message: format!("{id} is no longer declared"),
         });
     };
-    let still_trims = input.policy.floor().is_some_and(|floor| {
-        floor.overflow == mesh_core::policy::Overflow::TrimHistory
-            && floor.backend.0 == id.namespace
-            && floor.backend.1 == id.name
-    });
+    let still_floor = input.policy.is_floor(id);
+    let trims = input
+        .policy
+        .floor()
+        .is_some_and(|floor| floor.overflow == mesh_core::policy::Overflow::TrimHistory);
     let again = AdmitInput {
         policy: input.policy,
         facts: input.facts,
         local_only: attempt.local_only,
         embedding: before.model().capabilities.embedding.as_ref(),
-        overflow: attempt.overflow && still_trims,
-        recorded: input.durable || attempt.floor,
+        overflow: attempt.overflow && still_floor && trims,
+        recorded: input.durable || (attempt.floor && still_floor),
         now: input.now,
     };
     admit(&again, backend, &before.model().name)

@@ -13,7 +13,7 @@ use mesh_core::policy::{
     Failover, Floor, JurisdictionRule, Ownership, PrivacyWeight, References, RetentionRule, Weights,
 };
 use mesh_core::{
-    Caller, LatencyClass, License, PolicyId, PolicyRef, PrivacyLevel, SovereigntyClass,
+    BackendId, Caller, LatencyClass, License, PolicyId, PolicyRef, PrivacyLevel, SovereigntyClass,
 };
 
 pub use join::join;
@@ -153,6 +153,13 @@ impl EffectivePolicy {
     /// True if what is decided about a request of this level must be on disk before it is sent anywhere.
     pub fn durable(&self, level: PrivacyLevel) -> bool {
         self.durable_from.is_some_and(|from| level >= from)
+    }
+
+    /// True if this backend is the one that a policy names as its floor.
+    pub fn is_floor(&self, backend: &BackendId) -> bool {
+        self.floor.as_ref().is_some_and(|floor| {
+            floor.backend.0 == backend.namespace && floor.backend.1 == backend.name
+        })
     }
 
     /// The backend that always answers, if a policy names one.

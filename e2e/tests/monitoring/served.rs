@@ -8,7 +8,7 @@ use super::rules;
 /// Metric and its labels.
 pub(super) type Served = BTreeMap<String, BTreeSet<String>>;
 
-const PAGES: [(&str, &str); 4] = [
+const PAGES: [(&str, &str); 5] = [
     (
         "mesh_gateway_",
         include_str!("../../../docs/reference/metrics.md"),
@@ -21,6 +21,10 @@ const PAGES: [(&str, &str); 4] = [
         "mesh_sidecar_",
         include_str!("../../../docs/reference/metrics-sidecar.md"),
     ),
+    (
+        "mesh_ledger_",
+        include_str!("../../../docs/reference/metrics-ledger.md"),
+    ),
     // Under the names of vLLM, which are no prefix of ours.
     (
         "",
@@ -29,11 +33,12 @@ const PAGES: [(&str, &str); 4] = [
 ];
 /// Every component serves this one; the page says so in a sentence.
 const CERTIFICATE: &str = "certificate_expiry_seconds";
-const PREFIXES: [&str; 4] = [
+const PREFIXES: [&str; 5] = [
     "mesh_gateway_",
     "mesh_operator_",
     "mesh_worker_",
     "mesh_guard_",
+    "mesh_ledger_",
 ];
 
 /// Rows of a page's table.

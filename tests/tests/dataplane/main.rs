@@ -17,6 +17,7 @@ mod leaving;
 mod metrics_contract;
 mod policy_changes;
 mod pushed;
+mod record_text;
 mod records;
 mod secrets_stay_home;
 mod streams;

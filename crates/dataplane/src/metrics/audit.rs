@@ -2,21 +2,32 @@
 
 use std::fmt;
 
+use mesh_core::Snapshot;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::registry::Unit;
 
-use super::gauge::single;
-use crate::record::Recorder;
+use super::gauge::{family, single};
+use super::label::AskedLabels;
+use crate::record::{Recorder, asking};
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, recorder: &Recorder) -> fmt::Result {
-    single(
+pub(super) fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    recorder: &Recorder,
+    snapshot: &Snapshot,
+) -> fmt::Result {
+    let mut asking = asking(snapshot).peekable();
+    if asking.peek().is_none() {
+        return Ok(());
+    }
+    let well = i64::from(recorder.well());
+    family(
         encoder,
         (
             "audit_durable",
             "Whether what is decided can be written durably",
             None,
         ),
-        i64::from(recorder.well()),
+        asking.map(|asked_by| (AskedLabels { asked_by }, well)),
     )?;
     single(
         encoder,

@@ -18,7 +18,7 @@ use crate::SnapshotStore;
 use crate::clock::Clock;
 use crate::drill::Drills;
 use crate::health::Health;
-use crate::record::{Recorder, asked};
+use crate::record::Recorder;
 
 /// What nobody declares. A label that is always there keeps queries simple.
 const UNKNOWN: &str = "unknown";
@@ -78,9 +78,7 @@ impl Collector for Gauges {
 
         self.floor(&mut encoder, &snapshot)?;
         super::drill::encode(&mut encoder, &self.drills.shown())?;
-        if asked(&snapshot) {
-            super::audit::encode(&mut encoder, &self.recorder)?;
-        }
+        super::audit::encode(&mut encoder, &self.recorder, &snapshot)?;
         limit(&mut encoder, &snapshot)?;
         let age = now.duration_since(snapshot.created).as_secs_f64();
         single(

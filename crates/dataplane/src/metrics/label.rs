@@ -93,6 +93,11 @@ pub(super) struct DrillLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct AskedLabels {
+    pub(super) asked_by: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct EventLabels {
     pub(crate) event: &'static str,
 }

@@ -3,14 +3,12 @@
 //! explains it.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use mesh_ledger::{Entry, Event};
 use tokio::sync::watch;
 
-/// Most entries written at once.
-const BATCH: usize = 256;
 /// Most bytes written at once, as far as they are known.
 const BATCH_BYTES: usize = 1 << 20;
 /// What an entry of names and numbers takes.
@@ -29,7 +27,7 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Inner {
-    entries: VecDeque<(Entry, usize)>,
+    entries: VecDeque<(Arc<Entry>, usize)>,
     bytes: usize,
     lost: Option<(u64, Timestamp)>,
     /// The last batch was refused for good: the next one is a single entry, so that only what is at fault goes.
@@ -39,11 +37,18 @@ struct Inner {
 /// What is written at once.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) entries: Vec<Entry>,
+    entries: Vec<Arc<Entry>>,
     /// Of these, so many are of the queue.
     queued: usize,
     /// Told to be lost.
     lost: u64,
+}
+
+impl Batch {
+    /// Its entries, for the ledger.
+    pub(super) fn copy(&self) -> Vec<Entry> {
+        self.entries.iter().map(|entry| (**entry).clone()).collect()
+    }
 }
 
 impl Queue {
@@ -80,27 +85,27 @@ impl Queue {
                     inner.lose(1, entry.time);
                 } else {
                     inner.bytes += size;
-                    inner.entries.push_back((entry, size));
+                    inner.entries.push_back((Arc::new(entry), size));
                 }
             }
             lost
         })
     }
 
-    /// The first that wait, behind what `told` says of those that were lost.
-    pub(super) fn batch(&self, told: impl FnOnce(u64, Timestamp) -> Entry) -> Batch {
+    /// The first that wait, at most so many, and what `told` says of those that were lost.
+    pub(super) fn batch(&self, most: usize, told: impl FnOnce(u64, Timestamp) -> Entry) -> Batch {
         self.with(|inner| {
-            let most = if inner.single { 1 } else { BATCH };
+            let most = if inner.single { 1 } else { most };
             let mut bytes = 0;
             let first = inner.entries.iter().take(most).take_while(|(_, size)| {
                 let fits = bytes == 0 || bytes + size <= BATCH_BYTES;
                 bytes += size;
                 fits
             });
-            let mut entries: Vec<Entry> = first.map(|(entry, _)| entry.clone()).collect();
+            let mut entries: Vec<Arc<Entry>> = first.map(|(entry, _)| Arc::clone(entry)).collect();
             let queued = entries.len();
             let lost = inner.lost.filter(|_| !inner.single || queued == 0);
-            entries.extend(lost.map(|(count, since)| told(count, since)));
+            entries.extend(lost.map(|(count, since)| Arc::new(told(count, since))));
             Batch {
                 entries,
                 queued,
@@ -180,7 +185,13 @@ mod tests {
     use jiff::Timestamp;
     use mesh_ledger::{Entry, Event};
 
-    use super::{BATCH, Queue, SMALL};
+    use super::{Batch, Queue, SMALL};
+
+    const MOST: usize = 16;
+
+    fn next(queue: &Queue) -> Batch {
+        queue.batch(MOST, told)
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("an instant")
@@ -208,47 +219,43 @@ mod tests {
         let queue = Queue::new(2 * SMALL);
         assert_eq!(queue.push(vec![entry(1), entry(2), entry(3)]), 1);
         assert_eq!(queue.push(vec![entry(4)]), 1);
-        let batch = queue.batch(told);
-        assert_eq!(batch.entries.len(), 3);
-        assert_eq!(seconds(&batch.entries[..2]), [1, 2], "the oldest are kept");
-        assert_eq!(batch.entries[2], told(2, at(3)));
+        let first = next(&queue);
+        assert_eq!(seconds(&first.copy()[..2]), [1, 2], "the oldest are kept");
+        assert_eq!(first.copy()[2..], [told(2, at(3))]);
         // While it is written, more is lost: that is told the next time.
         assert_eq!(queue.push(vec![entry(5)]), 1);
-        queue.done(&batch);
+        queue.done(&first);
         assert_eq!(queue.len(), 0);
-        let batch = queue.batch(told);
-        assert_eq!(batch.entries, [told(1, at(3))]);
-        queue.done(&batch);
-        assert!(queue.batch(told).entries.is_empty());
+        let second = next(&queue);
+        assert_eq!(second.copy(), [told(1, at(3))]);
+        queue.done(&second);
+        assert_eq!(next(&queue).copy(), []);
     }
 
     #[test]
     fn a_batch_that_is_refused_for_good_is_tried_one_by_one_and_only_the_fault_goes() {
         let queue = Queue::new(1 << 20);
         queue.push(vec![entry(1), entry(2), entry(3)]);
-        let all = queue.batch(told);
-        assert_eq!(all.entries.len(), 3);
+        let all = next(&queue);
+        assert_eq!(all.copy().len(), 3);
         assert_eq!(queue.refused(&all), 0);
-        let one = queue.batch(told);
-        assert_eq!(seconds(&one.entries), [1]);
+        let one = next(&queue);
+        assert_eq!(seconds(&one.copy()), [1]);
         assert_eq!(queue.refused(&one), 1, "the fault");
-        let rest = queue.batch(told);
-        assert_eq!(seconds(&rest.entries[..2]), [2, 3]);
-        assert_eq!(rest.entries[2], told(1, at(1)));
+        let rest = next(&queue);
+        assert_eq!(seconds(&rest.copy()[..2]), [2, 3]);
+        assert_eq!(rest.copy()[2..], [told(1, at(1))]);
         queue.done(&rest);
-        assert!(queue.batch(told).entries.is_empty());
+        assert_eq!(next(&queue).copy(), []);
     }
 
     #[test]
     fn a_batch_is_bounded_and_what_follows_keeps_its_order() {
         let queue = Queue::new(1 << 20);
-        let count = BATCH + 10;
-        queue.push((0..count).map(|n| entry(n.cast_signed() as i64)).collect());
-        let first = queue.batch(told);
-        assert_eq!(first.entries.len(), BATCH);
+        queue.push((0..20).map(entry).collect());
+        let first = next(&queue);
+        assert_eq!(first.copy().len(), MOST);
         queue.done(&first);
-        let second = queue.batch(told);
-        assert_eq!(second.entries.len(), 10);
-        assert_eq!(second.entries[0].time, at(BATCH.cast_signed() as i64));
+        assert_eq!(seconds(&next(&queue).copy()), [16, 17, 18, 19]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use mesh_core::{DecisionId, Snapshot};
+use mesh_core::{DecisionId, Snapshot, Verdict};
 use mesh_ledger::{Ended, Event, NotDurable, Sending, Tokens};
 use mesh_protocol::Usage;
 use mesh_routing::Admitted;
@@ -19,6 +19,15 @@ pub(crate) struct Trail {
     /// Its record could not be written: it is not waited for again.
     failed: AtomicBool,
     attempts: AtomicU32,
+}
+
+/// When the record of an attempt must be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// Before it is sent.
+    First,
+    /// Before, or if that cannot be, later: the floor.
+    OrLater,
 }
 
 /// One attempt whose end is to be written.
@@ -59,17 +68,17 @@ impl Recorder {
         }
     }
 
-    /// Writes what is about to be done, before it is done.
+    /// Writes what is about to be done, before it is done. True if it is on disk; false: it will be.
     ///
     /// # Errors
-    /// If it is not known to be on disk, and this is not the floor, whose record is written later then.
+    /// If it is not known to be on disk and must be.
     pub(crate) async fn before(
         &self,
         job: &Job,
         (trail, trace): (&Trail, &Trace),
         snapshot: &Snapshot,
-        floor: bool,
-    ) -> Result<(), NotDurable> {
+        record: Record,
+    ) -> Result<bool, NotDurable> {
         let decided = || trail.decide().then(|| self.decided(job, snapshot));
         let all = || {
             let sending = self.entry(Event::Sending(trace.sending.clone()));
@@ -81,24 +90,32 @@ impl Recorder {
             match self.write(all()).await {
                 Ok(()) => {
                     trail.decided.store(true, Ordering::Relaxed);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) => error,
             }
         };
         trail.failed.store(true, Ordering::Relaxed);
-        if floor {
-            self.later(all());
-        } else {
-            self.later(decided().into_iter().collect());
-        }
+        let (entries, answer) = match record {
+            Record::OrLater => (all(), Ok(false)),
+            Record::First => (decided().into_iter().collect(), Err(failed)),
+        };
+        self.later(entries);
         trail.decided.store(true, Ordering::Relaxed);
-        if floor { Ok(()) } else { Err(failed) }
+        answer
     }
 
-    /// Nothing of it was sent, or nothing that was written before: its decision is written all the same.
+    /// Nothing of it was sent, or nothing that was written before: its decision is written all the same. Not that of a
+    /// request that nobody could serve by its caller's own fault: of those somebody could fill a disk with nothing.
     pub(crate) fn unsent(&self, job: &Job, trail: &Trail, snapshot: &Snapshot) {
-        if job.policy.durable(job.decided.decision.privacy) && trail.decide() {
+        let decision = &job.decided.decision;
+        let in_order = match decision.verdict {
+            Verdict::Planned | Verdict::PolicyDenied { .. } | Verdict::NoBackend { .. } => true,
+            Verdict::ModelNotFound { .. }
+            | Verdict::ContextLengthExceeded { .. }
+            | Verdict::UnsupportedParameter { .. } => false,
+        };
+        if in_order && job.policy.durable(decision.privacy) && trail.decide() {
             self.later(vec![self.decided(job, snapshot)]);
             trail.decided.store(true, Ordering::Relaxed);
         }

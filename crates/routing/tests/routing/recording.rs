@@ -182,6 +182,25 @@ fn an_attempt_is_not_admitted_again_once_nothing_can_be_written_unless_it_is_the
 }
 
 #[test]
+fn what_is_no_longer_the_floor_is_not_sent_to_without_a_record() {
+    let before = world([in_process("other", "other"), floor()]);
+    let mut asking = asks_from(Internal);
+    asking.floor.as_mut().expect("a floor").backend.1 = String::from("other");
+    let after = World::new([in_process("other", "other"), floor()], [asking]);
+    let facts = facts(Internal);
+    let decided = unwritten(&before, "auto", &facts);
+    let input = ReadmitInput {
+        snapshot: &after.snapshot,
+        policy: &join(&after.snapshot, &after.caller),
+        facts: &facts,
+        durable: false,
+        now: now(),
+    };
+    let refused = readmit(&decided.plan.attempts()[0], &input).expect_err("a refusal");
+    assert_eq!(refused.constraint, Constraint::Audit);
+}
+
+#[test]
 fn what_is_decided_from_files_takes_the_record_for_well() {
     assert!(AssumedHealth::well().durable());
     let world = world([cloud("a", 0.9), floor()]);
