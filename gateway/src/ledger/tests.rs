@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::Router;
 use bytes::Bytes;
 use futures::future::join_all;
 use http::{Request, StatusCode};
@@ -369,56 +368,6 @@ async fn somebody_else_at_its_address_is_not_the_ledger() {
     assert!(shutdown.finish(PATIENCE).await);
 }
 
-/// What is told who appends.
-type Expected = fn(&NotDurable) -> bool;
-
-/// Says that it is good, and answers entries with `status`, or never.
-fn scripted(status: Option<StatusCode>) -> Router {
-    let standing = serde_json::json!({"durable": true, "since": Timestamp::UNIX_EPOCH});
-    let entries = move || async move {
-        match status {
-            Some(status) => (status, "no room\n"),
-            None => std::future::pending().await,
-        }
-    };
-    Router::new()
-        .route("/v1/state", get(move || async move { Json(standing) }))
-        .route("/v1/entries", post(entries))
-}
-
-#[tokio::test]
-async fn one_that_does_not_answer_or_cannot_write_is_given_up_in_time() {
-    let cases: [(_, Expected); 4] = [
-        (None, |error| *error == NotDurable::Timeout),
-        (Some(StatusCode::SERVICE_UNAVAILABLE), |error| {
-            *error == NotDurable::Disk(String::from("no room"))
-        }),
-        (Some(StatusCode::TOO_MANY_REQUESTS), |error| {
-            *error == NotDurable::Busy
-        }),
-        (Some(StatusCode::IM_A_TEAPOT), |error| {
-            matches!(error, NotDurable::Unreachable(_))
-        }),
-    ];
-    for (status, expected) in cases {
-        let (mesh, shutdown) = (Mesh::new(), Shutdown::new());
-        let address = mesh
-            .serve(scripted(status), (LEDGER, None), &shutdown)
-            .await;
-        let limit = if status.is_none() {
-            Duration::from_millis(50)
-        } else {
-            PATIENCE
-        };
-        let remote = mesh.remote(address, limit, &shutdown);
-        until("it is there", || remote.state().durable).await;
-        let refused = append(&remote, vec![lost(1)]).await.expect_err("refused");
-        assert!(expected(&refused), "{status:?}: {refused:?}");
-        remote.end();
-        assert!(shutdown.finish(PATIENCE).await);
-    }
-}
-
 #[tokio::test]
 async fn an_entry_that_is_refused_does_not_take_others_with_it_and_what_waits_is_written_before_the_end()
  {
@@ -534,3 +483,5 @@ async fn a_log_that_was_damaged_keeps_nothing_and_can_be_read_until_it_is_set_as
     std::fs::remove_file(folder.path().join("key")).expect("removed");
     assert!(!open("one").state().durable);
 }
+
+mod slow;
