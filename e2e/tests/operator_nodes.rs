@@ -190,13 +190,15 @@ fn moves(stage: &Stage) {
     stage.settled(&operator, SOON).unwrap();
     let old = get("deployment/a-worker").unwrap();
     assert!(old["metadata"]["deletionTimestamp"].is_null() && serving().unwrap() == 1);
+    // And that it does not end is told.
+    let object = ["moves", "inferencebackend", "a"];
+    stage.condition(object, "Ready", "False", SOON).unwrap();
     let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "home"}, "spec": {
         "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "home", "hostPath": {"path": "/home"}}});
     stage.apply(&volume).unwrap();
     alone("statefulset/a-worker", "deployment/a-worker");
     stored(json!({"emptyDir": {}}));
     alone("deployment/a-worker", "statefulset/a-worker");
-    let object = ["moves", "inferencebackend", "a"];
     stage.condition(object, "Ready", "True", SOON).unwrap();
     stage
         .kubectl(&["delete", "-n", "moves", "inferencebackend", "a"])

@@ -28,8 +28,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
@@ -139,6 +140,18 @@ pub(crate) fn look(read: &Read, world: &World, around: &Around, now: Timestamp) 
     Some(State::new(&input))
 }
 
+/// True if pods of this workload have the claim.
+fn mounts(deployment: &Deployment, claim: &PersistentVolumeClaim) -> bool {
+    let template = deployment.spec.as_ref().map(|spec| &spec.template);
+    let volumes = template.and_then(|template| template.spec.as_ref()?.volumes.as_ref());
+    let mut claims = volumes
+        .into_iter()
+        .flatten()
+        .filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    deployment.metadata.namespace == claim.metadata.namespace
+        && claims.any(|one| Some(&one.claim_name) == claim.metadata.name.as_ref())
+}
+
 fn owned<K: Resource>(object: &K, cache: &ModelCache) -> bool {
     let uid = cache.metadata.uid.as_deref().unwrap_or_default();
     let owners = object.owner_references();
@@ -220,7 +233,8 @@ impl Caches<'_> {
         Ok(())
     }
 
-    /// The claim, where one is wanted; it goes where none is.
+    /// The claim, where one is wanted; it goes where none is and no pods are made with it any more. One that is deleted
+    /// under them would neither end nor come back, and a pod made anew would never start.
     async fn storage(&self, state: &State, builder: &Builder<'_>) -> Result<(), Error> {
         let cache = &state.cache;
         let name = name::claim(cache.metadata.name.as_deref().unwrap_or_default());
@@ -231,10 +245,13 @@ impl Caches<'_> {
             .get(&live)
             .filter(|claim| owned(&**claim, cache));
         let Keep::Claim(storage) = &state.keep else {
-            if let Some(claim) = live.filter(|claim| claim.meta().deletion_timestamp.is_none()) {
-                self.writer.delete(&*claim).await?;
+            let going = live.filter(|claim| claim.meta().deletion_timestamp.is_none());
+            let Some(claim) = going else { return Ok(()) };
+            let workloads = self.world.deployments.state();
+            if workloads.iter().any(|one| mounts(one, &claim)) {
+                return Ok(());
             }
-            return Ok(());
+            return self.writer.delete(&*claim).await;
         };
         let wanted = builder
             .claim(storage)

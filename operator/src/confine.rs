@@ -335,6 +335,7 @@ async fn write(
             continue;
         }
         if failed.ended.is_some() {
+            setbacks.forget(&key(network));
             failed.skipped(network);
             continue;
         }

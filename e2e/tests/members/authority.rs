@@ -227,4 +227,22 @@ pub(super) fn deleted(world: &World) {
     println!("  {good} requests were answered, {} failed", bad.len());
     assert!(bad.is_empty(), "{bad:#?}");
     assert!(operator.terminate().unwrap().success());
+
+    // Where its key is known to others: without an operator that would write it back, nobody trusts it from then on.
+    let known = world.trust.authorities();
+    stage
+        .kubectl(&["delete", "secret", "mesh-ca", "-n", HOME])
+        .unwrap();
+    let operator = world.operator("authority-new", &[("MESH_AUTHORITY_SECONDS", LIFE)]);
+    stage
+        .until("another authority alone is trusted", LONG, || {
+            let all = world.trust.authorities();
+            let leaked = all.iter().any(|one| known.contains(one));
+            Ok((all.len() == 1 && !leaked).then_some(()))
+        })
+        .unwrap();
+    stage
+        .until("the pod answers by new certificates", LONG, served)
+        .unwrap();
+    assert!(operator.terminate().unwrap().success());
 }

@@ -46,11 +46,13 @@ impl Live {
     pub(super) fn rollout(&self) -> Option<Rollout> {
         let of_deployment = || self.deployment.as_deref().map(Rollout::from);
         let of_set = || self.set.as_deref().map(Rollout::from);
-        if self.set_is_younger() {
+        let found = if self.set_is_younger() {
             of_set()
         } else {
             of_deployment().or_else(of_set)
-        }
+        };
+        let both = self.deployment.is_some() && self.set.is_some();
+        found.map(|found| if both { found.beside() } else { found })
     }
 
     fn set_is_younger(&self) -> bool {
@@ -177,6 +179,16 @@ mod tests {
         both.deployment = deployment(LATE, &spec("cpu"), &old).deployment;
         both.set = set(EARLY, &spec("cpu"), &new).set;
         assert!(replicas(&both).contains("replicas: 5"));
+    }
+
+    #[test]
+    fn pods_that_do_not_serve_yet_are_not_counted_beside_those_whose_place_they_take() {
+        let pending = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2});
+        let updated = |live: &Live| format!("{:?}", live.rollout().expect("one"));
+        let mut both = set(LATE, &spec("cpu"), &pending);
+        assert!(updated(&both).contains("updated: Some(2)"), "alone");
+        both.deployment = deployment(EARLY, &spec("cpu"), &pending).deployment;
+        assert!(updated(&both).contains("updated: Some(0)"));
     }
 
     #[test]

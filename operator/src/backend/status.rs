@@ -21,6 +21,8 @@ pub(crate) struct Rollout {
     replicas: i32,
     /// Pods of the newest template; `None` while the newest spec was not looked at.
     updated: Option<i32>,
+    /// Those that serve.
+    available: i32,
     /// Pods may not even be made: quota, admission.
     refused: Option<(String, String)>,
 }
@@ -36,6 +38,7 @@ impl From<&Deployment> for Rollout {
         Self {
             replicas: status.replicas.unwrap_or_default(),
             updated: looked.then(|| status.updated_replicas.unwrap_or_default()),
+            available: status.available_replicas.unwrap_or_default(),
             refused: failure.map(|one| {
                 (
                     one.reason.clone().unwrap_or_default(),
@@ -53,8 +56,18 @@ impl From<&StatefulSet> for Rollout {
         Self {
             replicas: status.replicas,
             updated: looked.then(|| status.updated_replicas.unwrap_or_default()),
+            available: status.available_replicas.unwrap_or_default(),
             refused: None,
         }
+    }
+}
+
+impl Rollout {
+    /// With the pods of another workload beside it, whose place it takes: those serve, so only its own that serve say how
+    /// far it is.
+    pub(crate) fn beside(mut self) -> Self {
+        self.updated = self.updated.map(|updated| updated.min(self.available));
+        self
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::outcome::Phase;
 use super::report::{Failure, LISTED};
 use super::testing::state;
-use super::{STORIES, State, say, stories};
+use super::{STORIES, State, mounts, say, stories};
 use crate::apply::Writer;
 use crate::events::{Events, Story};
 use crate::metrics::Metrics;
@@ -100,4 +100,19 @@ async fn a_status_that_is_refused_keeps_no_event_back() {
     let asked = asked.lock().expect("a lock");
     assert!(asked[0].contains("/modelcaches/m/status"), "{asked:?}");
     assert!(asked[1].contains("/namespaces/team/events"), "{asked:?}");
+}
+
+#[test]
+fn a_claim_is_kept_for_pods_that_are_made_with_it() {
+    let claim = json!({"metadata": {"name": "m-model", "namespace": "team"}});
+    let claim = serde_json::from_value(claim).expect("a claim");
+    let workload = |namespace: &str, name: &str| {
+        let volumes = json!([{"name": "cache", "emptyDir": {}}, {"name": "model", "persistentVolumeClaim": {"claimName": name}}]);
+        let object = json!({"metadata": {"name": "a-worker", "namespace": namespace}, "spec": {"selector": {},
+            "template": {"spec": {"containers": [], "volumes": volumes}}}});
+        serde_json::from_value(object).expect("a Deployment")
+    };
+    assert!(mounts(&workload("team", "m-model"), &claim));
+    assert!(!mounts(&workload("team", "other-model"), &claim));
+    assert!(!mounts(&workload("other", "m-model"), &claim));
 }

@@ -58,8 +58,10 @@ impl Setbacks {
             self.0.remove(&key);
             return;
         };
-        // What the API server could not do may be done at once; what it will not do, hardly.
+        // What the API server could not do may be done at once; what it will not do, hardly. That it refused before is
+        // over: a time that has come and is not waited for anew would begin pass after pass.
         if !error.refused() {
+            self.0.remove(&key);
             return;
         }
         let attempts = match self.0.get(&key) {
@@ -76,6 +78,11 @@ impl Setbacks {
                 why: error.to_string(),
             },
         );
+    }
+
+    /// Its time has come, and something else kept it from being tried.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        self.0.remove(key);
     }
 
     /// How long until the first may be tried again.
@@ -185,6 +192,10 @@ mod tests {
             all.note(&read(1), &Err(error(code)), now);
         }
         assert!(!all.rests(&read(1), now));
+        all.note(&read(1), &Err(error(403)), now);
+        let due = now + 2 * RETRY;
+        all.note(&read(1), &Err(error(503)), due);
+        assert_eq!(all.first(due), None, "its time has come and gone");
     }
 
     #[test]
