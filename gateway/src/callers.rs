@@ -21,7 +21,7 @@ use mesh_runtime::Shutdown;
 use mesh_watch::{Scope, issuer};
 use prometheus_client::registry::Registry;
 
-use crate::reviews::Reviews;
+use crate::reviews::{Asker, Reviews};
 use crate::secrets::{Away, secret};
 use crate::watch::Cluster;
 
@@ -37,6 +37,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const SILENCE: SignedDuration = SignedDuration::from_secs(75);
 
 type Labels = BTreeMap<String, String>;
+type Confirming<'a> = BoxFuture<'a, Result<(), Unrecognized>>;
 
 /// Labels of a namespace, as they are now; `None` if it is not known.
 pub(crate) type Namespaces = Box<dyn Fn(&str) -> Option<Labels> + Send + Sync>;
@@ -119,6 +120,18 @@ impl ClusterCallers {
         self.scope == Scope::Cluster || namespace == self.mesh_namespace
     }
 
+    fn ask<'a>(
+        &'a self,
+        asker: Asker,
+        caller: &'a Caller,
+        bearer: &'a [u8],
+    ) -> Option<Confirming<'a>> {
+        let reviews = self.reviews.as_ref()?;
+        // An API key is taken back by its entry in the Secret.
+        let account = caller.service_account.as_ref()?;
+        Some(reviews.confirm(asker, (&caller.tenant, account), bearer))
+    }
+
     fn labels(&self, namespace: &str) -> Result<Labels, Unrecognized> {
         let found = match self.scope {
             Scope::Cluster => (self.namespaces)(namespace),
@@ -166,16 +179,16 @@ impl Callers for ClusterCallers {
         })
     }
 
-    fn confirm<'a>(
+    fn confirm<'a>(&'a self, caller: &'a Caller, bearer: &'a [u8]) -> Option<Confirming<'a>> {
+        self.ask(Asker::Request, caller, bearer)
+    }
+
+    fn confirm_stream<'a>(
         &'a self,
         caller: &'a Caller,
         bearer: &'a [u8],
-    ) -> Option<BoxFuture<'a, Result<(), Unrecognized>>> {
-        let reviews = self.reviews.as_ref()?;
-        // An API key is taken back by its entry in the Secret.
-        let account = caller.service_account.as_ref()?;
-        let user = format!("system:serviceaccount:{}:{account}", caller.tenant);
-        Some(reviews.confirm(user, bearer))
+    ) -> Option<Confirming<'a>> {
+        self.ask(Asker::Stream, caller, bearer)
     }
 }
 

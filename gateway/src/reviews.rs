@@ -4,8 +4,9 @@
 //! What was answered counts for a bounded time and not longer. Refuses to guess: who can be asked neither way is not
 //! served, since whoever takes a token back would else have to cut the gateway off first.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod kept;
+
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -21,18 +22,40 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-/// Longest time to ask.
+use self::kept::{Both, Kept, Slot, lock};
+
+/// Longest time that a request waits, for its turn, a place and the answer.
 const LIMIT: Duration = Duration::from_secs(2);
+/// The same of a stream: its sidecar waits five seconds for it to begin.
+const STREAM_LIMIT: Duration = Duration::from_secs(4);
 /// For so long nobody asks again after asking in vain.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Questions on their way at once.
+/// For so long at most a token counts as taken back: an API server that fails to look something up says the same.
+const BRIEF: Duration = Duration::from_secs(5);
+/// Questions on their way at once for requests, of all namespaces.
 const AT_ONCE: usize = 16;
-/// Tokens of which an answer is kept.
-const MOST: usize = 16_384;
+/// The same for streams.
+const STREAMS_AT_ONCE: usize = 8;
+/// Characters of what the API server said that are logged.
+const WORDS: usize = 200;
 
-type Hash = [u8; 32];
+/// For what it is asked: streams ask in places of their own, and keep no request waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    Request,
+    Stream,
+}
+
+impl Asker {
+    const fn limit(self) -> Duration {
+        match self {
+            Self::Request => LIMIT,
+            Self::Stream => STREAM_LIMIT,
+        }
+    }
+}
 
 /// What the API server says of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,36 +83,12 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// Of one token: the last answer and when it was asked for, and whose turn it is to ask.
-#[derive(Default)]
-struct Slot {
-    last: Mutex<Option<(Instant, Answer)>>,
-    turn: tokio::sync::Mutex<()>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Slot {
-    /// The answer, if it still counts.
-    fn fresh(&self, oldest: Duration) -> Option<Answer> {
-        let last = *lock(&self.last);
-        let (asked, answer) = last?;
-        let lives = match answer {
-            Answer::Holds | Answer::TakenBack => oldest,
-            Answer::Unknown => PAUSE,
-        };
-        (asked.elapsed() < lives).then_some(answer)
-    }
-}
-
 /// Asks, and remembers for a while what was said.
 pub(crate) struct Reviews {
     api: Api<TokenReview>,
     oldest: Duration,
-    slots: Mutex<HashMap<Hash, Arc<Slot>>>,
-    asking: Semaphore,
+    kept: Mutex<Kept>,
+    places: Both<Semaphore>,
     asked: Family<Outcome, Counter>,
 }
 
@@ -104,8 +103,8 @@ impl Reviews {
         Self {
             api: Api::all(client),
             oldest,
-            slots: Mutex::default(),
-            asking: Semaphore::new(AT_ONCE),
+            kept: Mutex::default(),
+            places: Both::new(Semaphore::new(AT_ONCE), Semaphore::new(STREAMS_AT_ONCE)),
             asked,
         }
     }
@@ -116,15 +115,24 @@ impl Reviews {
         registry.register("token_reviews", help, self.asked.clone());
     }
 
-    /// Whether the token, which belongs to `user` by its own word, still holds.
+    /// Whether the token, which by its own word belongs to the account of that namespace and name, still holds.
     pub(crate) fn confirm<'a>(
         &'a self,
-        user: String,
+        asker: Asker,
+        (namespace, name): (&'a str, &'a str),
         token: &'a [u8],
     ) -> BoxFuture<'a, Result<(), Unrecognized>> {
         async move {
-            let slot = self.slot(Sha256::digest(token).into());
-            match self.answer(&slot, &user, token).await {
+            let hash = Sha256::digest(token).into();
+            let (slot, share) = lock(&self.kept).find(namespace, hash, self.oldest);
+            let user = format!("system:serviceaccount:{namespace}:{name}");
+            let question = Question {
+                asker,
+                share: share.of(asker),
+                user: &user,
+                token,
+            };
+            match self.answer(&slot, &question).await {
                 Answer::Holds => Ok(()),
                 Answer::TakenBack => Err(Unrecognized::Nobody),
                 Answer::Unknown => Err(Unrecognized::Unconfirmed),
@@ -133,56 +141,52 @@ impl Reviews {
         .boxed()
     }
 
-    /// Where there is no more room, one that nobody else sees.
-    fn slot(&self, hash: Hash) -> Arc<Slot> {
-        let mut slots = lock(&self.slots);
-        if let Some(slot) = slots.get(&hash) {
-            return Arc::clone(slot);
-        }
-        if slots.len() >= MOST {
-            // Who waits for an answer holds the slot.
-            slots
-                .retain(|_, slot| Arc::strong_count(slot) > 1 || slot.fresh(self.oldest).is_some());
-        }
-        let slot = Arc::<Slot>::default();
-        if slots.len() < MOST {
-            slots.insert(hash, Arc::clone(&slot));
-        }
-        slot
-    }
-
-    async fn answer(&self, slot: &Slot, user: &str, token: &[u8]) -> Answer {
-        if let Some(answer) = slot.fresh(self.oldest) {
+    async fn answer(&self, slot: &Slot, question: &Question<'_>) -> Answer {
+        let arrived = Instant::now();
+        if let Some(answer) = slot.counts(self.oldest, arrived) {
             return answer;
         }
-        let _turn = slot.turn.lock().await;
-        // Whoever had the turn before may have brought it.
-        if let Some(answer) = slot.fresh(self.oldest) {
-            return answer;
-        }
-        // What is taken back while the question is on its way may not be seen by the answer.
-        let since = Instant::now();
-        let answer = tokio::time::timeout(LIMIT, self.ask(user, token))
-            .await
-            .unwrap_or_else(|_| {
-                tracing::warn!("asking whether a token still holds took too long");
-                Answer::Unknown
-            });
-        let since = match answer {
-            Answer::Holds | Answer::TakenBack => since,
-            Answer::Unknown => Instant::now(),
+        let deadline = arrived + question.asker.limit();
+        let turn = slot.turn.of(question.asker);
+        let Ok(_turn) = timeout_at(deadline, turn.lock()).await else {
+            return Answer::Unknown;
         };
+        // Whoever had the turn before may have brought it. It counts if it did when this one came: a crowd would
+        // else ask one after the other where answers take longer than they count.
+        if let Some(answer) = slot.counts(self.oldest, arrived) {
+            return answer;
+        }
+        let asked = timeout_at(deadline, self.ask(question)).await;
+        let (since, answer) = asked.unwrap_or_else(|_| {
+            tracing::warn!("asking whether a token still holds took too long");
+            (Instant::now(), Answer::Unknown)
+        });
         let outcome = answer.word();
         self.asked.get_or_create(&Outcome { outcome }).inc();
-        *lock(&slot.last) = Some((since, answer));
+        // A stream that found no place is no reason not to ask for a request.
+        if answer != Answer::Unknown || question.asker == Asker::Request {
+            slot.keep(since, answer);
+        }
         answer
     }
 
-    async fn ask(&self, user: &str, token: &[u8]) -> Answer {
-        // Never closed.
-        let Ok(_place) = self.asking.acquire().await else {
-            return Answer::Unknown;
+    /// The answer and of when it is.
+    async fn ask(&self, question: &Question<'_>) -> (Instant, Answer) {
+        let places = self.places.of(question.asker);
+        // The share first: who waits for it holds no place of others. Neither is ever closed.
+        let (Ok(_share), Ok(_place)) = (question.share.acquire().await, places.acquire().await)
+        else {
+            return (Instant::now(), Answer::Unknown);
         };
+        // What is taken back while the question is on its way may not be seen by the answer.
+        let since = Instant::now();
+        match self.review(question.user, question.token).await {
+            Answer::Unknown => (Instant::now(), Answer::Unknown),
+            answer => (since, answer),
+        }
+    }
+
+    async fn review(&self, user: &str, token: &[u8]) -> Answer {
         let Ok(token) = std::str::from_utf8(token) else {
             return Answer::TakenBack;
         };
@@ -195,8 +199,9 @@ impl Reviews {
         };
         match self.api.create(&PostParams::default(), &review).await {
             Ok(review) if holds(&review, user) => Answer::Holds,
-            Ok(_) => {
-                tracing::info!(user, "a token that was good is taken back");
+            Ok(review) => {
+                let said = said(&review, token);
+                tracing::info!(user, said, "a token that was good is taken back");
                 Answer::TakenBack
             }
             Err(error) => {
@@ -205,6 +210,23 @@ impl Reviews {
             }
         }
     }
+}
+
+/// What is asked, and for what.
+struct Question<'a> {
+    asker: Asker,
+    /// Places of its namespace.
+    share: &'a Semaphore,
+    user: &'a str,
+    token: &'a [u8],
+}
+
+/// Why the API server says no, as far as it tells: a fault of its own reads like an account that is gone. Never the token.
+fn said(review: &TokenReview, token: &str) -> String {
+    let status = review.status.as_ref();
+    let error = status.and_then(|status| status.error.as_deref());
+    let error = error.unwrap_or_default().replace(token, "…");
+    error.chars().take(WORDS).collect()
 }
 
 /// It is good, for the mesh, and of whom it says.

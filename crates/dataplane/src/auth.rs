@@ -149,6 +149,16 @@ pub trait Callers: fmt::Debug + Send + Sync {
     ) -> Option<BoxFuture<'a, Result<(), Unrecognized>>> {
         None
     }
+
+    /// The same, for a stream that only tells its caller something and is asked about all the time: it must not keep
+    /// requests waiting.
+    fn confirm_stream<'a>(
+        &'a self,
+        caller: &'a Caller,
+        bearer: &'a [u8],
+    ) -> Option<BoxFuture<'a, Result<(), Unrecognized>>> {
+        self.confirm(caller, bearer)
+    }
 }
 
 /// Who is calling, known and confirmed.

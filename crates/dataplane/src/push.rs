@@ -1,9 +1,11 @@
 //! `GET /mesh/v1/snapshot`: what a sidecar must know of the policies of its pod's ServiceAccount, at once and
 //! whenever it changes, with a sign of life between. A line of JSON each; see [`mesh_core::pushed`].
 //!
-//! Refuses API keys (a sidecar has a token), says nothing of other callers, and ends when the token does.
+//! Refuses API keys (a sidecar has a token), says nothing of other callers, and ends when the token does: at once when it
+//! ends by itself, within a minute when it is taken back.
 
 use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +26,18 @@ use mesh_routing::{EffectivePolicy, derive, in_reach};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::{Dataplane, auth};
+use crate::auth::Callers;
+use crate::{Dataplane, Unrecognized, auth};
 
 /// Sidecars that one gateway tells.
 const STREAMS: usize = 8192;
 /// Changes that come in a burst are told once.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Longest time until somebody is asked again whether a token still holds; with a [`BEAT`], at which that is looked at,
+/// within a minute.
+const ASK: Duration = Duration::from_secs(50);
+/// The same after asking in vain.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Port of a model server's TLS.
 const TLS: u16 = 8444;
 /// Longest deadline that is told, in milliseconds.
@@ -50,15 +58,20 @@ async fn snapshot(
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let bearer = auth::bearer(&headers).ok_or(Error::InvalidApiKey)?;
+    let callers = plane.config().callers.clone().ok_or(Error::NotFound)?;
+    let permit = streams.try_acquire_owned().map_err(|_| Error::Overloaded)?;
+    let standing = Standing::begin(callers, bearer)
+        .await
+        .map_err(crate::layer::auth::refusal)?
+        .ok_or(Error::NotFound)?;
     let telling = Telling {
-        bearer: bearer.to_vec().into(),
+        standing,
         changed: plane.snapshots().subscribe(),
         last: None,
         beat: Instant::now(),
-        _place: streams.try_acquire_owned().map_err(|_| Error::Overloaded)?,
+        _place: permit,
         plane,
     };
-    telling.caller().await?;
     if telling.plane.snapshots().current().generation == 0 {
         // What is declared has not been read: nothing is known that could be told.
         return Err(Error::NoBackend {
@@ -77,10 +90,64 @@ async fn snapshot(
     Ok(response)
 }
 
+/// Whose stream it is, and whether they still are.
+struct Standing {
+    callers: Arc<dyn Callers>,
+    bearer: mesh_core::Sensitive<Vec<u8>>,
+    /// When somebody is asked again.
+    due: Instant,
+}
+
+impl Standing {
+    /// `None` for an API key, which is no pod's.
+    async fn begin(callers: Arc<dyn Callers>, bearer: &[u8]) -> Result<Option<Self>, Unrecognized> {
+        let caller = callers.caller(bearer)?;
+        if caller.service_account.is_none() {
+            return Ok(None);
+        }
+        if let Some(asking) = callers.confirm_stream(&caller, bearer) {
+            asking.await?;
+        }
+        Ok(Some(Self {
+            callers,
+            bearer: bearer.to_vec().into(),
+            due: Instant::now() + spread(ASK),
+        }))
+    }
+
+    /// The caller as known now, since a token ends and labels of a namespace change; `None` once it is nobody. Whoever is
+    /// asked in vain whether the token was taken back ends nothing: the stream serves no request, and its sidecar
+    /// would only come back with the same question.
+    async fn caller(&mut self) -> Option<Caller> {
+        let bearer = self.bearer.expose();
+        let caller = self.callers.caller(bearer).ok()?;
+        if Instant::now() < self.due {
+            return Some(caller);
+        }
+        let wait = match self.callers.confirm_stream(&caller, bearer) {
+            None => ASK,
+            Some(asking) => match asking.await {
+                Ok(()) => ASK,
+                Err(Unrecognized::Nobody) => return None,
+                Err(Unrecognized::Unconfirmed | Unrecognized::NotYet) => AGAIN,
+            },
+        };
+        self.due = Instant::now() + spread(wait);
+        Some(caller)
+    }
+}
+
+/// Between half of it and all: streams that began together need not go on so.
+fn spread(longest: Duration) -> Duration {
+    // A hasher's keys are random; no more is needed of chance here.
+    let chance = RandomState::new().hash_one(()).to_le_bytes()[0];
+    longest.mul_f64(1.0 - f64::from(chance) / 512.0)
+}
+
 /// One stream.
 struct Telling {
     plane: Dataplane,
-    bearer: mesh_core::Sensitive<Vec<u8>>,
+    standing: Standing,
     changed: watch::Receiver<u64>,
     last: Option<Pushed>,
     beat: Instant,
@@ -88,24 +155,9 @@ struct Telling {
 }
 
 impl Telling {
-    /// Whose stream it is, as it is known now: a token ends or is taken back, labels of a namespace change.
-    async fn caller(&self) -> Result<Caller, Error> {
-        let callers = self.plane.config().callers.as_ref();
-        let callers = callers.ok_or(Error::NotFound)?;
-        let caller = auth::recognized(&**callers, self.bearer.expose())
-            .await
-            .map_err(crate::layer::auth::refusal)?;
-        // An API key is no pod's.
-        caller
-            .service_account
-            .is_some()
-            .then_some(caller)
-            .ok_or(Error::NotFound)
-    }
-
     async fn next(&mut self) -> Option<Line> {
         loop {
-            let caller = self.caller().await.ok()?;
+            let caller = self.standing.caller().await?;
             let now = pushed(&self.plane, &caller);
             if self.last.as_ref() != Some(&now) {
                 self.last = Some(now.clone());
@@ -189,3 +241,6 @@ fn floor(plane: &Dataplane, snapshot: &Snapshot, policy: &EffectivePolicy) -> Op
         trim: wanted.overflow == Overflow::TrimHistory,
     })
 }
+
+#[cfg(test)]
+mod tests;

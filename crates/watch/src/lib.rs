@@ -13,8 +13,10 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::OptionFuture;
+use futures::{FutureExt, StreamExt};
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -308,10 +310,11 @@ impl Watches {
         } = keep;
         let mut writer = reflector::store::Writer::new(kind.clone());
         let store = writer.as_reader();
-        let teller = Teller {
+        let mut teller = Teller {
             kind: K::kind(&kind).into_owned(),
             number: lock(&self.places).len(),
             optional,
+            absent: false,
             changed: Arc::clone(&self.changed),
             places: Arc::clone(&self.places),
             listener: self.listener.clone(),
@@ -328,15 +331,16 @@ impl Watches {
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             let follow = stream.for_each(|event| {
-                match event {
-                    Ok(event) if unchanged(&event, &known, &kind, same) => {}
+                let rest = match event {
+                    Ok(event) if unchanged(&event, &known, &kind, same) => None,
                     Ok(event) => {
                         writer.apply_watcher_event(&event);
                         teller.event(&event);
+                        None
                     }
                     Err(error) => teller.failed(&error),
-                }
-                std::future::ready(())
+                };
+                OptionFuture::from(rest.map(tokio::time::sleep)).map(drop)
             });
             stop.run_until_cancelled(follow).await;
         });
@@ -374,6 +378,8 @@ struct Teller {
     kind: String,
     number: usize,
     optional: bool,
+    /// It was said that the kind is not served.
+    absent: bool,
     changed: Arc<watch::Sender<u64>>,
     places: Places,
     listener: Option<Listener>,
@@ -384,7 +390,7 @@ impl Teller {
         (self.kind.clone(), self.number)
     }
 
-    fn event<K: Resource>(&self, event: &watcher::Event<K>) {
+    fn event<K: Resource>(&mut self, event: &watcher::Event<K>) {
         match event {
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
                 self.tell(Touched::Object {
@@ -395,6 +401,7 @@ impl Teller {
                 });
             }
             watcher::Event::InitDone => {
+                self.absent = false;
                 let place = Place {
                     listed: true,
                     refused: None,
@@ -407,19 +414,13 @@ impl Teller {
         }
     }
 
-    fn failed(&self, error: &watcher::Error) {
-        tracing::warn!(kind = self.kind, %error, "a watch was interrupted");
+    /// How long nobody is asked again, where that is longer than after other interruptions.
+    fn failed(&mut self, error: &watcher::Error) -> Option<Duration> {
         if self.optional && code(error) == Some(404) {
-            let place = Place {
-                listed: true,
-                refused: None,
-            };
-            let before = lock(&self.places).insert(self.key(), place);
-            if !before.is_some_and(|place| place.listed) {
-                self.tell(Touched::Listed(&self.kind));
-            }
-            return;
+            self.not_served();
+            return Some(rest::absent());
         }
+        tracing::warn!(kind = self.kind, %error, "a watch was interrupted");
         let refused = refusal(error);
         let mut places = lock(&self.places);
         if let Some(place) = places.get_mut(&self.key())
@@ -430,6 +431,25 @@ impl Teller {
             place.refused = refused.map(str::to_owned);
             drop(places);
             self.changed.send_modify(|number| *number += 1);
+        }
+        None
+    }
+
+    fn not_served(&mut self) {
+        if !std::mem::replace(&mut self.absent, true) {
+            tracing::info!(
+                kind = self.kind,
+                "the API server does not serve this kind; give the networks of Services in the chart's clusterCIDRs, \
+                 else addresses of Services may count as owned"
+            );
+        }
+        let place = Place {
+            listed: true,
+            refused: None,
+        };
+        let before = lock(&self.places).insert(self.key(), place);
+        if !before.is_some_and(|place| place.listed) {
+            self.tell(Touched::Listed(&self.kind));
         }
     }
 

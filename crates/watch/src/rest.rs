@@ -12,6 +12,21 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Without an interruption for this long, the next rest is the first again.
 const QUIET: Duration = Duration::from_secs(20);
 
+/// Longest time until a kind that need not be served is looked for again: it comes with a new API server.
+const ABSENT: Duration = Duration::from_mins(10);
+
+/// How long a kind that need not be served is not looked for.
+pub(crate) fn absent() -> Duration {
+    shortened(ABSENT)
+}
+
+/// By up to half, by chance.
+fn shortened(full: Duration) -> Duration {
+    // A hasher's keys are random; no more is needed of chance here.
+    let chance = RandomState::new().hash_one(()).to_le_bytes()[0];
+    full.mul_f64(1.0 - f64::from(chance) / 512.0)
+}
+
 /// Ever longer, up to a limit, each shortened by chance so that many do not come back at once.
 #[derive(Debug, Default)]
 pub(crate) struct Rest {
@@ -30,9 +45,7 @@ impl Iterator for Rest {
         self.last = Some(now);
         let full = FIRST.saturating_mul(1 << self.taken.min(8)).min(LONGEST);
         self.taken = self.taken.saturating_add(1);
-        // A hasher's keys are random; no more is needed of chance here.
-        let chance = RandomState::new().hash_one(self.taken).to_le_bytes()[0];
-        Some(full.mul_f64(1.0 - f64::from(chance) / 512.0))
+        Some(shortened(full))
     }
 }
 

@@ -1,7 +1,16 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::Client;
+use kube::client::Body;
 use kube::core::Status;
 use kube::runtime::watcher;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::{Place, Progress, Teller, refusal};
+use super::{Place, Progress, Teller, Watches, refusal};
 
 fn error(code: u16) -> watcher::Error {
     let status = Status {
@@ -22,17 +31,20 @@ fn a_kind_that_is_not_served_is_told_apart_from_an_api_server_that_is_away() {
 fn a_kind_that_need_not_be_served_is_not_waited_for_where_it_is_not() {
     for (optional, served, waits) in [(true, 404, false), (true, 403, true), (false, 404, true)] {
         let (sender, changed) = tokio::sync::watch::channel(0);
-        let teller = Teller {
+        let mut teller = Teller {
             kind: String::from("ServiceCIDR"),
             number: 0,
             optional,
-            changed: std::sync::Arc::new(sender),
+            absent: false,
+            changed: Arc::new(sender),
             places: super::Places::default(),
             listener: None,
         };
         super::lock(&teller.places).insert(teller.key(), Place::default());
-        teller.failed(&error(served));
-        let places = std::sync::Arc::clone(&teller.places);
+        let rest = teller.failed(&error(served));
+        assert_eq!(rest.is_some(), !waits, "{optional} {served}");
+        assert_eq!(teller.absent, !waits, "said once: {optional} {served}");
+        let places = Arc::clone(&teller.places);
         let progress = Progress { changed, places };
         assert_eq!(!progress.missing().is_empty(), waits, "{optional} {served}");
     }
@@ -56,4 +68,31 @@ fn what_was_listed_once_is_never_missing_again_but_may_be_lost() {
     assert!(gone.missing().is_empty() && gone.lost()[0].ends_with(": why"));
     let good = progress(true, None);
     assert!(good.missing().is_empty() && good.lost().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_need_not_be_served_is_not_asked_for_all_the_time() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&asked);
+    let service = tower::service_fn(move |_: http::Request<Body>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let answer = serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "not found", "reason": "NotFound", "code": 404});
+        let response = http::Response::builder()
+            .status(404)
+            .body(Body::from(answer.to_string().into_bytes()));
+        std::future::ready(response)
+    });
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let client = Client::new(service, "default");
+    let watches = Watches::new(client, tracker.clone(), stop.clone());
+    let networks = watches.of_cluster_if_served::<ServiceCIDR>(|_| ());
+    tokio::time::sleep(Duration::from_mins(4)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert!(watches.progress().missing().is_empty() && networks.is_empty());
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert!(asked.load(Ordering::Relaxed) >= 2, "looked for again");
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
 }
