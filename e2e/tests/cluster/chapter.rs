@@ -17,6 +17,7 @@ pub(crate) mod memory;
 pub(crate) mod monitoring;
 pub(crate) mod namespaced;
 pub(crate) mod quickstart;
+pub(crate) mod recorded;
 pub(crate) mod restricted;
 pub(crate) mod rights;
 pub(crate) mod serve;

@@ -192,6 +192,10 @@ const CHAPTERS: &[Chapter] = &[
         chapter::alerts::fire,
     ),
     (
+        "what_a_policy_wants_recorded_is_on_disk_before_it_is_sent_and_without_a_ledger_the_floor_answers_alone",
+        chapter::recorded::kept,
+    ),
+    (
         "the_last_floor_can_be_neither_deleted_nor_scaled_away",
         chapter::floor::protected,
     ),

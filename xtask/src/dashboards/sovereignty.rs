@@ -11,6 +11,7 @@ pub(super) fn dashboard() -> Dashboard {
             where_tokens_go(),
             dependence(),
             refusals(),
+            records(),
             floor(),
             confinement(),
         ],
@@ -263,6 +264,56 @@ fn refusals() -> Row {
                 &[(
                     "sum by (privacy_level) (rate(mesh_gateway_decisions_total{$ns}[$__rate_interval]))",
                     "{{privacy_level}}",
+                )],
+            ),
+        ],
+    }
+}
+
+fn records() -> Row {
+    Row {
+        title: "Records of decisions",
+        panels: vec![
+            panel(
+                ("Records can be written", "none"),
+                Shape::Number(Good::From(1000)),
+                "1 if every gateway can write what it decides. MeshAuditNotDurable fires where one cannot. Nothing where no policy says audit.durableFrom.",
+                &[("min(mesh_gateway_audit_durable{$ns})", "")],
+            ),
+            panel(
+                ("Records lost", "short"),
+                Shape::Number(Good::Zero),
+                "Records in the chosen time that will never be on disk.",
+                &[(
+                    "sum(increase(mesh_gateway_audit_lost_total{$ns}[$__range]))",
+                    "",
+                )],
+            ),
+            panel(
+                ("Records written", "suffix: /s"),
+                Shape::Stack,
+                "Records on disk: decided and sending before a request is sent, ended afterwards.",
+                &[(
+                    "sum by (event) (rate(mesh_gateway_audit_entries_total{$ns}[$__rate_interval]))",
+                    "{{event}}",
+                )],
+            ),
+            panel(
+                ("Records that wait", "none"),
+                Shape::Lines,
+                "Records that nobody waits for and that are not written yet, by gateway: ends, and what the floor answered while the ledger was away.",
+                &[(
+                    "max by (namespace, pod) (mesh_gateway_audit_waiting{$ns})",
+                    "{{namespace}} {{pod}}",
+                )],
+            ),
+            panel(
+                ("Wait for the record", "s"),
+                Shape::Lines,
+                "Time that 99 of 100 requests with a record waited for it at most.",
+                &[(
+                    "histogram_quantile(0.99, sum by (le) (rate(mesh_gateway_audit_wait_seconds_bucket{$ns}[$__rate_interval])))",
+                    "99 %",
                 )],
             ),
         ],

@@ -22,7 +22,7 @@ fn mesh(world: &World, args: &[&str]) -> Output {
         .unwrap()
 }
 
-fn good(world: &World, args: &[&str]) -> Value {
+pub(crate) fn good(world: &World, args: &[&str]) -> Value {
     let done = mesh(world, args);
     let errors = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "mesh {}: {errors}", args.join(" "));
