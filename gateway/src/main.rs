@@ -118,7 +118,8 @@ async fn serve_mesh(args: Args) -> anyhow::Result<()> {
         own: args.own_addresses(),
         cluster_networks: args.cluster_networks.clone(),
     };
-    let reach = Reach::start(&snapshots, &shutdown);
+    let plane = dataplane.clone();
+    let reach = Reach::start(&snapshots, move || plane.unrecorded(), &shutdown);
     maker.keep(snapshots, &shutdown);
     let tls = membership.server()?;
     serve_admin(

@@ -1,4 +1,4 @@
-//! Whether the network lets this pod reach the workers yet. A network that enforces policies learns of a new
+//! Whether the network lets this pod reach the workers and, where a policy asks for records, the ledger yet. A network that enforces policies learns of a new
 //! pod's address some time after it runs, and drops until then what it sends; callers must not be sent here before.
 //!
 //! Only the pods that are there at the start are tried, by opening a connection and closing it; a backend none of whose pods
@@ -30,15 +30,20 @@ const PODS: usize = 2;
 /// A backend and where its pods listen.
 type Target = (BackendId, Vec<SocketAddr>);
 
-/// Whether workers have been reached. Cheap to clone.
+/// Whether workers and the ledger have been reached. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reach {
     done: Arc<AtomicBool>,
 }
 
 impl Reach {
-    /// Tries the workers of the first snapshot that is put into the store.
-    pub(crate) fn start(snapshots: &SnapshotStore, shutdown: &Shutdown) -> Self {
+    /// Tries the workers of the first snapshot that is put into the store, and waits while `unrecorded`: what a policy wants
+    /// recorded would go to the floor, or nowhere.
+    pub(crate) fn start(
+        snapshots: &SnapshotStore,
+        unrecorded: impl Fn() -> bool + Send + Sync + 'static,
+        shutdown: &Shutdown,
+    ) -> Self {
         let reach = Self::default();
         let (own, snapshots, token) = (reach.clone(), snapshots.clone(), shutdown.token.clone());
         let mut made = snapshots.subscribe();
@@ -46,9 +51,14 @@ impl Reach {
             if made.wait_for(|generation| *generation > 0).await.is_err() {
                 return;
             }
-            let silent = all(targets(&snapshots.current()), PATIENCE).await;
+            let targets = targets(&snapshots.current());
+            let (silent, recorded) =
+                tokio::join!(all(targets, PATIENCE), not(unrecorded, PATIENCE));
             for backend in silent {
                 tracing::warn!(%backend, "none of its pods could be reached; ready without it");
+            }
+            if !recorded {
+                tracing::warn!("the ledger could not be reached; ready without it");
             }
             own.done.store(true, Ordering::Release);
         };
@@ -61,7 +71,9 @@ impl Reach {
     /// What is missing before callers may come.
     pub(crate) fn missing(&self) -> Option<String> {
         let trying = !self.done.load(Ordering::Acquire);
-        trying.then(|| String::from("the workers have not been reached yet"))
+        trying.then(|| {
+            String::from("the workers, or the ledger of the audit, have not been reached yet")
+        })
     }
 }
 
@@ -74,6 +86,16 @@ fn targets(snapshot: &Snapshot) -> Vec<Target> {
         (!addresses.is_empty()).then(|| (backend.id.clone(), addresses))
     });
     with_pods.collect()
+}
+
+/// Waits until it is not so; false if it is after `patience`.
+async fn not(so: impl Fn() -> bool, patience: Duration) -> bool {
+    let waiting = async {
+        while so() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::time::timeout(patience, waiting).await.is_ok()
 }
 
 /// Tries until a pod of each backend was reached. Gives those of whom none was within `patience`.
@@ -111,6 +133,8 @@ async fn any(pods: &[SocketAddr]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use jiff::Timestamp;
@@ -158,14 +182,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_not_ready_before_there_is_a_snapshot_and_is_at_once_where_no_pods_are() {
+    async fn it_is_not_ready_before_there_is_a_snapshot_and_a_ledger_where_one_is_asked_for() {
         let empty = || Snapshot::empty("mesh-system", Timestamp::UNIX_EPOCH);
         let snapshots = SnapshotStore::new(empty());
         let shutdown = Shutdown::new();
-        let reach = Reach::start(&snapshots, &shutdown);
+        let unrecorded = Arc::new(AtomicBool::new(true));
+        let asked = Arc::clone(&unrecorded);
+        let reach = Reach::start(&snapshots, move || asked.load(Ordering::Acquire), &shutdown);
         tokio::task::yield_now().await;
         assert!(reach.missing().is_some());
         snapshots.replace(empty());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(reach.missing().is_some(), "nothing could be recorded");
+        unrecorded.store(false, Ordering::Release);
         tokio::time::timeout(LONG, async {
             while reach.missing().is_some() {
                 tokio::time::sleep(Duration::from_millis(5)).await;

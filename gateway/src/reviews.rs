@@ -149,7 +149,7 @@ impl Reviews {
         let deadline = arrived + question.asker.limit();
         let turn = slot.turn.of(question.asker);
         let Ok(_turn) = timeout_at(deadline, turn.lock()).await else {
-            return Answer::Unknown;
+            return slot.counts(self.oldest, arrived).unwrap_or(Answer::Unknown);
         };
         // Whoever had the turn before may have brought it. It counts if it did when this one came: a crowd would
         // else ask one after the other where answers take longer than they count.
@@ -165,7 +165,11 @@ impl Reviews {
         self.asked.get_or_create(&Outcome { outcome }).inc();
         // A stream that found no place is no reason not to ask for a request.
         if answer != Answer::Unknown || question.asker == Asker::Request {
-            slot.keep(since, answer);
+            slot.keep(self.oldest, since, answer);
+        }
+        if answer == Answer::Unknown {
+            // Requests and streams ask apart: the other may know.
+            return slot.counts(self.oldest, arrived).unwrap_or(answer);
         }
         answer
     }

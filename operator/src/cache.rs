@@ -30,7 +30,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
@@ -140,16 +140,37 @@ pub(crate) fn look(read: &Read, world: &World, around: &Around, now: Timestamp) 
     Some(State::new(&input))
 }
 
-/// True if pods of this workload have the claim.
-fn mounts(deployment: &Deployment, claim: &PersistentVolumeClaim) -> bool {
-    let template = deployment.spec.as_ref().map(|spec| &spec.template);
-    let volumes = template.and_then(|template| template.spec.as_ref()?.volumes.as_ref());
+/// True if these pods have the claim.
+fn mounts(
+    namespace: Option<&String>,
+    spec: Option<&PodSpec>,
+    claim: &PersistentVolumeClaim,
+) -> bool {
+    let volumes = spec.and_then(|spec| spec.volumes.as_ref());
     let mut claims = volumes
         .into_iter()
         .flatten()
         .filter_map(|volume| volume.persistent_volume_claim.as_ref());
-    deployment.metadata.namespace == claim.metadata.namespace
+    namespace == claim.metadata.namespace.as_ref()
         && claims.any(|one| Some(&one.claim_name) == claim.metadata.name.as_ref())
+}
+
+/// True if pods are there with the claim, or are made with it.
+fn used(world: &World, claim: &PersistentVolumeClaim) -> bool {
+    let made = |one: &Deployment| {
+        let spec = one.spec.as_ref().and_then(|one| one.template.spec.as_ref());
+        mounts(one.metadata.namespace.as_ref(), spec, claim)
+    };
+    // One that has ended holds nothing.
+    let ended = |pod: &Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_ref());
+        phase.is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
+    };
+    let has = |pod: &Pod| {
+        !ended(pod) && mounts(pod.metadata.namespace.as_ref(), pod.spec.as_ref(), claim)
+    };
+    world.deployments.state().iter().any(|one| made(one))
+        || world.pods.state().iter().any(|pod| has(pod))
 }
 
 fn owned<K: Resource>(object: &K, cache: &ModelCache) -> bool {
@@ -233,7 +254,7 @@ impl Caches<'_> {
         Ok(())
     }
 
-    /// The claim, where one is wanted; it goes where none is and no pods are made with it any more. One that is deleted
+    /// The claim, where one is wanted; it goes where none is and no pod has it any more. One that is deleted
     /// under them would neither end nor come back, and a pod made anew would never start.
     async fn storage(&self, state: &State, builder: &Builder<'_>) -> Result<(), Error> {
         let cache = &state.cache;
@@ -247,8 +268,7 @@ impl Caches<'_> {
         let Keep::Claim(storage) = &state.keep else {
             let going = live.filter(|claim| claim.meta().deletion_timestamp.is_none());
             let Some(claim) = going else { return Ok(()) };
-            let workloads = self.world.deployments.state();
-            if workloads.iter().any(|one| mounts(one, &claim)) {
+            if used(self.world, &claim) {
                 return Ok(());
             }
             return self.writer.delete(&*claim).await;

@@ -38,8 +38,7 @@ const OPERATOR: &str = "mesh-operator";
 /// Group, version, kind and plural of everything that the operator makes and that goes with it: first
 /// what makes pods. Accepted policies (ControllerRevisions) belong to policies, which stay.
 type Kind = (&'static str, &'static str, &'static str, &'static str);
-const CHILDREN: [Kind; 9] = [
-    ("batch", "v1", "CronJob", "cronjobs"),
+const CHILDREN: [Kind; 8] = [
     ("batch", "v1", "Job", "jobs"),
     ("apps", "v1", "Deployment", "deployments"),
     ("apps", "v1", "StatefulSet", "statefulsets"),

@@ -268,6 +268,12 @@ fn trim_pod(pod: &mut Pod) {
         init_containers: spec
             .init_containers
             .map(|all| all.into_iter().map(part).collect()),
+        // What keeps a claim from going.
+        volumes: spec.volumes.map(|all| {
+            all.into_iter()
+                .filter(|one| one.persistent_volume_claim.is_some())
+                .collect()
+        }),
         ..PodSpec::default()
     });
     let conditions = pod.status.iter_mut();

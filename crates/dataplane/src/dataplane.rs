@@ -25,7 +25,7 @@ use crate::handler::backend;
 use crate::health::Health;
 use crate::limit::Limits;
 use crate::metrics::Gauges;
-use crate::record::Recorder;
+use crate::record::{Recorder, asking};
 use crate::{ApiKeys, Error, Hints, Metrics, SnapshotStore, probe, push, record, stack};
 
 /// From this size on reading and classifying a body takes more than 500 microseconds and leaves the
@@ -268,6 +268,12 @@ impl Dataplane {
             Some(missing) if !someone => vec![missing],
             _ => Vec::new(),
         }
+    }
+
+    /// True while a policy asks for records and the ledger that is there does not take them: what it asks them of would go to the
+    /// floor.
+    pub fn unrecorded(&self) -> bool {
+        self.shared.recorder.reaching() && asking(&self.shared.snapshots.current()).next().is_some()
     }
 
     /// How every backend does, as far as this process has seen. For the operator, which may know all of them.

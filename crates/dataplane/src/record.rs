@@ -89,6 +89,11 @@ impl Recorder {
         self.ledger_says() && self.shared.trust.worth(Instant::now())
     }
 
+    /// True if there is somebody to write to who has not said yet that it is kept.
+    pub(crate) fn reaching(&self) -> bool {
+        self.shared.ledger.is_some() && !self.ledger_says()
+    }
+
     /// True if what was last tried was written, and the ledger says nothing else.
     pub(crate) fn well(&self) -> bool {
         self.ledger_says() && self.shared.trust.well()

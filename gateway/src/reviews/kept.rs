@@ -70,8 +70,11 @@ impl Slot {
         (at.saturating_duration_since(since) < lives).then_some(answer)
     }
 
-    /// Keeps the answer, unless a younger one is there.
-    pub(super) fn keep(&self, since: Instant, answer: Answer) {
+    /// Keeps the answer, unless a younger one is there; a question in vain takes nothing away that still counts.
+    pub(super) fn keep(&self, oldest: Duration, since: Instant, answer: Answer) {
+        if answer == Answer::Unknown && self.counts(oldest, since).is_some() {
+            return;
+        }
         let mut last = lock(&self.last);
         if last.is_none_or(|(before, _)| before <= since) {
             *last = Some((since, answer));

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::kept::MOST;
+use super::kept::{Kept, MOST};
 use super::{Answer, Asker, BRIEF, LIMIT, PAUSE, Reviews, said};
 
 const USER: &str = "system:serviceaccount:team:app";
@@ -204,7 +204,7 @@ async fn tokens_of_one_namespace_take_no_room_that_another_needs() {
         for number in numbers {
             let hash = Sha256::digest(number.to_string()).into();
             let (slot, _) = kept.find("loud", hash, OLDEST);
-            slot.keep(Instant::now(), Answer::Holds);
+            slot.keep(OLDEST, Instant::now(), Answer::Holds);
         }
     };
     crowd(0..MOST);
@@ -315,4 +315,16 @@ fn what_the_api_server_said_is_told_without_the_token() {
         said.contains("is odd") && !said.contains("ey.abc"),
         "{said}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_in_vain_takes_no_answer_away_that_counts() {
+    let (slot, _) = Kept::default().find("team", [7; 32], OLDEST);
+    slot.keep(OLDEST, Instant::now(), Answer::Holds);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    slot.keep(OLDEST, Instant::now(), Answer::Unknown);
+    assert_eq!(slot.counts(OLDEST, Instant::now()), Some(Answer::Holds));
+    tokio::time::sleep(OLDEST).await;
+    slot.keep(OLDEST, Instant::now(), Answer::Unknown);
+    assert_eq!(slot.counts(OLDEST, Instant::now()), Some(Answer::Unknown));
 }

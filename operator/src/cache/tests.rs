@@ -103,16 +103,15 @@ async fn a_status_that_is_refused_keeps_no_event_back() {
 }
 
 #[test]
-fn a_claim_is_kept_for_pods_that_are_made_with_it() {
+fn a_claim_is_kept_for_pods_that_have_it() {
     let claim = json!({"metadata": {"name": "m-model", "namespace": "team"}});
     let claim = serde_json::from_value(claim).expect("a claim");
-    let workload = |namespace: &str, name: &str| {
-        let volumes = json!([{"name": "cache", "emptyDir": {}}, {"name": "model", "persistentVolumeClaim": {"claimName": name}}]);
-        let object = json!({"metadata": {"name": "a-worker", "namespace": namespace}, "spec": {"selector": {},
-            "template": {"spec": {"containers": [], "volumes": volumes}}}});
-        serde_json::from_value(object).expect("a Deployment")
-    };
-    assert!(mounts(&workload("team", "m-model"), &claim));
-    assert!(!mounts(&workload("team", "other-model"), &claim));
-    assert!(!mounts(&workload("other", "m-model"), &claim));
+    let volumes = json!([{"name": "cache", "emptyDir": {}}, {"name": "model", "persistentVolumeClaim": {"claimName": "m-model"}}]);
+    let spec = json!({"containers": [], "volumes": volumes});
+    let spec = serde_json::from_value(spec).expect("a pod");
+    let (home, other) = (String::from("team"), String::from("other"));
+    assert!(mounts(Some(&home), Some(&spec), &claim));
+    assert!(!mounts(Some(&other), Some(&spec), &claim));
+    let without = serde_json::from_value(json!({"containers": []})).expect("a pod");
+    assert!(!mounts(Some(&home), Some(&without), &claim));
 }

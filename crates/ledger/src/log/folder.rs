@@ -275,9 +275,17 @@ pub fn set_aside(folder: &Path, name: &str) -> Result<bool, OpenError> {
     if aside.exists() {
         return Ok(false);
     }
-    fs::create_dir_all(&aside).map_err(because)?;
-    for entry in fs::read_dir(folder).map_err(because)? {
-        let file = entry.map_err(because)?.file_name();
+    // Under another name until all of it is there: who was interrupted goes on.
+    let begun = folder.join("aside").join(format!("{name}.part"));
+    fs::create_dir_all(&begun).map_err(because)?;
+    let entries = fs::read_dir(folder).map_err(because)?;
+    let mut files = entries
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(because)?;
+    // The key first: nothing is ever signed by it again, whatever is left behind.
+    files.sort_unstable_by_key(|file| file != KEY);
+    for file in files {
         let torn = Path::new(&file)
             .extension()
             .is_some_and(|kind| kind == "torn");
@@ -286,10 +294,12 @@ pub fn set_aside(folder: &Path, name: &str) -> Result<bool, OpenError> {
             .is_some_and(|name| name == KEY || disk::first(name).is_some());
         let ours = torn || named;
         if ours {
-            fs::rename(folder.join(&file), aside.join(&file)).map_err(because)?;
+            fs::rename(folder.join(&file), begun.join(&file)).map_err(because)?;
         }
     }
-    disk::sync_folder(&aside).map_err(because)?;
+    disk::sync_folder(&begun).map_err(because)?;
+    fs::rename(&begun, &aside).map_err(because)?;
+    disk::sync_folder(&folder.join("aside")).map_err(because)?;
     disk::sync_folder(folder).map_err(because)?;
     Ok(true)
 }

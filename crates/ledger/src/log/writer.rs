@@ -240,6 +240,8 @@ impl Writer {
         let Some(newest) = self.segments.last() else {
             return;
         };
+        // One without entries would be followed by one of the same name.
+        let any = newest.first < self.tree.size();
         let old = newest
             .started
             .is_some_and(|started| older(started, self.options.segment_age));
@@ -248,8 +250,8 @@ impl Writer {
             .volume()
             .map_or(u64::MAX, |volume| volume.total / PARTS);
         let most = self.options.segment_bytes.min(most);
-        let full = newest.bytes >= most && newest.first < self.tree.size();
-        if !(old || full) || self.dirty {
+        let full = newest.bytes >= most;
+        if !any || !(old || full) || self.dirty {
             return;
         }
         let (first, bytes) = (self.tree.size(), beginning(&self.signer, &self.tree));
