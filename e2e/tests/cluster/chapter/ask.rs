@@ -121,7 +121,6 @@ pub(crate) fn organization(world: &World) {
         "spec": {
             "ownership": {"nodeSelector": {}, "homeJurisdictions": ["DE"]},
             "defaults": {"privacy": "Public"},
-            "audit": {"durableFrom": "Restricted"},
             "floor": {"backendRef": {"name": "floor"}, "protect": true, "drill": {"interval": "1m"}},
             "tests": [{"name": "card numbers stay home", "request": {"text": format!("Charge {CARD}")}, "expect": {"privacy": "Restricted", "lowestClass": "OwnHardware"}}],
         }}));

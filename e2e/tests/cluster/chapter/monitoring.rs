@@ -7,7 +7,7 @@ use mesh_cluster::Cluster;
 use serde_json::{Value, json};
 
 use crate::chapter::install::text;
-use crate::chapter::{ask, sidecar};
+use crate::chapter::{ask, recorded, sidecar};
 use crate::world::{APP, HOME, TEAM, World, until};
 
 /// Clouds of this chapter: one that costs, one that is gone.
@@ -120,6 +120,7 @@ fn injected(world: &World) {
 pub(crate) fn every_panel(world: &World) {
     sidecar::application(world);
     clouds(world);
+    recorded::ledger(world);
     watched(world);
     let prometheus = world.prometheus();
     let seen = [

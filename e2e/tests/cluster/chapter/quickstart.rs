@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::chapter::{confine, recorded};
+use crate::chapter::confine;
 use crate::page::{self, Block, Reader};
 use crate::world::World;
 
@@ -42,13 +42,12 @@ fn lines(world: &World, wanted: &str, added: impl Fn(&str) -> String) -> String 
 }
 
 /// The first section. Nobody shall have to wait for a canary for long, and applications of these tests read their
-/// host's Python, also where they are confined. A ledger is there from the beginning.
+/// host's Python, also where they are confined.
 pub(crate) fn install(world: &World) {
     let folders = world.python.host_paths().join(",");
     let forbidden = format!("dns://{}", confine::RESOLVER);
-    let ledger = recorded::volume(world);
     let more = format!(
-        "{ledger} --set confine.canary.interval=10s --set 'confine.hostPaths={{{folders}}}' --set 'confine.canary.forbidden={{{forbidden}}}'"
+        "--set confine.canary.interval=10s --set 'confine.hostPaths={{{folders}}}' --set 'confine.canary.forbidden={{{forbidden}}}'"
     );
     lines(world, INSTALL, |command| {
         if command.starts_with("helm install ") {

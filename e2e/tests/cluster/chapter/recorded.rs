@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::application::Said;
 use crate::chapter::ask::{self, CLOUD};
 use crate::chapter::command_line;
-use crate::chapter::install::text;
-use crate::world::{HOME, TEAM, World, until};
+use crate::chapter::install::{self, text};
+use crate::world::{HOME, RELEASE, TEAM, World, until};
 
 const CLASS: &str = "mesh-test-audit";
 /// Folder of the volume, among those that this machine and its nodes see.
@@ -34,6 +34,22 @@ pub(crate) fn volume(world: &World) -> String {
     format!(
         "--set ledger.enabled=true --set ledger.persistence.storageClassName={CLASS} --set ledger.persistence.size=64Mi"
     )
+}
+
+/// The ledger, which an upgrade of the release has brought, or else this one brings; and a policy that asks.
+pub(crate) fn ledger(world: &World) {
+    let set = ["get", "-n", HOME, "statefulset/mesh-ledger"];
+    if world.try_kubectl(&set).is_err() {
+        let chart = world.path("charts/inference-mesh");
+        let upgrade = ["upgrade", RELEASE, &chart, "-n", HOME, "--reuse-values"];
+        let more = volume(world);
+        let more: Vec<&str> = more.split(' ').collect();
+        world.helm(&[&upgrade[..], &more].concat());
+        let gateways = ["rollout", "status", "-n", HOME, "deployment/mesh-gateway"];
+        world.kubectl(&[&gateways[..], &["--timeout=120s"]].concat());
+    }
+    world.wait(HOME, &format!("pod/{LEDGER}"), "Ready", LIMIT);
+    asks_from(world, "Restricted");
 }
 
 fn asks_from(world: &World, level: &str) {
@@ -74,7 +90,8 @@ fn sent(entries: &[Value], decision: &str) -> Vec<String> {
 
 pub(crate) fn kept(world: &World) {
     ask::with_cloud(world);
-    world.wait(HOME, &format!("pod/{LEDGER}"), "Ready", LIMIT);
+    ledger(world);
+    install::restricted(world);
     world.silent(ALERT.0, ALERT.1);
     asks_from(world, "Public");
     let first = until("what is public is written too", LIMIT, || {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::chapter::install::text;
+use crate::chapter::recorded;
 use crate::world::{HOME, Load, RELEASE, World, until};
 
 const LIMIT: Duration = Duration::from_mins(2);
@@ -101,7 +102,10 @@ pub(crate) fn gateway_rollout(world: &World) {
     let chart = world.path("charts/inference-mesh");
     let more = "gateway.podAnnotations.changed=yes";
     let upgrade = ["upgrade", RELEASE, &chart, "-n", HOME, "--reuse-values"];
-    world.helm(&[&upgrade[..], &["--set", more]].concat());
+    // The release gets a ledger, too.
+    let ledger = recorded::volume(world);
+    let ledger: Vec<&str> = ledger.split(' ').collect();
+    world.helm(&[&upgrade[..], &["--set", more], &ledger].concat());
     let path = "jsonpath={.spec.template.metadata.annotations.changed}";
     let said = world.kubectl(&["get", "-n", HOME, "deployment/mesh-gateway", "-o", path]);
     assert_eq!(said, "yes");
