@@ -1,5 +1,6 @@
 //! Opening a folder: its key, its segments, and what a crash has left at the end of the newest.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -283,25 +284,30 @@ pub fn set_aside(folder: &Path, name: &str) -> Result<bool, OpenError> {
         .map(|entry| entry.map(|entry| entry.file_name()))
         .collect::<io::Result<Vec<_>>>()
         .map_err(because)?;
-    // The key first: nothing is ever signed by it again, whatever is left behind.
-    files.sort_unstable_by_key(|file| file != KEY);
-    for file in files {
-        let torn = Path::new(&file)
-            .extension()
-            .is_some_and(|kind| kind == "torn");
-        let named = file
-            .to_str()
-            .is_some_and(|name| name == KEY || disk::first(name).is_some());
-        let ours = torn || named;
-        if ours {
+    files.retain(|file| of_a_log(file));
+    // All was moved then, and what is here now is of the log that was begun afterwards.
+    let over = files.iter().any(|file| begun.join(file).exists());
+    if !over {
+        // The key first: nothing is ever signed by it again, whatever is left behind.
+        files.sort_unstable_by_key(|file| file != KEY);
+        for file in files {
             fs::rename(folder.join(&file), begun.join(&file)).map_err(because)?;
         }
+        disk::sync_folder(&begun).map_err(because)?;
     }
-    disk::sync_folder(&begun).map_err(because)?;
     fs::rename(&begun, &aside).map_err(because)?;
     disk::sync_folder(&folder.join("aside")).map_err(because)?;
     disk::sync_folder(folder).map_err(because)?;
-    Ok(true)
+    Ok(!over)
+}
+
+/// True of the key, the segments and what was cut off them.
+fn of_a_log(file: &OsStr) -> bool {
+    let torn = Path::new(file)
+        .extension()
+        .is_some_and(|kind| kind == "torn");
+    let name = file.to_str();
+    torn || name.is_some_and(|name| name == KEY || disk::first(name).is_some())
 }
 
 /// The files of the segments of a folder, the oldest first.

@@ -188,15 +188,20 @@ fn small() -> Options {
     }
 }
 
-#[test]
-fn a_log_of_many_segments_holds_and_the_oldest_go_with_a_word() {
-    let folder = TempDir::new().expect("a folder");
-    let log = Log::open(folder.path(), small()).expect("a log");
+/// A log of 60 entries; how many segments it has.
+fn many(folder: &Path) -> usize {
+    let log = Log::open(folder, small()).expect("a log");
     for number in 0..60 {
         append(&log, vec![lost(number)]).expect("kept");
     }
     drop(log);
-    let before = segments(folder.path()).expect("segments").len();
+    segments(folder).expect("segments").len()
+}
+
+#[test]
+fn a_log_of_many_segments_holds_and_the_oldest_go_with_a_word() {
+    let folder = TempDir::new().expect("a folder");
+    let before = many(folder.path());
     assert!(before > 4, "{before}");
     assert_eq!(verified(folder.path()).0.size, 60);
 
@@ -352,6 +357,28 @@ fn a_log_that_cannot_be_opened_is_set_aside_once_and_another_begins() {
     );
     drop(log);
     assert!(!set_aside(folder.path(), "one").expect("there already"));
+    assert_eq!(verified(folder.path()).1, [lost(2)]);
+    assert_eq!(verified(&folder.path().join("aside/one")).1, [lost(1)]);
+}
+
+#[test]
+fn what_was_set_aside_half_is_set_aside_whole_and_never_written_over() {
+    let folder = TempDir::new().expect("a folder");
+    let begun = folder.path().join("aside/one.part");
+    append(&open(folder.path()), vec![lost(1)]).expect("kept");
+    // Interrupted behind the key: the log stays shut until the rest has followed.
+    fs::create_dir_all(&begun).expect("a folder");
+    fs::rename(folder.path().join("key"), begun.join("key")).expect("moved");
+    let shut = Log::open(folder.path(), Options::default());
+    assert!(matches!(shut, Err(OpenError::NoKey)));
+    assert!(set_aside(folder.path(), "one").expect("moved"));
+    assert_eq!(verified(&folder.path().join("aside/one")).1, [lost(1)]);
+
+    // Interrupted behind all of it: another log was begun, which is not moved over the first.
+    fs::rename(folder.path().join("aside/one"), &begun).expect("moved");
+    append(&open(folder.path()), vec![lost(2)]).expect("kept");
+    fs::remove_file(folder.path().join("key")).expect("removed");
+    assert!(!set_aside(folder.path(), "one").expect("it was done"));
     assert_eq!(verified(folder.path()).1, [lost(2)]);
     assert_eq!(verified(&folder.path().join("aside/one")).1, [lost(1)]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{append, small, verified};
+use super::{append, many, small, verified};
 use crate::entry::tests::lost;
 use crate::log::disk::Disk;
 use crate::log::{Log, Options, Volume, folder, segments};
@@ -160,12 +160,7 @@ fn a_disk_that_takes_again_is_found_without_anybody_asking() {
 #[test]
 fn a_full_disk_gets_room_by_what_is_to_be_removed_and_needs_no_hand() {
     let folder = TempDir::new().expect("a folder");
-    let log = Log::open(folder.path(), small()).expect("a log");
-    for number in 0..60 {
-        append(&log, vec![lost(number)]).expect("kept");
-    }
-    drop(log);
-    let before = segments(folder.path()).expect("segments").len();
+    let before = many(folder.path());
     // Nothing may be removed: it stays full, and says so.
     let (log, moods) = moody(folder.path(), small(), Mood::Full);
     let refused = append(&log, vec![lost(60)]);
