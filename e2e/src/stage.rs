@@ -174,19 +174,19 @@ impl Stage {
         pod["spec"] =
             json!({"nodeName": "only", "containers": [{"name": "worker", "image": "none"}]});
         self.apply(&pod)?;
-        let ready = r#"{"status": {"podIP": "10.0.0.1", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}"#;
-        let patch = [
-            "patch",
-            "pod",
-            "floor-0",
-            "-n",
-            HOME,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            ready,
-        ];
-        self.kubectl(&patch).map(drop)
+        let ready = json!({"podIP": "10.0.0.1", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        self.says(HOME, "pod/floor-0", &ready)
+    }
+
+    /// Writes a status as a kubelet or a controller would.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn says(&self, namespace: &str, what: &str, status: &Value) -> Result<()> {
+        let patch = json!({"status": status}).to_string();
+        let whose = ["patch", "-n", namespace, what, "--subresource=status"];
+        let args = [&whose[..], &["--type=merge", "-p", &patch]].concat();
+        self.kubectl(&args).map(drop)
     }
 
     /// The end of the API server's log, for a chapter that failed.

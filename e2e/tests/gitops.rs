@@ -142,20 +142,7 @@ mod tests {
 
     /// A backend's one pod and its Deployment say what a kubelet and controllers would.
     fn serves(stage: &Stage, namespace: &str, name: &str) {
-        let told = |what: &str, status: &Value| {
-            let patch = json!({"status": status}).to_string();
-            let args = [
-                "patch",
-                "-n",
-                namespace,
-                what,
-                "--subresource=status",
-                "--type=merge",
-                "-p",
-                &patch,
-            ];
-            stage.kubectl(&args).unwrap();
-        };
+        let told = |what: &str, status: &Value| stage.says(namespace, what, status).unwrap();
         let worker = format!("deployment/{name}-worker");
         let found = stage.until("its worker is made", LIMIT, || {
             stage.get(&["-n", namespace, &worker]).map(Some)

@@ -292,21 +292,9 @@ fn ends(stage: &Stage, job: &Value, words: &str) {
     let pod = pod_of(job);
     create_as(stage, JOB_CONTROLLER, &pod, &[]).unwrap();
     let name = pod["metadata"]["name"].as_str().unwrap();
-    let ended = json!({"status": {"phase": "Succeeded", "containerStatuses": [{"name": "canary", "image": "", "imageID": "", "ready": false,
-        "restartCount": 0, "state": {"terminated": {"exitCode": 0, "finishedAt": timestamp(), "message": words}}}]}});
-    let patch = [
-        "patch",
-        "pod",
-        name,
-        "-n",
-        CLOSED,
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-    ];
-    stage
-        .kubectl(&[&patch[..], &[&ended.to_string()]].concat())
-        .unwrap();
+    let ended = json!({"phase": "Succeeded", "containerStatuses": [{"name": "canary", "image": "", "imageID": "", "ready": false,
+        "restartCount": 0, "state": {"terminated": {"exitCode": 0, "finishedAt": timestamp(), "message": words}}}]});
+    stage.says(CLOSED, &format!("pod/{name}"), &ended).unwrap();
 }
 
 /// Now, as Kubernetes writes it.

@@ -117,20 +117,9 @@ fn pod(world: &World) {
         "spec": {"nodeName": "only", "serviceAccountName": "floor-worker", "automountServiceAccountToken": false,
             "containers": [{"name": "worker", "image": "none"}]}});
     stage.apply(&pod).unwrap();
-    let ready = json!({"status": {"podIP": world.address, "podIPs": [{"ip": world.address}], "phase": "Running",
-        "conditions": [{"type": "Ready", "status": "True"}]}});
-    let patch = [
-        "patch",
-        "pod",
-        "floor-0",
-        "-n",
-        HOME,
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-    ];
-    let ready = ready.to_string();
-    stage.kubectl(&[&patch[..], &[&ready]].concat()).unwrap();
+    let ready = json!({"podIP": world.address, "podIPs": [{"ip": world.address}], "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True"}]});
+    stage.says(HOME, "pod/floor-0", &ready).unwrap();
 }
 
 fn identity(folder: &Path, member: &str) -> String {
