@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::{Account, Member, Trust, client_config};
 
@@ -154,26 +155,44 @@ async fn exchange(
     request: http::Request<Full<Bytes>>,
     largest: usize,
 ) -> Result<(StatusCode, Bytes), EndpointError> {
+    let (mut sender, connection) = opened(stream, (config, name)).await?;
+    // The connection does its part while the question is asked, and ends when nothing is left to ask.
+    let asking = async move { answer(&mut sender, request, largest).await };
+    let (answered, _) = tokio::join!(asking, connection);
+    answered
+}
+
+/// TLS, then HTTP: who sends, and what does its part for it while it is awaited.
+pub(crate) async fn opened(
+    stream: TcpStream,
+    (config, name): (ClientConfig, ServerName<'static>),
+) -> Result<
+    (
+        SendRequest<Full<Bytes>>,
+        http1::Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>,
+    ),
+    EndpointError,
+> {
     let stream = TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
         .map_err(|error| EndpointError::Tls(error.to_string()))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| EndpointError::Answer)?;
-    let asking = async move {
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(|_| EndpointError::Answer)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), largest).collect().await;
-        let body = body.map_err(|_| EndpointError::Answer)?.to_bytes();
-        Ok((status, body))
-    };
-    // The connection does its part while the question is asked, and ends when nothing is left to ask.
-    let (answered, _) = tokio::join!(asking, connection);
-    answered
+    let opened = http1::handshake(TokioIo::new(stream)).await;
+    opened.map_err(|_| EndpointError::Answer)
+}
+
+/// One question, and its answer of at most `largest` bytes.
+pub(crate) async fn answer(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: http::Request<Full<Bytes>>,
+    largest: usize,
+) -> Result<(StatusCode, Bytes), EndpointError> {
+    let answer = sender.send_request(request).await;
+    let answer = answer.map_err(|_| EndpointError::Answer)?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), largest).collect().await;
+    let body = body.map_err(|_| EndpointError::Answer)?.to_bytes();
+    Ok((status, body))
 }
 
 /// As much of somebody's words as a log line may hold.

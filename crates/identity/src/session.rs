@@ -6,13 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::{Either, select};
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::client::conn::http1::SendRequest;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
+use crate::endpoint::{answer, opened, words};
 use crate::{Account, EndpointError, Member, Trust, client_config};
 
 /// Where a member is, and who it must prove to be.
@@ -62,13 +61,7 @@ impl Session {
         stream
             .set_nodelay(true)
             .map_err(|error| EndpointError::Unreachable(error.kind()))?;
-        let stream = TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
-            .map_err(|error| EndpointError::Tls(error.to_string()))?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|_| EndpointError::Answer)?;
+        let (sender, connection) = opened(stream, (config, name)).await?;
         let connection = async move {
             // Who asks next finds out.
             drop(connection.await);
@@ -98,14 +91,7 @@ impl Session {
         let sender = &mut self.sender;
         let asking = Box::pin(async move {
             sender.ready().await.map_err(|_| EndpointError::Answer)?;
-            let answer = sender
-                .send_request(request)
-                .await
-                .map_err(|_| EndpointError::Answer)?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), largest).collect().await;
-            let body = body.map_err(|_| EndpointError::Answer)?.to_bytes();
-            Ok((status, body))
+            answer(sender, request, largest).await
         });
         let Some(connection) = self.connection.take() else {
             return Err(EndpointError::Answer);
@@ -141,5 +127,5 @@ impl Session {
 
 /// As much of an answer as a log line may hold.
 pub fn words_of(answer: &[u8]) -> String {
-    crate::endpoint::words(&String::from_utf8_lossy(answer))
+    words(&String::from_utf8_lossy(answer))
 }
