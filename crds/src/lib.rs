@@ -68,7 +68,7 @@ pub use inference_backend::{InferenceBackend, InferenceBackendSpec, InferenceBac
 pub use kind::Kind;
 pub use manifest::manifests;
 pub use model_cache::{ModelCache, ModelCacheSpec, ModelCacheStatus};
-pub use networks::{cluster_networks, read_network};
+pub use networks::{NO_SERVICE_NETWORKS, cluster_networks, read_network};
 pub use object::{node_evidence, object_file, parse_object};
 pub use parse::{Document, Object, Parsed, decode, parse, parse_for};
 pub use problem::{Position, Problem, ProblemKind, Severity};

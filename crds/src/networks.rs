@@ -8,6 +8,10 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 
+/// What is to be done where the API server has no `ServiceCIDR`s.
+pub const NO_SERVICE_NETWORKS: &str = "give the networks of Services in the chart's clusterCIDRs, \
+     else addresses of Services may count as owned";
+
 /// As nodes and Service networks tell them, and `stated` ones, for a network that allots addresses of pods by itself.
 /// What cannot be read is left out: the API server has checked it.
 pub fn cluster_networks(

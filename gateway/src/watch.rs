@@ -57,7 +57,8 @@ impl Cluster {
             pods: watches.trimmed(PART_OF, strip::pod),
             nodes: watches.of_cluster_trimmed("", strip::node),
             namespaces: watches.of_cluster_trimmed("", strip::namespace),
-            service_networks: watches.of_cluster_if_served(strip::service_network),
+            service_networks: watches
+                .of_cluster_if_served(strip::service_network, mesh_crds::NO_SERVICE_NETWORKS),
             services: watches.of_namespace(namespace),
             scope,
             progress: watches.progress(),

@@ -104,7 +104,8 @@ impl World {
             revisions: watches.labeled(label::POLICY),
             nodes: watches.of_cluster_trimmed("", trim_node),
             namespaces: watches.of_cluster_trimmed("", trim_namespace),
-            service_networks: watches.of_cluster_if_served(strip::service_network),
+            service_networks: watches
+                .of_cluster_if_served(strip::service_network, mesh_crds::NO_SERVICE_NETWORKS),
             pods: watches.trimmed(label::BACKEND, trim_pod),
             deployments: watches.labeled(&managed),
             stateful_sets: watches.labeled(&managed),

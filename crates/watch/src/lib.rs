@@ -117,8 +117,8 @@ impl Progress {
 /// What is done to objects before they are kept.
 struct Keep<K> {
     trim: fn(&mut K),
-    /// An API server that does not serve the kind has none of it.
-    optional: bool,
+    /// An API server that does not serve the kind has none of it: what is then to be done, for a person.
+    optional: Option<&'static str>,
     /// Changes in nothing that is kept are nobody's news.
     same: Option<fn(&K, &K) -> bool>,
 }
@@ -127,7 +127,7 @@ impl<K> Keep<K> {
     fn whole() -> Self {
         Self {
             trim: |_| (),
-            optional: false,
+            optional: None,
             same: None,
         }
     }
@@ -138,7 +138,7 @@ impl<K> Keep<K> {
     {
         Self {
             trim,
-            optional: false,
+            optional: None,
             same: Some(K::eq),
         }
     }
@@ -256,14 +256,15 @@ impl Watches {
         self.of_cluster_kept(selector, &Keep::part(trim))
     }
 
-    /// The same of a kind that an API server need not serve: there are none then.
-    pub fn of_cluster_if_served<K>(&self, trim: fn(&mut K)) -> Store<K>
+    /// The same of a kind that an API server need not serve: there are none then, which is told once together with what
+    /// that means (`without`).
+    pub fn of_cluster_if_served<K>(&self, trim: fn(&mut K), without: &'static str) -> Store<K>
     where
         K: Resource<DynamicType = (), Scope = ClusterResourceScope> + PartialEq,
         K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let keep = Keep {
-            optional: true,
+            optional: Some(without),
             ..Keep::part(trim)
         };
         self.of_cluster_kept("", &keep)
@@ -377,7 +378,7 @@ where
 struct Teller {
     kind: String,
     number: usize,
-    optional: bool,
+    optional: Option<&'static str>,
     /// It was said that the kind is not served.
     absent: bool,
     changed: Arc<watch::Sender<u64>>,
@@ -416,8 +417,8 @@ impl Teller {
 
     /// How long nobody is asked again, where that is longer than after other interruptions.
     fn failed(&mut self, error: &watcher::Error) -> Option<Duration> {
-        if self.optional && code(error) == Some(404) {
-            self.not_served();
+        if let (Some(without), Some(404)) = (self.optional, code(error)) {
+            self.not_served(without);
             return Some(rest::absent());
         }
         tracing::warn!(kind = self.kind, %error, "a watch was interrupted");
@@ -435,12 +436,11 @@ impl Teller {
         None
     }
 
-    fn not_served(&mut self) {
+    fn not_served(&mut self, without: &str) {
         if !std::mem::replace(&mut self.absent, true) {
             tracing::info!(
                 kind = self.kind,
-                "the API server does not serve this kind; give the networks of Services in the chart's clusterCIDRs, \
-                 else addresses of Services may count as owned"
+                "the API server does not serve this kind; {without}"
             );
         }
         let place = Place {

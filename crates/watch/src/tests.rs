@@ -34,7 +34,7 @@ fn a_kind_that_need_not_be_served_is_not_waited_for_where_it_is_not() {
         let mut teller = Teller {
             kind: String::from("ServiceCIDR"),
             number: 0,
-            optional,
+            optional: optional.then_some("there are none"),
             absent: false,
             changed: Arc::new(sender),
             places: super::Places::default(),
@@ -86,7 +86,7 @@ async fn a_kind_that_need_not_be_served_is_not_asked_for_all_the_time() {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let client = Client::new(service, "default");
     let watches = Watches::new(client, tracker.clone(), stop.clone());
-    let networks = watches.of_cluster_if_served::<ServiceCIDR>(|_| ());
+    let networks = watches.of_cluster_if_served::<ServiceCIDR>(|_| (), "there are none");
     tokio::time::sleep(Duration::from_mins(4)).await;
     assert_eq!(asked.load(Ordering::Relaxed), 1);
     assert!(watches.progress().missing().is_empty() && networks.is_empty());
