@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -131,14 +130,9 @@ pub(crate) struct Kept {
 impl Kept {
     /// The same for a log.
     pub(crate) fn log(&self) -> mesh_ledger::log::Options {
-        let most = self.audit_most_mib.saturating_mul(1 << 20);
-        let days = self.audit_keep_days;
-        let mut options = mesh_ledger::log::Options {
-            keep: (days > 0).then(|| Duration::from_hours(24).saturating_mul(days)),
-            ..mesh_ledger::log::Options::default()
-        };
-        if most > 0 {
-            options.most_bytes = Some(most);
+        let keeping = mesh_ledger::log::Options::keeping;
+        let mut options = keeping(self.audit_keep_days, self.audit_most_mib);
+        if let Some(most) = options.most_bytes {
             // So small that the oldest can go before there is more.
             options.segment_bytes = options.segment_bytes.min(most / 8);
         }

@@ -52,6 +52,19 @@ pub struct Options {
     pub waiting_bytes: usize,
 }
 
+impl Options {
+    /// Keeps as many days, and as many MiB of all segments together; 0: whatever there is.
+    #[must_use]
+    pub fn keeping(days: u32, mebibytes: u64) -> Self {
+        const DAY: Duration = Duration::from_hours(24);
+        Self {
+            keep: (days > 0).then(|| DAY.saturating_mul(days)),
+            most_bytes: (mebibytes > 0).then(|| mebibytes.saturating_mul(1 << 20)),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {

@@ -21,7 +21,6 @@ pub(super) use routes::{read, written};
 
 /// How long background work may take to end.
 const GRACE: Duration = Duration::from_secs(5);
-const DAY: Duration = Duration::from_hours(24);
 
 /// Keep the durable audit of a mesh on a volume, for its gateways.
 #[derive(Debug, Clone, clap::Args)]
@@ -71,14 +70,11 @@ pub(crate) struct Options {
 
 impl Options {
     fn log(&self) -> log::Options {
-        let some = |number: u64| (number > 0).then_some(number);
+        let days = self.keep_days.try_into().unwrap_or(u32::MAX);
         log::Options {
             segment_bytes: self.segment_mib.clamp(1, 1024) << 20,
-            keep: some(self.keep_days)
-                .map(|days| DAY.saturating_mul(days.try_into().unwrap_or(u32::MAX))),
-            most_bytes: some(self.most_mib).map(|mib| mib.saturating_mul(1 << 20)),
             most_percent: (self.most_percent > 0).then_some(self.most_percent),
-            ..log::Options::default()
+            ..log::Options::keeping(days, self.most_mib)
         }
     }
 }

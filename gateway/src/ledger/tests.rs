@@ -85,6 +85,42 @@ impl Mesh {
     }
 }
 
+/// A mesh, and the log of its ledger in a folder.
+struct Ground {
+    mesh: Mesh,
+    folder: TempDir,
+    shutdown: Shutdown,
+    log: Log,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let log = Log::open(folder.path(), log::Options::default()).expect("a log");
+        Self {
+            mesh: Mesh::new(),
+            folder,
+            shutdown: Shutdown::new(),
+            log,
+        }
+    }
+
+    /// The same, served as the ledger until its shutdown.
+    async fn served() -> (Self, SocketAddr) {
+        let ground = Self::new();
+        let address = ground.serve((LEDGER, None), &ground.shutdown).await;
+        (ground, address)
+    }
+
+    /// Serves the log as this member at a port.
+    async fn serve(&self, whom: (&str, Option<SocketAddr>), shutdown: &Shutdown) -> SocketAddr {
+        let keeper = Keeper::of(self.log.clone(), self.folder.path());
+        self.mesh
+            .serve(written(keeper, "mesh-system"), whom, shutdown)
+            .await
+    }
+}
+
 fn place(address: SocketAddr) -> Place {
     Place {
         host: address.ip().to_string(),
@@ -96,10 +132,6 @@ fn place(address: SocketAddr) -> Place {
 fn lost(count: u64) -> Entry {
     let since = Timestamp::UNIX_EPOCH;
     Entry::new("gateway-1", since, Event::Lost { count, since })
-}
-
-fn opened(folder: &Path) -> Log {
-    Log::open(folder, log::Options::default()).expect("a log")
 }
 
 async fn until(what: &str, mut good: impl FnMut() -> bool) {
@@ -137,10 +169,15 @@ fn verified(text: &[u8]) -> Vec<u64> {
 }
 
 async fn export(log: &Log, folder: &Path) -> Vec<u8> {
+    shown(Keeper::of(log.clone(), folder)).await
+}
+
+/// What whoever forwards a port of the pod reads.
+async fn shown(keeper: Keeper) -> Vec<u8> {
     let request = Request::get("/v1/log")
         .body(axum::body::Body::empty())
         .expect("a request");
-    let answer = tower::ServiceExt::oneshot(read(Keeper::of(log.clone(), folder)), request)
+    let answer = tower::ServiceExt::oneshot(read(keeper), request)
         .await
         .expect("an answer");
     assert_eq!(answer.status(), StatusCode::OK);
@@ -152,19 +189,13 @@ async fn export(log: &Log, folder: &Path) -> Vec<u8> {
 
 #[tokio::test]
 async fn what_gateways_write_is_on_disk_when_they_are_told_and_whoever_reads_can_verify_it() {
-    let (mesh, folder, shutdown) = (
-        Mesh::new(),
-        TempDir::new().expect("a folder"),
-        Shutdown::new(),
-    );
-    let log = opened(folder.path());
-    let address = mesh
-        .serve(
-            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
-            (LEDGER, None),
-            &shutdown,
-        )
-        .await;
+    let (ground, address) = Ground::served().await;
+    let Ground {
+        mesh,
+        folder,
+        shutdown,
+        log,
+    } = ground;
     let gateways = [0, 1].map(|_| mesh.remote(address, PATIENCE, &shutdown));
     until("both are there", || {
         gateways.iter().all(|remote| remote.state().durable)
@@ -197,19 +228,13 @@ async fn what_gateways_write_is_on_disk_when_they_are_told_and_whoever_reads_can
 
 #[tokio::test]
 async fn nobody_but_a_gateway_writes_or_is_told_anything() {
-    let (mesh, folder, shutdown) = (
-        Mesh::new(),
-        TempDir::new().expect("a folder"),
-        Shutdown::new(),
-    );
-    let log = opened(folder.path());
-    let address = mesh
-        .serve(
-            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
-            (LEDGER, None),
-            &shutdown,
-        )
-        .await;
+    let (ground, address) = Ground::served().await;
+    let Ground {
+        mesh,
+        folder: _folder,
+        shutdown,
+        log,
+    } = ground;
     let place = place(address);
     let line = serde_json::to_vec(&lost(1)).expect("JSON");
     let body = Bytes::from([line.as_slice(), b"\n"].concat());
@@ -249,19 +274,13 @@ async fn nobody_but_a_gateway_writes_or_is_told_anything() {
 
 #[tokio::test]
 async fn what_is_not_entries_is_refused_whole() {
-    let (mesh, folder, shutdown) = (
-        Mesh::new(),
-        TempDir::new().expect("a folder"),
-        Shutdown::new(),
-    );
-    let log = opened(folder.path());
-    let address = mesh
-        .serve(
-            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
-            (LEDGER, None),
-            &shutdown,
-        )
-        .await;
+    let (ground, address) = Ground::served().await;
+    let Ground {
+        mesh,
+        folder: _folder,
+        shutdown,
+        log,
+    } = ground;
     let place = place(address);
     let line = serde_json::to_vec(&lost(1)).expect("JSON");
     let half = [line.as_slice(), b"\n{}\n"].concat();
@@ -287,21 +306,9 @@ async fn what_is_not_entries_is_refused_whole() {
 
 #[tokio::test]
 async fn a_ledger_that_is_away_is_told_at_once_and_found_again_when_it_comes() {
-    let (mesh, folder, shutdown) = (
-        Mesh::new(),
-        TempDir::new().expect("a folder"),
-        Shutdown::new(),
-    );
-    let first = Shutdown::new();
-    let log = opened(folder.path());
-    let address = mesh
-        .serve(
-            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
-            (LEDGER, None),
-            &first,
-        )
-        .await;
-    let remote = mesh.remote(address, PATIENCE, &shutdown);
+    let (ground, first) = (Ground::new(), Shutdown::new());
+    let address = ground.serve((LEDGER, None), &first).await;
+    let remote = ground.mesh.remote(address, PATIENCE, &ground.shutdown);
     until("it is there", || remote.state().durable).await;
     assert_eq!(
         append(&remote, vec![lost(1)]).await,
@@ -320,38 +327,24 @@ async fn a_ledger_that_is_away_is_told_at_once_and_found_again_when_it_comes() {
     );
 
     let second = Shutdown::new();
-    mesh.serve(
-        written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
-        (LEDGER, Some(address)),
-        &second,
-    )
-    .await;
+    ground.serve((LEDGER, Some(address)), &second).await;
     until("it is there again", || remote.state().durable).await;
     assert_eq!(
         append(&remote, vec![lost(3)]).await,
         Ok(Receipt { first: 1, size: 2 })
     );
-    assert_eq!(verified(&export(&log, folder.path()).await), [1, 3]);
+    let text = export(&ground.log, ground.folder.path()).await;
+    assert_eq!(verified(&text), [1, 3]);
     remote.end();
-    assert!(second.finish(PATIENCE).await && shutdown.finish(PATIENCE).await);
+    assert!(second.finish(PATIENCE).await && ground.shutdown.finish(PATIENCE).await);
 }
 
 #[tokio::test]
 async fn somebody_else_at_its_address_is_not_the_ledger() {
-    let (mesh, folder, shutdown) = (
-        Mesh::new(),
-        TempDir::new().expect("a folder"),
-        Shutdown::new(),
-    );
-    let log = opened(folder.path());
-    let address = mesh
-        .serve(
-            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
-            ("mesh-floor", None),
-            &shutdown,
-        )
-        .await;
-    let remote = mesh.remote(address, PATIENCE, &shutdown);
+    let ground = Ground::new();
+    let whom = ("mesh-floor", None);
+    let address = ground.serve(whom, &ground.shutdown).await;
+    let remote = ground.mesh.remote(address, PATIENCE, &ground.shutdown);
     until("it was tried", || {
         remote
             .state()
@@ -363,27 +356,21 @@ async fn somebody_else_at_its_address_is_not_the_ledger() {
         append(&remote, vec![lost(1)]).await,
         Err(NotDurable::Unreachable(_))
     ));
-    assert_eq!(log.figures().size, 0);
+    assert_eq!(ground.log.figures().size, 0);
     remote.end();
-    assert!(shutdown.finish(PATIENCE).await);
+    assert!(ground.shutdown.finish(PATIENCE).await);
 }
 
 #[tokio::test]
 async fn an_entry_that_is_refused_does_not_take_others_with_it_and_what_waits_is_written_before_the_end()
  {
-    let (mesh, folder, shutdown) = (
-        Mesh::new(),
-        TempDir::new().expect("a folder"),
-        Shutdown::new(),
-    );
-    let log = opened(folder.path());
-    let address = mesh
-        .serve(
-            written(Keeper::of(log.clone(), folder.path()), "mesh-system"),
-            (LEDGER, None),
-            &shutdown,
-        )
-        .await;
+    let (ground, address) = Ground::served().await;
+    let Ground {
+        mesh,
+        folder,
+        shutdown,
+        log,
+    } = ground;
     let gateway = Shutdown::new();
     let remote = mesh.remote(address, PATIENCE, &gateway);
     until("it is there", || remote.state().durable).await;
@@ -423,12 +410,12 @@ async fn an_entry_that_is_refused_does_not_take_others_with_it_and_what_waits_is
 
 #[tokio::test]
 async fn a_log_that_was_damaged_keeps_nothing_and_can_be_read_until_it_is_set_aside() {
-    let (mesh, folder, shutdown) = (
-        Mesh::new(),
-        TempDir::new().expect("a folder"),
-        Shutdown::new(),
-    );
-    let log = opened(folder.path());
+    let Ground {
+        mesh,
+        folder,
+        shutdown,
+        log,
+    } = Ground::new();
     for number in 1..4 {
         log.append(vec![lost(number)]).await.expect("kept");
     }
@@ -442,16 +429,7 @@ async fn a_log_that_was_damaged_keeps_nothing_and_can_be_read_until_it_is_set_as
     let keeper = open("");
     let reason = keeper.state().reason.expect("a reason");
     assert!(reason.contains("is damaged"), "{reason}");
-    let request = Request::get("/v1/log")
-        .body(axum::body::Body::empty())
-        .expect("a request");
-    let answer = tower::ServiceExt::oneshot(read(keeper.clone()), request)
-        .await
-        .expect("an answer");
-    let text = axum::body::to_bytes(answer.into_body(), 1 << 30)
-        .await
-        .expect("a body");
-    assert_eq!(text, damaged.as_bytes());
+    assert_eq!(shown(keeper.clone()).await, damaged.as_bytes());
     let address = mesh
         .serve(written(keeper, "mesh-system"), (LEDGER, None), &shutdown)
         .await;
