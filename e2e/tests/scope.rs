@@ -208,11 +208,10 @@ mod tests {
 
     const PVC: &str = "persistentvolumeclaim";
     /// Kinds of everything that an operator makes.
-    const KINDS: [&str; 10] = [
+    const KINDS: [&str; 9] = [
         "deployment",
         "statefulset",
         "job",
-        "cronjob",
         "service",
         "configmap",
         "serviceaccount",
@@ -246,12 +245,7 @@ mod tests {
                 "StatefulSet",
                 json!({"selector": selector, "serviceName": name, "template": pod}),
             ),
-            ("batch/v1", "Job", once.clone()),
-            (
-                "batch/v1",
-                "CronJob",
-                json!({"schedule": "0 0 * * *", "jobTemplate": {"spec": once}}),
-            ),
+            ("batch/v1", "Job", once),
             (
                 "v1",
                 "Service",
