@@ -94,6 +94,8 @@ pub const REASON_REFERENCE_NOT_FOUND: &str = "ReferenceNotFound";
 pub const REASON_NOT_IN_CLUSTER: &str = "NotInCluster";
 /// Reason: the field's behavior comes with a later release.
 pub const REASON_NOT_SUPPORTED_YET: &str = "NotSupportedYet";
+/// Reason: it is another mesh, and requests are not sent to those yet.
+pub const REASON_PEER_TRAFFIC_NOT_SERVED: &str = "PeerTrafficNotServed";
 /// Reason: the policy's own tests fail.
 pub const REASON_TESTS_FAILED: &str = "TestsFailed";
 /// Reason: bytes and declared digest differ.

@@ -4,6 +4,7 @@
 
 mod backend;
 mod model;
+mod peer;
 mod policy;
 mod promise;
 

@@ -1,4 +1,4 @@
-//! Places outside: clouds, other model servers, peers, and what is claimed of them.
+//! Places outside: clouds, other model servers, and what is claimed of them.
 
 use std::collections::BTreeMap;
 
@@ -171,31 +171,4 @@ pub struct Retention {
     /// Whether models are trained on prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<bool>,
-}
-
-/// Another mesh.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Peer {
-    /// Host and port.
-    #[schemars(
-        regex(pattern = r"^([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$"),
-        length(max = 260)
-    )]
-    pub address: String,
-    /// Its public key.
-    #[schemars(length(min = 1, max = 256))]
-    pub identity: String,
-    /// How far it is trusted.
-    pub trust: Trust,
-}
-
-/// How far a peer is trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "")]
-pub enum Trust {
-    /// Invited, with a pinned identity: class TrustedSwarm.
-    Invited,
-    /// Anybody: class OpenSwarm.
-    Open,
 }

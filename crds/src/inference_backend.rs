@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::{Capabilities, Price};
 use crate::condition::Condition;
-use crate::endpoint::{Cloud, External, Peer};
+use crate::endpoint::{Cloud, External};
 use crate::in_cluster::InCluster;
+use crate::peer::Peer;
 use crate::value::{LabelSelector, LicenseId};
 use crate::vocabulary::{Class, Privacy};
 
@@ -74,7 +75,7 @@ pub struct InferenceBackendSpec {
     /// A company's API. Always one of the cloud classes, whatever its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<Cloud>,
-    /// Another mesh.
+    /// Another mesh. Its class is at most TrustedSwarm, whatever a policy says of ownership.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<Peer>,
     /// A model server that the organization points at: vLLM, llama-server, ollama, TGI.

@@ -42,6 +42,7 @@ pub mod model_cache;
 mod networks;
 mod object;
 pub mod parse;
+pub mod peer;
 pub mod policy_rule;
 pub mod policy_test;
 pub mod problem;

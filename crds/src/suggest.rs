@@ -36,7 +36,8 @@ pub(crate) fn unknown_word<'k>(word: &str, choices: impl Iterator<Item = &'k str
 /// A text that does not match a pattern.
 pub(crate) fn pattern(text: &str, pattern: &str) -> String {
     let text = shown(text);
-    match PATTERN_HELP.iter().find(|(known, _)| *known == pattern) {
+    let mut known = PATTERN_HELP.iter().chain(&crate::peer::PATTERN_HELP);
+    match known.find(|(known, _)| *known == pattern) {
         Some((_, help)) => format!("{text:?} is not {help}"),
         None => format!("{text:?} does not match {pattern}"),
     }

@@ -78,7 +78,6 @@ const DERIVED: &str = "make the file with `mesh-worker quantize` and declare it 
 const BOTH: &[Later] = &[
     but(CACHE, "spec.derive[].quantization", FORMATS, EXACT),
     any(CACHE, "spec.distribution", ""),
-    any(BACKEND, "spec.peer", ""),
     but(
         BACKEND,
         "spec.inCluster.modelRef.quantization",

@@ -171,7 +171,7 @@ pub(crate) fn words() -> Vec<Vec<(String, String)>> {
         schemars::schema_for!(crate::model_cache::AccessMode),
         schemars::schema_for!(crate::inference_backend::HealthState),
         schemars::schema_for!(crate::endpoint::Protocol),
-        schemars::schema_for!(crate::endpoint::Trust),
+        schemars::schema_for!(crate::peer::Trust),
         schemars::schema_for!(crate::in_cluster::Engine),
         schemars::schema_for!(crate::in_cluster::Vendor),
         schemars::schema_for!(crate::in_cluster::Unsatisfiable),

@@ -98,6 +98,7 @@ mod admission {
         floors_of_others(&world);
         leaving(&world);
         fields(&world);
+        invitations(&world);
         accepted(&world);
         confined(&world);
     }
@@ -127,7 +128,7 @@ mod admission {
             r#"patch ib floor -n mesh-system --type=merge -p {"spec":{"inCluster":{"replicas":0}}}"#,
             r#"patch ib floor -n mesh-system --type=merge -p {"spec":{"inCluster":null,"cloud":{"provider":"p","url":"https://a.example"}}}"#,
             r#"patch ib floor -n mesh-system --type=merge -p {"spec":{"inCluster":null,"external":{"url":"https://a.example"}}}"#,
-            r#"patch ib floor -n mesh-system --type=merge -p {"spec":{"inCluster":null,"peer":{"address":"a.example:8444","identity":"k","trust":"Open"}}}"#,
+            r#"patch ib floor -n mesh-system --type=merge -p {"spec":{"inCluster":null,"peer":{"address":"a.example:8444","identity":"MCowBQYDK2VwAyEAOMiEVTKNEi0mO7ZsHAp9NRb3rIYc9QJOcKWNeRWxRyA=","trust":"Open"}}}"#,
         ] {
             world.refused(line, last);
         }
@@ -272,6 +273,29 @@ mod admission {
         world.apply(&kind("SovereigntyPolicy", TEAM, "f", &fine));
         let patch = r#"patch sp f -n team --type=merge -p {"spec":{"ownership":{"networks":["10.0.0.0/8"]}}}"#;
         world.refused(patch, "ownership");
+    }
+
+    fn peer(namespace: &str, trust: &str) -> Value {
+        let key = "MCowBQYDK2VwAyEAOMiEVTKNEi0mO7ZsHAp9NRb3rIYc9QJOcKWNeRWxRyA=";
+        let peer = json!({"address": "mesh.partner.example:8444", "identity": key, "trust": trust});
+        let spec = json!({"peer": peer, "models": [{"name": "theirs"}]});
+        kind("InferenceBackend", namespace, "partner", &spec)
+    }
+
+    /// Who may call another mesh trusted.
+    fn invitations(world: &World) {
+        let only = "only those who write to namespace mesh-system invite other meshes";
+        let refusal = world.refusal(&peer(TEAM, "Invited"), "tenant");
+        assert!(refusal.expect("a refusal").contains(only));
+        assert_eq!(world.refusal(&peer(HOME, "Invited"), "owner"), None);
+        assert_eq!(world.refusal(&peer(TEAM, "Open"), "tenant"), None);
+        // Also by a change, and a change of something else is nobody's invitation.
+        world.apply(&peer(TEAM, "Open"));
+        let invite =
+            r#"patch ib partner -n team --type=merge -p {"spec":{"peer":{"trust":"Invited"}}}"#;
+        world.refused(invite, only);
+        world.good("label ib partner -n team a=b");
+        world.good("delete ib partner -n team");
     }
 
     fn revision(name: &str, labels: &Value) -> Value {

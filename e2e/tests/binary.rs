@@ -16,6 +16,7 @@ mod tests {
 
     const FLOOR: &str = include_str!("kinds/floor.yaml");
     const CLOUD: &str = include_str!("kinds/cloud.yaml");
+    const PEER: &str = include_str!("kinds/peer.yaml");
     const CHAT: &str = "/v1/chat/completions";
     const CARD: &str = "4111 1111 1111 1111";
 
@@ -464,6 +465,28 @@ mod tests {
         let (code, said) = ask(&["Hello", "--key-file", "no-such-file"]);
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains("no-such-file"), "{said}");
+    }
+
+    #[test]
+    fn another_mesh_is_told_of_and_shown_and_nobody_connects_to_it() {
+        let partner = TcpListener::bind("127.0.0.1:0").unwrap();
+        partner.set_nonblocking(true).unwrap();
+        let peer = PEER.replace("ADDRESS", &partner.local_addr().unwrap().to_string());
+        let Some(world) = World::new(&[("floor.yaml", FLOOR), ("peer.yaml", &peer)]) else {
+            return;
+        };
+        let (code, said) = world.run(&["policy", "check", &world.kinds().to_string_lossy()]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("warning: spec.peer: not supported yet"));
+        let mesh = world.start(&[]);
+        let answer = ask(&mesh, "theirs", "Hello");
+        assert_eq!(answer.header("mesh-degraded"), Some("model_substituted"));
+        let shown = world.run(&["status", "--output", "json", "--url", &mesh.api]);
+        let why = world.run(&["why", "--output", "json", "--url", &mesh.api, "Hello"]);
+        for (said, word) in [(&shown.1, "TrustedSwarm"), (&why.1, "peer_traffic")] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        assert!(partner.accept().is_err(), "somebody connected");
     }
 
     #[test]

@@ -148,6 +148,26 @@ mod tests {
         assert!(world.run(&others).unwrap().is_empty());
     }
 
+    const KEY: &str = "MCowBQYDK2VwAyEAOMiEVTKNEi0mO7ZsHAp9NRb3rIYc9QJOcKWNeRWxRyA=";
+
+    fn peer(address: &str, identity: &str) -> Value {
+        let peer = json!({"address": address, "identity": identity, "trust": "Invited"});
+        let spec = json!({"peer": peer, "models": [{"name": "theirs"}]});
+        object("InferenceBackend", "partner", &spec)
+    }
+
+    fn refused_peers() -> [(Value, &'static str); 3] {
+        let (address, identity) = (
+            "spec.peer.address in body should match",
+            "spec.peer.identity in body should match",
+        );
+        [
+            (peer("mesh.partner.example", KEY), address),
+            (peer("127.1:8444", KEY), address),
+            (peer("mesh.partner.example:8444", "a-key"), identity),
+        ]
+    }
+
     fn policy(minimum: &Value) -> Value {
         let spec = json!({"constraints": {"minimumClass": minimum}});
         object("SovereigntyPolicy", "p", &spec)
@@ -217,7 +237,10 @@ mod tests {
                 "one",
             )
             .unwrap();
-        for (object, words) in refused() {
+        world
+            .apply(&peer("mesh.partner.example:8444", KEY), "one")
+            .unwrap();
+        for (object, words) in refused().into_iter().chain(refused_peers()) {
             let said = world.apply(&object, "one").expect_err(&object.to_string());
             assert!(said.contains(words), "{words}: {said}");
         }

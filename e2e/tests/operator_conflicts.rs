@@ -12,6 +12,8 @@ use mesh_e2e::stage::{Stage, backend, cache, children, cloud, namespace, policy}
 use mesh_e2e::{operator, rights, story};
 use serde_json::{Value, json};
 
+#[path = "operator_conflicts/peers.rs"]
+mod peers;
 #[path = "operator_conflicts/rarely.rs"]
 mod rarely;
 
@@ -48,6 +50,10 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
     (
         "what_happens_to_an_object_is_told_of_it_once_and_a_pass_that_finds_nothing_new_is_silent",
         told,
+    ),
+    (
+        "another_mesh_is_judged_and_shown_and_never_ready_and_says_why",
+        peers::judged,
     ),
     (
         "names_that_pods_cannot_have_are_refused_and_long_ones_of_policies_are_fine",

@@ -20,8 +20,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
-use mesh_crds::Standings;
 use mesh_crds::inference_backend::{HealthState, HealthStatus};
+use mesh_crds::{Standings, condition};
 use mesh_identity::{Account, EndpointError, Member, Peer, Trust};
 use tokio::sync::watch;
 
@@ -233,15 +233,30 @@ pub(crate) fn status(
     {
         return old.cloned();
     }
+    Some(since(old, word.clone(), now))
+}
+
+/// The status of another mesh, which nobody asks, whatever gateways say: those of the release before may still
+/// speak of what the object was.
+pub(crate) fn unasked(old: Option<&HealthStatus>, now: Timestamp) -> HealthStatus {
+    let word = Word {
+        state: HealthState::Unknown,
+        reason: Some(condition::REASON_PEER_TRAFFIC_NOT_SERVED.to_owned()),
+    };
+    since(old, word, now)
+}
+
+/// The time changes with the state and only then.
+fn since(old: Option<&HealthStatus>, word: Word, now: Timestamp) -> HealthStatus {
     let same = old.filter(|old| old.state == word.state);
-    Some(HealthStatus {
+    HealthStatus {
         state: word.state,
         since: same.map_or_else(
             || now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             |old| old.since.clone(),
         ),
-        reason: word.reason.clone(),
-    })
+        reason: word.reason,
+    }
 }
 
 #[cfg(test)]

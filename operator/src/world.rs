@@ -197,6 +197,10 @@ impl World {
         ];
         for (kind, store) in kinds {
             for object in store.state() {
+                // Nothing but a later release makes a peer ready: alerts are about what somebody can mend.
+                if object.data.pointer("/spec/peer").is_some() {
+                    continue;
+                }
                 let conditions = object.data.pointer("/status/conditions");
                 let conditions = conditions.and_then(serde_json::Value::as_array);
                 for condition in conditions.into_iter().flatten() {

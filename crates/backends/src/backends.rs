@@ -171,6 +171,9 @@ impl Backends {
         backend: &Backend,
         networks: Option<&[IpNet]>,
     ) -> Result<Target, AttemptError> {
+        if backend.peer().is_some() {
+            return Err(AttemptError::Unusable(mesh_core::Peer::UNSERVED));
+        }
         let Some(endpoint) = backend.endpoint() else {
             return Err(AttemptError::Unusable("it has no address"));
         };
@@ -181,7 +184,9 @@ impl Backends {
         };
         let whose = match &backend.place {
             Place::Cloud(_) => Whose::Cloud,
-            Place::External(_) | Place::Pods(_) | Place::InProcess { .. } => Whose::Server,
+            Place::External(_) | Place::Pods(_) | Place::InProcess { .. } | Place::Peer(_) => {
+                Whose::Server
+            }
         };
         Target::new(
             &self.clients,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use url::Url;
+use url::{Host, Url};
 
 use crate::{BackendId, JurisdictionSet, NamespaceSelector, PrivacyLevel, ServedModel};
 
@@ -56,6 +56,35 @@ pub enum Place {
     External(Endpoint),
     /// A company's API.
     Cloud(Cloud),
+    /// Another mesh. Known, judged and shown; nothing is sent there yet.
+    Peer(Peer),
+}
+
+/// Another mesh, as it was declared. Nobody has spoken to it, so nothing of this is proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Where its gateways listen.
+    pub host: Host,
+    /// And on which port.
+    pub port: u16,
+    /// Its public key: base64 of a DER SubjectPublicKeyInfo.
+    pub identity: String,
+    /// How far its declaration trusts it.
+    pub trust: Trust,
+}
+
+impl Peer {
+    /// Why no request goes there.
+    pub const UNSERVED: &str = "not supported yet: requests are not sent to other meshes";
+}
+
+/// How far a peer is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Invited, with a pinned identity.
+    Invited,
+    /// Anybody.
+    Open,
 }
 
 /// The pods of a backend that are ready to serve, as the pods themselves tell.
@@ -180,7 +209,7 @@ impl Backend {
     /// The network endpoint, if it has one.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match &self.place {
-            Place::InProcess { .. } | Place::Pods(_) => None,
+            Place::InProcess { .. } | Place::Pods(_) | Place::Peer(_) => None,
             Place::External(endpoint) | Place::Cloud(Cloud { endpoint, .. }) => Some(endpoint),
         }
     }
@@ -189,7 +218,15 @@ impl Backend {
     pub fn provider(&self) -> Option<&str> {
         match &self.place {
             Place::Cloud(cloud) => Some(&cloud.provider),
-            Place::InProcess { .. } | Place::Pods(_) | Place::External(_) => None,
+            Place::InProcess { .. } | Place::Pods(_) | Place::External(_) | Place::Peer(_) => None,
+        }
+    }
+
+    /// The other mesh, if it is one.
+    pub fn peer(&self) -> Option<&Peer> {
+        match &self.place {
+            Place::Peer(peer) => Some(peer),
+            Place::InProcess { .. } | Place::Pods(_) | Place::External(_) | Place::Cloud(_) => None,
         }
     }
 }

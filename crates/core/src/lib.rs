@@ -26,7 +26,8 @@ pub mod task;
 
 pub use address::own_machine;
 pub use backend::{
-    Backend, Claims, Cloud, Credential, Endpoint, Limits, Node, Place, Pod, Pods, Protocol,
+    Backend, Claims, Cloud, Credential, Endpoint, Limits, Node, Peer, Place, Pod, Pods, Protocol,
+    Trust,
 };
 pub use caller::{Caller, NamespaceSelector};
 pub use class::SovereigntyClass;

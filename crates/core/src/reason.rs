@@ -33,13 +33,15 @@ pub enum Constraint {
     Embedding,
     /// The policy admits nothing for this kind of need (hosted tools, remote addresses).
     HostedTool,
+    /// The backend is another mesh, and requests are not sent to those yet.
+    PeerTraffic,
     /// The record of the decision must be durable, it cannot be written now, and this is not the floor.
     Audit,
 }
 
 impl Constraint {
     /// All constraints.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::MinimumClass,
         Self::MaxPrivacy,
         Self::Jurisdiction,
@@ -52,6 +54,7 @@ impl Constraint {
         Self::UnknownFields,
         Self::Embedding,
         Self::HostedTool,
+        Self::PeerTraffic,
         Self::Audit,
     ];
 
@@ -70,6 +73,7 @@ impl Constraint {
             Self::UnknownFields => "unknown_fields",
             Self::Embedding => "embedding",
             Self::HostedTool => "hosted_tool",
+            Self::PeerTraffic => "peer_traffic",
             Self::Audit => "audit",
         }
     }

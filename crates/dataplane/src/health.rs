@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use mesh_backends::{AttemptError, Backends, HealthEffect};
-use mesh_core::{Backend, BackendId, Place, Snapshot};
+use mesh_core::{Backend, BackendId, Peer, Place, Snapshot};
 use mesh_routing::health::{
     Admission, Event, HealthAt, HealthBook, HealthStatus, HealthView, OpenCause, Permit, Tick,
     Transition,
@@ -140,13 +140,15 @@ impl Health {
         book.at(self.now()).status(backend, model)
     }
 
-    /// Why a model of this process cannot answer; `None` if it can, or is elsewhere.
+    /// Why a backend cannot be asked, whatever became of earlier calls: a model of this process that is not loaded,
+    /// pods that are not there, another mesh.
     pub(crate) fn not_ready(&self, backend: &Backend) -> Option<String> {
         match backend.place {
             Place::InProcess { .. } => self.backends.local_ready(&backend.id).err(),
             Place::Pods(ref pods) if pods.pods.is_empty() => {
                 Some(String::from("none of its pods is ready"))
             }
+            Place::Peer(_) => Some(Peer::UNSERVED.to_owned()),
             Place::Pods(_) | Place::External(_) | Place::Cloud(_) => None,
         }
     }
@@ -155,7 +157,7 @@ impl Health {
     pub(crate) fn local_family(&self, backend: &Backend) -> Option<String> {
         match backend.place {
             Place::InProcess { .. } => self.backends.local_family(&backend.id),
-            Place::Pods(_) | Place::External(_) | Place::Cloud(_) => None,
+            Place::Pods(_) | Place::External(_) | Place::Cloud(_) | Place::Peer(_) => None,
         }
     }
 
@@ -183,7 +185,7 @@ impl Health {
     pub(crate) fn floor_endpoints(&self, snapshot: &Snapshot) -> usize {
         let places = |floor: &Arc<Backend>| match &floor.place {
             Place::Pods(pods) => pods.pods.len(),
-            Place::InProcess { .. } | Place::External(_) | Place::Cloud(_) => {
+            Place::InProcess { .. } | Place::External(_) | Place::Cloud(_) | Place::Peer(_) => {
                 usize::from(self.up(floor))
             }
         };
@@ -272,6 +274,7 @@ impl HealthView for View<'_> {
         let missing = match place {
             Some(Place::InProcess { .. }) => self.backends.local_ready(id).is_err(),
             Some(Place::Pods(pods)) => pods.pods.is_empty(),
+            Some(Place::Peer(_)) => true,
             Some(Place::External(_) | Place::Cloud(_)) | None => false,
         };
         if missing {

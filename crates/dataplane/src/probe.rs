@@ -51,7 +51,7 @@ async fn round(plane: &Dataplane) {
 
 /// Only what failed is asked: who named a time (429) or refused us (401) is left alone.
 fn rests(plane: &Dataplane, backend: &Backend) -> bool {
-    if matches!(backend.place, Place::InProcess { .. }) {
+    if matches!(backend.place, Place::InProcess { .. } | Place::Peer(_)) {
         return false;
     }
     backend.models.iter().any(|model| {

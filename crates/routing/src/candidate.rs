@@ -120,12 +120,12 @@ pub fn find_floor<'a>(
 }
 
 /// Names that the caller may use: `auto`, `local`, and every name and alias served in its reach, in
-/// order.
+/// order. Not those of other meshes, to which nothing is sent.
 pub fn usable_names(snapshot: &Snapshot, policy: &EffectivePolicy) -> Vec<String> {
     let served: BTreeSet<&str> = snapshot
         .backends
         .iter()
-        .filter(|backend| in_reach(policy, backend))
+        .filter(|backend| in_reach(policy, backend) && backend.peer().is_none())
         .flat_map(|backend| &backend.models)
         .flat_map(|model| {
             let aliases = model.aliases.iter().map(String::as_str);

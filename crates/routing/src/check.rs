@@ -238,6 +238,9 @@ fn advice(constraint: Constraint) -> &'static str {
             "declare a backend whose model answers in text"
         }
         Constraint::ContextWindow => "declare a backend with a larger window",
+        Constraint::PeerTraffic => {
+            "declare a backend that is not a peer: requests are not sent to other meshes yet"
+        }
         Constraint::Audit => "bring the ledger back, or leave out audit",
         Constraint::LocalOnly | Constraint::UnknownFields | Constraint::HostedTool => {
             "declare an InferenceBackend with inCluster"

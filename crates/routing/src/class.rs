@@ -2,15 +2,16 @@
 //!
 //! Nothing a backend's author writes can raise its class: a process of this mesh is owned, a pod is
 //! where its node lets a policy's claim stand, an external server only where a policy of the mesh namespace says so, and a cloud is always one of
-//! the three cloud classes, whatever its address. Claims count until they expire.
+//! the three cloud classes, whatever its address. Claims count until they expire. Another mesh is a peer and never
+//! ours; an invitation counts where those who run this mesh wrote it.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use mesh_core::policy::Ownership;
 use mesh_core::{
-    Backend, Claims, Endpoint, Jurisdiction, JurisdictionSet, Node, Place, Pod, ServedModel,
-    SovereigntyClass,
+    Backend, Claims, Endpoint, Jurisdiction, JurisdictionSet, Node, Peer, Place, Pod, ServedModel,
+    SovereigntyClass, Trust,
 };
 
 /// Schemes of `spec.providerID` that say nothing about who owns a node: what installs a cluster on
@@ -74,6 +75,12 @@ pub enum Basis {
     Home,
     /// One of the three lies outside, or is not claimed.
     Abroad,
+    /// A peer that the mesh namespace invites, with a pinned identity.
+    Invited,
+    /// A peer whose invitation stands outside of the mesh namespace, where it does not count.
+    InvitedElsewhere,
+    /// A peer that nobody invited.
+    OpenPeer,
 }
 
 impl Derived {
@@ -108,6 +115,11 @@ impl Derived {
             Basis::Abroad => {
                 "seat, data centers or governing law are outside the home jurisdictions, or not claimed"
             }
+            Basis::Invited => "another mesh, invited by the owners of this one",
+            Basis::InvitedElsewhere => {
+                "another mesh; an invitation counts only in the namespace of this mesh"
+            }
+            Basis::OpenPeer => "another mesh, invited by nobody",
         };
         let mut lines = vec![first.to_owned()];
         match &backend.place {
@@ -118,6 +130,10 @@ impl Derived {
                 list(&endpoint.resolved, "none known")
             )),
             Place::Cloud(cloud) => lines.extend(cloud.claims.iter().map(describe)),
+            Place::Peer(peer) => lines.extend([
+                format!("address: {}:{}", peer.host, peer.port),
+                format!("identity: {}, not proven by anybody yet", peer.identity),
+            ]),
         }
         lines
     }
@@ -146,8 +162,18 @@ pub fn derive(
             None => (SovereigntyClass::CloudRetained, Basis::NoClaims),
             Some(claims) => claimed(claims, ownership, now),
         },
+        Place::Peer(peer) => of_peer(peer, backend.id.namespace == mesh_namespace),
     };
     Derived { class, basis }
+}
+
+/// No policy can make a peer ours: somebody else runs it, whatever its address.
+fn of_peer(peer: &Peer, home: bool) -> (SovereigntyClass, Basis) {
+    match (peer.trust, home) {
+        (Trust::Invited, true) => (SovereigntyClass::TrustedSwarm, Basis::Invited),
+        (Trust::Invited, false) => (SovereigntyClass::OpenSwarm, Basis::InvitedElsewhere),
+        (Trust::Open, _) => (SovereigntyClass::OpenSwarm, Basis::OpenPeer),
+    }
 }
 
 /// Without a pod there is nothing to look at and nobody to send to: what the policy claims is taken
@@ -221,7 +247,7 @@ pub fn inside(address: IpAddr, networks: &[IpNet]) -> bool {
 pub(crate) fn current_claims(backend: &Backend, now: jiff::Timestamp) -> Option<&Claims> {
     match &backend.place {
         Place::Cloud(cloud) => cloud.claims.as_ref().filter(|claims| now < claims.expires),
-        Place::InProcess { .. } | Place::Pods(_) | Place::External(_) => None,
+        Place::InProcess { .. } | Place::Pods(_) | Place::External(_) | Place::Peer(_) => None,
     }
 }
 

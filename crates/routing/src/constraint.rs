@@ -7,7 +7,8 @@
 //! backend (availability, local only), what policy says (minimum class, max privacy, jurisdiction,
 //! license, retention, hosted tools), what the backend can do (embedding, features), and last what
 //! the caller could change (unknown fields, context window). So a refusal for the window means that
-//! everything else was in order, and a refusal for unknown fields that policy and features were. Behind
+//! everything else was in order, and a refusal for unknown fields that policy and features were. Then come
+//! other meshes (`peer_traffic`), to which nothing is sent yet: who is refused for that would serve. Behind
 //! all of them comes the record (`audit`), the only one that passes by itself: who is refused for it would
 //! serve if what was decided could be written down.
 
@@ -20,8 +21,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use mesh_core::{
-    Backend, Constraint, EmbeddingSpec, Facts, Place, Pod, PrivacyLevel, Refusal, ServedModel,
-    SovereigntyClass,
+    Backend, Constraint, EmbeddingSpec, Facts, Peer, Place, Pod, PrivacyLevel, Refusal,
+    ServedModel, SovereigntyClass,
 };
 
 use crate::class::{Basis, Derived, derive, of_pod};
@@ -142,6 +143,7 @@ pub fn admit(
     need::features(input.facts, served)?;
     need::unknown_fields(input, derived.class)?;
     need::context_window(input, served)?;
+    peer_traffic(backend)?;
     record(input)?;
 
     Ok(Admitted {
@@ -247,6 +249,13 @@ fn max_privacy(input: &AdmitInput<'_>, backend: &Backend) -> Result<(), Refusal>
             backend.max_privacy
         )
     })
+}
+
+fn peer_traffic(backend: &Backend) -> Result<(), Refusal> {
+    if backend.peer().is_none() {
+        return Ok(());
+    }
+    refuse(Constraint::PeerTraffic, || Peer::UNSERVED.to_owned())
 }
 
 fn record(input: &AdmitInput<'_>) -> Result<(), Refusal> {

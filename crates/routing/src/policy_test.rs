@@ -1,8 +1,13 @@
 //! Runs the tests that policies carry: the very decision that a request would get, with everything
 //! declared assumed to be well. Classification is passed in, since it is another room's.
+//!
+//! Nothing is sent to other meshes yet, so no test finds itself served by one. What a policy keeps away
+//! (`lowestClass`, `denied`) is judged as if they served: a promise must not break on the day they do.
 
 use mesh_core::policy_test::{PolicyTest, TestRequest};
-use mesh_core::{Caller, Decision, DecisionId, Facts, Policy, PolicyId, Snapshot, Verdict};
+use mesh_core::{
+    Caller, Candidate, Constraint, Decision, DecisionId, Facts, Policy, PolicyId, Snapshot, Verdict,
+};
 use serde::Serialize;
 
 use crate::candidate::AUTO;
@@ -129,6 +134,18 @@ fn failures(test: &PolicyTest, decision: &Decision) -> Vec<String> {
                 }),
         );
     }
+    if let Some(lowest) = expect.lowest_class {
+        failures.extend(
+            waiting(decision)
+                .filter(|peer| peer.class < lowest && !down(test, peer))
+                .map(|peer| {
+                    format!(
+                        "the policy allows the other mesh {} of class {}, expected nothing below {lowest}",
+                        peer.backend, peer.class
+                    )
+                }),
+        );
+    }
     if let Some(expected) = &expect.served_by {
         let serves = decision.plan.first();
         if !serves.is_some_and(|entry| {
@@ -147,7 +164,23 @@ fn failures(test: &PolicyTest, decision: &Decision) -> Vec<String> {
     failures
 }
 
-/// `denied: true` = backends were considered and none was admitted.
+/// True if the test takes it as unavailable.
+fn down(test: &PolicyTest, candidate: &Candidate) -> bool {
+    let id = &candidate.backend;
+    let mut names = test.unavailable.iter();
+    names.any(|name| *name == id.name || *name == id.to_string())
+}
+
+/// Other meshes that policy allows and that nothing is sent to yet.
+fn waiting(decision: &Decision) -> impl Iterator<Item = &Candidate> {
+    let candidates = decision.candidates.iter();
+    candidates.filter(|candidate| {
+        let refusal = candidate.refusal.as_ref();
+        refusal.is_some_and(|refusal| refusal.constraint == Constraint::PeerTraffic)
+    })
+}
+
+/// `denied: true` = backends were considered and policy refused all of them.
 fn denial(decision: &Decision, expected: bool) -> Option<String> {
     let admitted: Vec<String> = decision
         .candidates
@@ -157,6 +190,12 @@ fn denial(decision: &Decision, expected: bool) -> Option<String> {
         .collect();
     if let Verdict::ModelNotFound { .. } = decision.verdict {
         return Some(told(&decision.verdict));
+    }
+    if expected && let Some(peer) = waiting(decision).next() {
+        return Some(format!(
+            "expected a denial, but the policy allows the other mesh {}",
+            peer.backend
+        ));
     }
     match (expected, admitted.is_empty()) {
         (true, false) => Some(format!(

@@ -12,7 +12,7 @@ use mesh_core::{
 use serde_json::{Map, Value};
 use url::{Host, Url};
 
-use super::{World, model, value, warning};
+use super::{World, model, peer, value, warning};
 use crate::endpoint::{Claims, Cloud, External, HeaderValue};
 use crate::in_cluster::{InCluster, Vendor};
 use crate::inference_backend::{InferenceBackend, InferenceBackendSpec, Model};
@@ -51,6 +51,9 @@ pub(super) fn convert(
     } else if let Some(external) = &spec.external {
         let endpoint = endpoint(world, document, "spec.external", &external.into(), problems)?;
         (Place::External(endpoint), external.stream_upstream)
+    } else if let Some(spec) = &spec.peer {
+        let peer = peer::convert(world, document, spec, problems)?;
+        (Place::Peer(peer), None)
     } else {
         let cloud = spec.cloud.as_ref()?;
         let place = core::Cloud {
@@ -326,14 +329,21 @@ fn credential(namespace: &str, spec: &Credentials) -> Option<core::Credential> {
     file.or_else(|| spec.env.clone().map(core::Credential::Env))
 }
 
+/// True for an address without a host, or with [one of our own](own_host).
+fn own_machine(url: &Url) -> bool {
+    url.host().is_none_or(|host| own_host(&host))
+}
+
 /// True for a host that means the asking machine itself, as far as that can be seen without asking
 /// anybody for its address.
-fn own_machine(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => core::own_machine(address.into()),
-        Some(Host::Ipv6(address)) => core::own_machine(address.into()),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => true,
+pub(super) fn own_host<S: AsRef<str>>(host: &Host<S>) -> bool {
+    match host {
+        Host::Ipv4(address) => core::own_machine((*address).into()),
+        Host::Ipv6(address) => core::own_machine((*address).into()),
+        Host::Domain(name) => {
+            let name = name.as_ref();
+            name == "localhost" || name.ends_with(".localhost")
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod convert;
 mod door;
 mod hostile;
 mod manifests;
+mod peers;
 mod rules;
 mod samples;
 

@@ -93,6 +93,8 @@ pub(crate) struct Observed {
     pub(crate) write_error: Option<(String, String)>,
     /// The network may read along.
     pub(crate) plaintext: bool,
+    /// It is another mesh, which nobody asks.
+    pub(crate) peer: bool,
     /// What the gateways say.
     pub(crate) health: Option<Word>,
     /// Whether they may read its key; none if it has none.
@@ -135,7 +137,12 @@ pub(crate) fn status(read: &Read, observed: &Observed, now: Timestamp) -> Value 
     }
     let old = read.raw.data.pointer("/status/health");
     let old = old.and_then(|old| serde_json::from_value(old.clone()).ok());
-    if let Some(health) = health::status(old.as_ref(), observed.health.as_ref(), now) {
+    let health = if observed.peer {
+        Some(health::unasked(old.as_ref(), now))
+    } else {
+        health::status(old.as_ref(), observed.health.as_ref(), now)
+    };
+    if let Some(health) = health {
         status["health"] = json!(health);
     }
     status

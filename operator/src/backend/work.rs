@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mesh_core::Peer;
 use mesh_crds::in_cluster::InCluster;
 use mesh_crds::{InferenceBackend, Object, condition};
 use mesh_routing::derive;
@@ -31,6 +32,7 @@ impl Pass {
         let mut written = Ok(());
         if let Some(Object::InferenceBackend(backend)) = read.object() {
             observed.plaintext = plaintext(backend);
+            observed.peer = backend.spec.peer.is_some();
             if let Some(spec) = &backend.spec.in_cluster {
                 observed.in_cluster = true;
                 observed.wanted = spec.replicas;
@@ -45,7 +47,8 @@ impl Pass {
             let reason = || String::from("CredentialsUnreadable");
             observed.fault = observed
                 .fault
-                .or_else(|| unreadable.map(|message| (reason(), message)));
+                .or_else(|| unreadable.map(|message| (reason(), message)))
+                .or_else(|| observed.peer.then(unserved));
         }
         if let Err(error) = &written
             && error.stalls()
@@ -229,6 +232,16 @@ impl Pass {
         let derived = derive(found, &seen.ownership, namespace, seen.now);
         Some((derived.class, derived.evidence(found)))
     }
+}
+
+/// What keeps another mesh from being ready. Only a later release mends it, so nothing is at work.
+fn unserved() -> (String, String) {
+    let reason = condition::REASON_PEER_TRAFFIC_NOT_SERVED;
+    let message = format!(
+        "{}; its class is known, and it is never asked",
+        Peer::UNSERVED
+    );
+    (reason.to_owned(), message)
 }
 
 /// Accelerators of each pod, and what the nodes have of them.

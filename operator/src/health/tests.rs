@@ -16,7 +16,7 @@ use mesh_runtime::serve::{Limits, PeerCertificate, serve_tls};
 use mesh_testkit::accounts::{Accounts, ISSUER};
 use serde_json::{Value, json};
 
-use super::{Asker, View, Word, agreed, gateways, is_word, join, status};
+use super::{Asker, View, Word, agreed, gateways, is_word, join, status, unasked};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -218,4 +218,24 @@ async fn who_cannot_be_reached_says_nothing() {
     let asker = mesh.asker();
     let views = asker.round(vec![SocketAddr::from(([127, 0, 0, 1], 1))]);
     assert!(views.await.is_empty());
+}
+
+#[test]
+fn of_another_mesh_nobody_knows_and_that_is_told_once() {
+    let (then, now) = (Timestamp::UNIX_EPOCH, Timestamp::now());
+    let first = unasked(None, then);
+    assert_eq!(first.state, HealthState::Unknown);
+    assert_eq!(first.reason.as_deref(), Some("PeerTrafficNotServed"));
+    assert_eq!(unasked(Some(&first), now), first, "nothing to write");
+    // What it was before it became a peer is nobody's word any more.
+    let well = HealthStatus {
+        state: HealthState::Healthy,
+        since: String::from("2020-01-01T00:00:00Z"),
+        reason: None,
+    };
+    assert_eq!(unasked(Some(&well), then), first);
+    // And once it is something else, the gateways' word counts again.
+    let healthy = word(HealthState::Healthy, "");
+    let after = status(Some(&first), Some(&healthy), now).expect("a status");
+    assert_eq!((after.state, after.reason), (HealthState::Healthy, None));
 }

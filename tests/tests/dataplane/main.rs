@@ -15,6 +15,7 @@ mod failover;
 mod front_door;
 mod leaving;
 mod metrics_contract;
+mod peers;
 mod policy_changes;
 mod pushed;
 mod record_text;

@@ -1,6 +1,7 @@
 //! A small world: clouds, a floor, a policy, and somebody who asks.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use mesh_backends::{Backends, ClientOptions, LocalModel};
 use mesh_core::policy::{Constraints, Failover, Floor, Overflow, Ownership, Substitution};
 use mesh_core::{
     Backend, BackendId, Capabilities, Claims, Cloud, Endpoint, JurisdictionSet, Limits,
-    NamespaceSelector, Place, Policy, PolicyId, PrivacyLevel, Protocol, ServedModel, Snapshot,
-    SovereigntyClass, TaskQuality, TaskType,
+    NamespaceSelector, Peer, Place, Policy, PolicyId, PrivacyLevel, Protocol, ServedModel,
+    Snapshot, SovereigntyClass, TaskQuality, TaskType, Trust,
 };
 use mesh_dataplane::{ApiKeys, Config, Dataplane, Metrics, Parts, SnapshotStore};
 use mesh_ledger::Ledger;
@@ -119,6 +120,19 @@ impl Builder {
         self
     }
 
+    /// Another mesh at this address.
+    pub(crate) fn peer(mut self, name: &str, address: SocketAddr) -> Self {
+        let place = Place::Peer(Peer {
+            host: url::Host::parse(&address.ip().to_string()).expect("a host"),
+            port: address.port(),
+            identity: String::from("a-key"),
+            trust: Trust::Invited,
+        });
+        let backend = backend(name, place, model("theirs", 0.95));
+        self.backends.push(Arc::new(backend));
+        self
+    }
+
     /// A floor that is played, named by the policy.
     pub(crate) fn floor(mut self) -> Self {
         let place = Place::InProcess {
@@ -142,7 +156,8 @@ impl Builder {
         self.named_floor()
     }
 
-    fn named_floor(mut self) -> Self {
+    /// The backend `floor` is named by the policy.
+    pub(crate) fn named_floor(mut self) -> Self {
         self.policy.floor = Some(Floor {
             backend: (String::from("default"), String::from("floor")),
             protect: true,

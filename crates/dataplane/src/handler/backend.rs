@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use mesh_core::{Backend, Caller};
 use mesh_crds::inference_backend::HealthState;
-use mesh_crds::{Standing, Standings};
+use mesh_crds::{Standing, Standings, condition};
 use mesh_routing::health::{Admission, HealthStatus};
 use mesh_routing::{EffectivePolicy, derive, in_reach};
 use serde_json::{Value, json};
@@ -91,6 +91,10 @@ pub(crate) fn standings(plane: &Dataplane) -> Standings {
         let models = backend.models.iter();
         let all = models.map(|model| plane.health().status(&backend.id, &model.name));
         let (state, reason) = match plane.health().not_ready(backend) {
+            Some(_) if backend.peer().is_some() => (
+                HealthState::Unknown,
+                Some(condition::REASON_PEER_TRAFFIC_NOT_SERVED),
+            ),
             Some(_) => (HealthState::Unhealthy, Some(NOT_READY)),
             None => state(&all.collect::<Vec<HealthStatus>>()),
         };

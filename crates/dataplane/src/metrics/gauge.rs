@@ -45,7 +45,9 @@ impl Collector for Gauges {
         let backends = &snapshot.backends;
         let now = (self.clock)();
 
-        let up = backends.iter().map(|backend| {
+        // Nobody asks another mesh, so whether it would answer is not known.
+        let asked = backends.iter().filter(|backend| backend.peer().is_none());
+        let up = asked.map(|backend| {
             let up = self.health.up(backend);
             (by_name(backend), i64::from(up))
         });
@@ -169,7 +171,7 @@ fn by_name(backend: &Backend) -> BackendLabels {
 fn expiry(backend: &Backend) -> Option<jiff::Timestamp> {
     match &backend.place {
         Place::Cloud(cloud) => Some(cloud.claims.as_ref()?.expires),
-        Place::InProcess { .. } | Place::Pods(_) | Place::External(_) => None,
+        Place::InProcess { .. } | Place::Pods(_) | Place::External(_) | Place::Peer(_) => None,
     }
 }
 
@@ -177,7 +179,7 @@ fn expiry(backend: &Backend) -> Option<jiff::Timestamp> {
 fn info(backend: &Backend, stated: Option<String>) -> BackendInfoLabels {
     let seats = match &backend.place {
         Place::Cloud(cloud) => cloud.claims.as_ref().map(|claims| &claims.seat),
-        Place::InProcess { .. } | Place::Pods(_) | Place::External(_) => None,
+        Place::InProcess { .. } | Place::Pods(_) | Place::External(_) | Place::Peer(_) => None,
     };
     let seats = seats.map(|seats| seats.0.iter().map(Jurisdiction::as_str));
     let unknown = || UNKNOWN.to_owned();

@@ -269,6 +269,8 @@ fn reference_spec(
     pairs
         .iter()
         .filter(|pair| in_reach(input.policy, &pair.backend))
+        // Nobody gets vectors of another mesh yet, so it cannot say what a name means here.
+        .filter(|pair| pair.backend.peer().is_none())
         .filter(|pair| asked != Asked::Local || owned(pair))
         .filter_map(|pair| {
             let spec = pair.model().capabilities.embedding.clone()?;

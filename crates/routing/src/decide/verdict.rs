@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh_core::{Constraint, Verdict};
+use mesh_core::{Constraint, Peer, Verdict};
 
 use super::DecideInput;
 use super::consider::{Considered, fields_at_fault};
@@ -69,6 +69,12 @@ fn refused(input: &DecideInput<'_>, considered: &[Considered]) -> Verdict {
             .filter_map(|candidate| candidate.pair.model().capabilities.context_tokens);
         return Verdict::ContextLengthExceeded {
             largest: windows.max().unwrap_or(0),
+        };
+    }
+    // Another mesh would serve: nothing but the way there is missing.
+    if constraints.contains(&Constraint::PeerTraffic) {
+        return Verdict::NoBackend {
+            message: format!("only other meshes may serve this; {}", Peer::UNSERVED),
         };
     }
     if constraints.contains(&Constraint::Feature) {

@@ -10,7 +10,7 @@ use mesh_core::policy::{
 use mesh_core::{
     Backend, BackendId, Complexity, Facts, Feature, JurisdictionSet, License, NamespaceSelector,
     Needs, Place, PolicyId, PrivacyLevel, ServedModel, SovereigntyClass, TaskQuality, TaskType,
-    ToolNeed,
+    ToolNeed, Trust,
 };
 use mesh_routing::HealthView;
 use mesh_routing::health::{Admission, OpenCause};
@@ -21,7 +21,7 @@ use proptest::sample::{select, subsequence};
 
 use crate::networks::cluster_networks;
 use crate::world::{
-    MESH, World, claims, cloud, embedding, external, facts, in_process, places, silent,
+    MESH, World, claims, cloud, embedding, external, facts, in_process, peer, places, silent,
 };
 
 pub(crate) fn level() -> BoxedStrategy<PrivacyLevel> {
@@ -168,6 +168,7 @@ fn place(name: &'static str) -> BoxedStrategy<Backend> {
             backend
         }),
         4 => cloudy,
+        1 => select(vec![Trust::Invited, Trust::Open]).prop_map(move |trust| peer(name, trust)),
     ]
     .boxed()
 }

@@ -16,6 +16,7 @@ mod generate;
 mod health;
 mod networks;
 mod oracle;
+mod peers;
 mod pods;
 mod policies;
 mod policy_tests;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use mesh_core::policy::{ClaimField, Policy};
 use mesh_core::{
     Backend, Claims, Facts, Feature, Place, PrivacyLevel, ServedModel, SovereigntyClass, ToolNeed,
+    Trust,
 };
 
 use crate::world::{MESH, World, now};
@@ -70,6 +71,10 @@ pub(crate) fn class(world: &World, backend: &Backend) -> SovereigntyClass {
     match &backend.place {
         Place::InProcess { .. } => SovereigntyClass::OwnHardware,
         Place::Pods(_) => unreachable!("the generator makes none; classes.rs tests them"),
+        Place::Peer(peer) if peer.trust == Trust::Invited && backend.id.namespace == MESH => {
+            SovereigntyClass::TrustedSwarm
+        }
+        Place::Peer(_) => SovereigntyClass::OpenSwarm,
         Place::External(endpoint) => {
             let own = (backend.id.namespace.clone(), backend.id.name.clone());
             let listed = all_owners_say(world, |owner| owner.external.contains(&own));
@@ -175,6 +180,7 @@ pub(crate) fn forbidden(
             "fields",
         ),
         (unable(facts, model), "feature"),
+        (matches!(backend.place, Place::Peer(_)), "peer"),
     ]
     .into_iter()
     .find_map(|(broken, rule)| broken.then_some(rule))

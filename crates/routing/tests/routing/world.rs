@@ -7,8 +7,8 @@ use mesh_core::policy::{Constraints, Failover, Floor, Overflow, Ownership};
 use mesh_core::{
     Backend, BackendId, Caller, Capabilities, Claims, Cloud, Complexity, Decision, DecisionId,
     EmbeddingSpec, Endpoint, Facts, Feature, JurisdictionSet, LatencyClass, License, Limits,
-    NamespaceSelector, Needs, Place, Policy, PolicyId, Price, PrivacyLevel, Protocol, Scan,
-    ServedModel, Snapshot, TaskQuality, TaskType,
+    NamespaceSelector, Needs, Peer, Place, Policy, PolicyId, Price, PrivacyLevel, Protocol, Scan,
+    ServedModel, Snapshot, TaskQuality, TaskType, Trust,
 };
 use mesh_routing::{
     AssumedHealth, DecideInput, Decided, EffectivePolicy, HealthView, decide, join,
@@ -123,6 +123,17 @@ pub(crate) fn external(name: &str, addresses: &[&str]) -> Backend {
         Place::External(endpoint),
         model(&format!("{name}-model"), 0.6),
     )
+}
+
+/// Another mesh, at an address that the usual policy takes for owned.
+pub(crate) fn peer(name: &str, trust: Trust) -> Backend {
+    let place = Place::Peer(Peer {
+        host: url::Host::Ipv4([192, 168, 20, 7].into()),
+        port: 8444,
+        identity: String::from("a-key"),
+        trust,
+    });
+    backend(name, place, model(&format!("{name}-model"), 0.9))
 }
 
 /// The floor: small, in this process, no enforced features, 8,192 tokens.

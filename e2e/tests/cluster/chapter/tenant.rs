@@ -68,8 +68,37 @@ fn places(world: &World) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Another mesh, of which the tenant says that it listens where a server does.
+fn peer() -> Value {
+    let key = "MCowBQYDK2VwAyEAOMiEVTKNEi0mO7ZsHAp9NRb3rIYc9QJOcKWNeRWxRyA=";
+    let peer = json!({"address": "cloud.clouds.svc:8000", "identity": key, "trust": "Open"});
+    json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend", "metadata": {"namespace": TEAM, "name": "to-peer"},
+        "spec": {"peer": peer, "models": [{"name": "to-peer"}]}})
+}
+
+/// It is judged, shown with its reason, and nothing of a request comes there.
+fn never_asked(world: &World) {
+    let said = world.ask(
+        TEAM,
+        &json!({"model": "to-peer", "text": "To a peer.", "max_tokens": 4}),
+    );
+    assert_eq!(said.status(), 200, "the floor stands in: {said:?}");
+    assert_ne!(said.header("mesh-backend"), "team/to-peer", "{said:?}");
+    let log = world.kubectl(&["logs", "-n", "clouds", "cloud"]);
+    assert!(!log.contains("To a peer."), "somebody asked the peer");
+    let shown = until("the peer is judged", Duration::from_secs(30), || {
+        let found = world.kubectl(&["get", "ib", "-n", TEAM, "to-peer"]);
+        found.contains("OpenSwarm").then_some(found)
+    });
+    assert!(
+        shown.contains("PeerTrafficNotServed") && shown.contains("Unknown"),
+        "{shown}"
+    );
+}
+
 pub(crate) fn addresses(world: &World) {
     let places = places(world);
+    world.apply(&peer());
     world.apply(&external("to-cloud", "http://cloud.clouds.svc:8000/v1"));
     for (name, url) in &places {
         world.apply(&external(name, url));
@@ -97,6 +126,8 @@ pub(crate) fn addresses(world: &World) {
         ]);
         assert!(!log.contains(PROMPT), "{component}: {log}");
     }
+    never_asked(world);
+    world.kubectl(&["delete", "inferencebackend", "-n", TEAM, "to-peer"]);
     for (name, _) in &places {
         world.kubectl(&["delete", "inferencebackend", "-n", TEAM, name]);
     }

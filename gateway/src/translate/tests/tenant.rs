@@ -21,6 +21,11 @@ fn external(url: &str, more: &Value) -> Value {
     spec
 }
 
+fn peer(address: &str, trust: &str) -> Value {
+    let key = "MCowBQYDK2VwAyEAOMiEVTKNEi0mO7ZsHAp9NRb3rIYc9QJOcKWNeRWxRyA=";
+    json!({"peer": {"address": address, "identity": key, "trust": trust}, "models": [{"name": "m"}]})
+}
+
 /// The mesh: its network is owned, everything else is as it comes.
 fn organization() -> Value {
     json!({
@@ -256,4 +261,52 @@ fn an_address_of_a_service_is_not_owned_though_the_networks_of_the_mesh_hold_it(
     assert_eq!(class(&[]), SovereigntyClass::OwnHardware);
     assert_eq!(class(&["10.97.0.0/16"]), SovereigntyClass::OwnHardware);
     assert_eq!(class(&["10.96.0.0/16"]), SovereigntyClass::CloudRetained);
+}
+
+#[test]
+fn a_tenant_can_neither_invite_a_peer_nor_own_one_nor_make_one_its_floor() {
+    let owned = json!({"ownership": {"networks": ["10.0.0.0/8"], "external": [{"namespace": TEAM, "name": "mine"}]}});
+    let floor = json!({"floor": {"backendRef": {"name": "mine"}, "compete": true}});
+    let mut open = organization();
+    open["defaults"] = json!({"privacy": "Public"});
+    open["ownership"]["external"] =
+        json!([{"namespace": HOME, "name": "floor"}, {"namespace": TEAM, "name": "mine"}]);
+    for trust in ["Invited", "Open"] {
+        let mine = ("mine", peer("10.0.0.7:8444", trust));
+        let policies = [("owner", owned.clone()), ("floor", floor.clone())];
+        let snapshot = under(open.clone(), &[mine], &policies);
+        for caller in [TEAM, HOME] {
+            assert_eq!(
+                class(&snapshot, "mine", caller),
+                SovereigntyClass::OpenSwarm,
+                "whatever is written, also by the organization"
+            );
+            for level in PrivacyLevel::ALL {
+                let decided = asked(&snapshot, caller, level);
+                assert_eq!(plan(&decided), ["floor"], "{caller} {level}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tenant_cannot_name_the_gateway_itself_as_a_peer() {
+    let snapshot = with(
+        &[
+            ("loopback", peer("127.0.0.1:8443", "Open")),
+            ("name", peer("localhost:8443", "Open")),
+            ("six", peer("[::1]:8443", "Open")),
+            ("mapped", peer("[::ffff:127.0.0.1]:8443", "Open")),
+            ("identity", peer("169.254.169.254:80", "Open")),
+            ("fine", peer("mesh.partner.example:8444", "Open")),
+        ],
+        &[],
+    );
+    let mut left: Vec<&str> = snapshot
+        .backends
+        .iter()
+        .map(|backend| backend.id.name.as_str())
+        .collect();
+    left.sort_unstable();
+    assert_eq!(left, ["fine", "floor"]);
 }
