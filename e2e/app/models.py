@@ -1,5 +1,5 @@
-"""A model server with faults, over TLS: the first part of a path says how it behaves. Every request is a
-line of its log.
+"""A model server with faults, over TLS: the first part of a path says how it behaves; `adapter` serves the
+files of a folder. Every request is a line of its log.
 """
 
 import http.server
@@ -30,6 +30,12 @@ class Models(http.server.BaseHTTPRequestHandler):
         behavior = self.path.split("/")[1]
         if behavior == "errors" or (behavior == "locked" and key != "Bearer open-sesame"):
             self.head(500 if behavior == "errors" else 401, 0)
+            return
+        if behavior == "adapter":
+            with open(sys.argv[3] + "/" + self.path.rsplit("/", 1)[1], "rb") as file:
+                content = file.read()
+            self.head(200, len(content))
+            self.wfile.write(content)
             return
         self.head(200, len(GOOD))
         if behavior == "truncated":

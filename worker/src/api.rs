@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use mesh_core::LatencyClass;
 use mesh_engine::openai::{self, Answer, Context, Error};
-use mesh_engine::{Engine, Failure, Overflow, Partition, Refused};
+use mesh_engine::{AdapterInfo, Engine, Failure, Overflow, Partition, Refused};
 use mesh_protocol::openai::error::ErrorBody;
 use mesh_protocol::openai::write::{self, ChunkWriter, Head, Whole};
 use mesh_protocol::{ModelRequest, Surface};
@@ -31,6 +31,27 @@ const ANSWER_LIMIT: usize = 64 << 20;
 struct Served {
     engine: Engine,
     names: Arc<[String]>,
+}
+
+impl Served {
+    /// The adapter of this name; `None` for the model as it is, an error for what is not served.
+    fn adapter(&self, model: &str) -> Result<Option<&AdapterInfo>, Response> {
+        let adapters = &self.engine.info().adapters;
+        let found = adapters.iter().find(|adapter| adapter.name == model);
+        if found.is_some() || self.names.iter().any(|name| name == model) {
+            return Ok(found);
+        }
+        let adapters = adapters.iter().map(|adapter| adapter.name.as_str());
+        let names = self.names.iter().map(String::as_str).chain(adapters);
+        let names: Vec<&str> = names.collect();
+        let message = format!("this worker serves `{}` only", names.join("`, `"));
+        Err(fault(
+            StatusCode::NOT_FOUND,
+            &message,
+            Some(String::from("model")),
+            "model_not_found",
+        ))
+    }
 }
 
 /// What a gateway says of a request besides its body.
@@ -87,11 +108,16 @@ pub(crate) fn router(engine: Engine, names: Vec<String>) -> Router {
 }
 
 async fn models(State(served): State<Served>) -> Response {
-    let model = |name: &String| {
+    let info = served.engine.info();
+    let model = |name: &String, parent: Option<&String>| {
         json!({"id": name, "object": "model", "created": 0, "owned_by": "inference-mesh",
-            "max_model_len": served.engine.info().context_tokens})
+            "parent": parent, "max_model_len": info.context_tokens})
     };
-    let models: Vec<Value> = served.names.iter().map(model).collect();
+    let parent = served.names.first();
+    let adapters = info.adapters.iter();
+    let adapters = adapters.map(|adapter| model(&adapter.name, parent));
+    let own = served.names.iter().map(|name| model(name, None));
+    let models: Vec<Value> = own.chain(adapters).collect();
     axum::Json(json!({"object": "list", "data": models})).into_response()
 }
 
@@ -112,21 +138,22 @@ async fn answer(
             );
         }
     };
-    if !served.names.contains(&request.model) {
-        let message = format!("this worker serves `{}` only", served.names.join("`, `"));
-        return fault(
-            StatusCode::NOT_FOUND,
-            &message,
-            Some(String::from("model")),
-            "model_not_found",
-        );
-    }
+    let adapter = match served.adapter(&request.model) {
+        Ok(adapter) => adapter.cloned(),
+        Err(refusal) => return refusal,
+    };
+    let (adapter, fingerprint) = match adapter {
+        Some(adapter) => (Some(adapter.name), adapter.fingerprint),
+        None => (None, served.engine.info().fingerprint.clone()),
+    };
     let hints = Hints::read(&headers);
     let engine = served.engine.clone();
     let asked = request.clone();
     // Encoding a long prompt takes milliseconds.
-    let started =
-        tokio::task::spawn_blocking(move || openai::start(&engine, &asked, &context(hints))).await;
+    let started = tokio::task::spawn_blocking(move || {
+        openai::start(&engine, &asked, &context(hints, adapter))
+    })
+    .await;
     let answer = match started {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return refused(&error),
@@ -145,7 +172,7 @@ async fn answer(
         ),
         created: Timestamp::now().as_second(),
         model: request.model.clone(),
-        system_fingerprint: Some(served.engine.info().fingerprint.clone()),
+        system_fingerprint: Some(fingerprint),
     };
     let trimmed = answer.context_trimmed;
     let mut response = if request.stream {
@@ -163,13 +190,14 @@ async fn answer(
 
 /// A worker is not told whose request it is, so no request may reuse another's prefix: each is a
 /// partition of its own.
-fn context(hints: Hints) -> Context {
+fn context(hints: Hints, adapter: Option<String>) -> Context {
     Context {
         partition: Partition::new("worker", Ulid::generate().to_string()),
         latency: hints.latency,
         sole: false,
         overflow: hints.overflow,
         drop_tools: false,
+        adapter,
     }
 }
 

@@ -63,6 +63,10 @@ struct Serve {
     /// Names under which it is served, separated by commas; default: the file's name without its ending.
     #[arg(long, env = "MESH_SERVED_NAME", value_delimiter = ',')]
     served_name: Vec<String>,
+    /// An adapter beside the model, as NAME=FOLDER with what peft saves; requests name it as their model.
+    /// May be given several times.
+    #[arg(long = "adapter", env = "MESH_ADAPTERS", value_delimiter = ',', value_parser = adapter)]
+    adapters: Vec<(String, PathBuf)>,
     /// Address of the API.
     #[arg(long, env = "MESH_LISTEN", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
@@ -86,6 +90,15 @@ struct Serve {
     /// Memory for keys and values in MiB.
     #[arg(long, env = "MESH_KV_MIB", default_value_t = NonZeroUsize::MIN.saturating_add(511))]
     kv_mib: NonZeroUsize,
+}
+
+fn adapter(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, folder)) if !name.is_empty() && !folder.is_empty() => {
+            Ok((name.to_owned(), PathBuf::from(folder)))
+        }
+        _ => Err(String::from("expected NAME=FOLDER")),
+    }
 }
 
 fn main() -> ExitCode {
@@ -132,6 +145,11 @@ async fn run(options: Serve) -> anyhow::Result<()> {
         names.push(stem.unwrap_or_else(|| engine.info().name.clone()));
     }
     let name = names.first().cloned().unwrap_or_default();
+    if let Some((same, _)) = options.adapters.iter().find(|one| names.contains(&one.0)) {
+        anyhow::bail!(
+            "the model and an adapter are both named {same}: give the model another --served-name"
+        );
+    }
 
     let mut registry = Registry::default();
     metrics::register(&mut registry, &engine, &name);
@@ -184,6 +202,7 @@ async fn load(options: &Serve) -> anyhow::Result<Engine> {
         threads: options.threads.map(NonZeroUsize::get),
         place: options.device,
         kv_bytes: options.kv_mib.get().saturating_mul(1 << 20),
+        adapters: options.adapters.clone(),
         ..EngineOptions::default()
     };
     let shown = path.display().to_string();

@@ -1,7 +1,8 @@
 //! A worker's numbers under vLLM's names, so that schedulers made for vLLM can read them (Gateway API
 //! Inference Extension, model server protocol).
 
-use mesh_engine::Engine;
+use jiff::Timestamp;
+use mesh_engine::{AdapterUse, Engine};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -72,8 +73,33 @@ impl Collector for Numbers {
             "vllm:prefix_cache_hits",
             "Prompt tokens found in the cache",
             &ConstCounter::new(stats.prefix_hit_tokens),
-        )
+        )?;
+        adapters(&self.engine, &mut encoder)
     }
+}
+
+/// vLLM's series about adapters: the value is the time, the labels say which are in use.
+fn adapters(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    let all = engine.adapters_in_use();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let names = |used: fn(&AdapterUse) -> usize| {
+        let names = all.iter().filter(|one| used(one) > 0);
+        let names: Vec<&str> = names.map(|one| one.name.as_str()).collect();
+        names.join(",")
+    };
+    let labels = [
+        ("max_lora", all.len().to_string()),
+        ("running_lora_adapters", names(|one| one.running)),
+        ("waiting_lora_adapters", names(|one| one.waiting)),
+    ];
+    ConstGauge::new(Timestamp::now().as_second()).encode_one(
+        encoder,
+        "vllm:lora_requests_info",
+        "Adapters in use; the value is the time in seconds",
+        &labels,
+    )
 }
 
 /// One number with its labels.

@@ -97,6 +97,7 @@ fn take(engine: &Engine, outbound: &Outbound) -> Result<Answer, AttemptError> {
             Declared::Refuse => Overflow::Refuse,
         },
         drop_tools: outbound.drop_tools,
+        adapter: None,
     };
     openai::start(engine, &outbound.request, &context)
         .map_err(|error| refused(error, outbound.sole))

@@ -1,7 +1,7 @@
 //! Which cache block belongs to whom: allocation, reservation, reuse of prefixes.
 //!
-//! A full block is known by a hash over its tokens, all tokens before it, and the partition of the
-//! request (tenant and privacy label). Partitions therefore never share a block: the hash is SHA-256,
+//! A full block is known by a hash over its tokens, all tokens before it, the adapter that computed it,
+//! and the partition of the request (tenant and privacy label). Partitions therefore never share a block: the hash is SHA-256,
 //! and without the partition nobody can ask for its blocks. Blocks are counted by reference; those
 //! that nobody uses stay findable until their memory is needed, the least recently used first.
 //!
@@ -19,9 +19,10 @@ use crate::kernel::TOKENS;
 pub(crate) struct Key([u8; 32]);
 
 impl Key {
-    /// The start of every chain of a partition.
-    pub(crate) fn root(partition: &Partition) -> Self {
+    /// The start of every chain of a partition, computed with an adapter or without.
+    pub(crate) fn root(partition: &Partition, adapter: Option<usize>) -> Self {
         let mut hash = Sha256::new();
+        hash.update(adapter.map_or(0, |place| place as u64 + 1).to_le_bytes());
         for part in [&partition.tenant, &partition.label] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
@@ -40,9 +41,9 @@ impl Key {
         Self(hash.finalize().into())
     }
 
-    /// Names of all full blocks of `tokens`.
-    pub(crate) fn chain(partition: &Partition, tokens: &[u32]) -> Vec<Self> {
-        let mut key = Self::root(partition);
+    /// Names of all full blocks of `tokens` that start at `root`.
+    pub(crate) fn chain(root: Self, tokens: &[u32]) -> Vec<Self> {
+        let mut key = root;
         let (blocks, _) = tokens.as_chunks::<TOKENS>();
         let mut chain = Vec::with_capacity(blocks.len());
         for block in blocks {
@@ -227,18 +228,18 @@ mod tests {
             Partition::new("a", "public"),
         );
         let mut cache = Cache::new(8);
-        let table = fill(&mut cache, &Key::chain(&mine, &tokens(3)));
+        let table = fill(&mut cache, &Key::chain(Key::root(&mine, None), &tokens(3)));
         for &block in &table {
             cache.release(block);
         }
         assert_eq!(cache.used(), 0);
         assert_eq!(
-            cache.admit(&Key::chain(&other, &tokens(3)), 3, 0),
+            cache.admit(&Key::chain(Key::root(&other, None), &tokens(3)), 3, 0),
             Some(vec![])
         );
         cache.unreserve(3);
         assert_eq!(
-            cache.admit(&Key::chain(&mine, &tokens(4)), 4, 0),
+            cache.admit(&Key::chain(Key::root(&mine, None), &tokens(4)), 4, 0),
             Some(table)
         );
     }
@@ -246,7 +247,14 @@ mod tests {
     #[test]
     fn names_of_tenant_and_label_cannot_be_shifted_into_each_other() {
         let (one, two) = (Partition::new("ab", "c"), Partition::new("a", "bc"));
-        assert!(Key::root(&one) != Key::root(&two));
+        assert!(Key::root(&one, None) != Key::root(&two, None));
+    }
+
+    #[test]
+    fn what_an_adapter_computed_is_no_prefix_of_the_model_or_of_another_adapter() {
+        let mine = Partition::new("a", "internal");
+        let roots = [None, Some(0), Some(1)].map(|adapter| Key::root(&mine, adapter));
+        assert!(roots[0] != roots[1] && roots[1] != roots[2] && roots[0] != roots[2]);
     }
 
     #[test]
@@ -254,7 +262,10 @@ mod tests {
         let mut cache = Cache::new(4);
         let (old, new) = (Partition::new("old", ""), Partition::new("new", ""));
         for partition in [&old, &new] {
-            let table = fill(&mut cache, &Key::chain(partition, &tokens(2)));
+            let table = fill(
+                &mut cache,
+                &Key::chain(Key::root(partition, None), &tokens(2)),
+            );
             for &block in &table {
                 cache.release(block);
             }
@@ -263,12 +274,12 @@ mod tests {
         assert!(cache.take().is_some() && cache.take().is_some());
         assert_eq!(
             cache
-                .admit(&Key::chain(&new, &tokens(2)), 2, 0)
+                .admit(&Key::chain(Key::root(&new, None), &tokens(2)), 2, 0)
                 .map(|hits| hits.len()),
             Some(2)
         );
         assert_eq!(
-            cache.admit(&Key::chain(&old, &tokens(2)), 0, 0),
+            cache.admit(&Key::chain(Key::root(&old, None), &tokens(2)), 0, 0),
             Some(vec![])
         );
     }

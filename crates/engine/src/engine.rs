@@ -1,5 +1,7 @@
 //! The engine as others see it: load a model, ask it, read its numbers, end it.
 
+mod adapters;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -78,6 +80,8 @@ impl Engine {
         if tokens > rows {
             return Err(Error::Vocabulary { tokens, rows });
         }
+        let fingerprint = source.fingerprint(options.compute)?;
+        let adapters = adapters::load(&mut model, &options, &fingerprint)?;
         let blocks = blocks(&model, &options)?;
         model.reserve(blocks as usize)?;
         let info = ModelInfo {
@@ -91,25 +95,36 @@ impl Engine {
                 .iter()
                 .map(|tensor| tensor.shape().iter().product::<u64>())
                 .sum(),
-            fingerprint: source.fingerprint(options.compute)?,
+            fingerprint,
             threads: model.threads(),
             instructions: model.name(),
+            adapters,
         };
         let engine = Self::start(model, tokenizer, template, info, (blocks, &options))?;
         engine.prove()?;
         Ok(engine)
     }
 
-    /// Computes a few tokens: damaged weights answer with what is no number, and such a model would
-    /// otherwise give empty answers that look fine.
+    /// Computes a few tokens, with each adapter too: damaged weights answer with what is no number, and
+    /// such a model would otherwise give empty answers that look fine.
     fn prove(&self) -> Result<(), Error> {
         const FEW: usize = 4;
         let vocab = self.0.info.vocab;
         let spread = (0..FEW).map(|index| u32::try_from(index * vocab / FEW).unwrap_or(0));
         let few: Vec<u32> = spread.take(self.0.info.context_tokens).collect();
-        let numbers = self.evaluate(&few)?;
-        let sound = numbers.iter().flatten().all(|number| number.is_finite());
-        if sound { Ok(()) } else { Err(Error::Damaged) }
+        let sound = |adapter: Option<&str>| -> Result<bool, Error> {
+            let numbers = self.evaluate(&few, adapter)?;
+            Ok(numbers.iter().flatten().all(|number| number.is_finite()))
+        };
+        if !sound(None)? {
+            return Err(Error::Damaged);
+        }
+        for adapter in &self.0.info.adapters {
+            if !sound(Some(&adapter.name))? {
+                return Err(Error::DamagedAdapter(adapter.name.clone()));
+            }
+        }
+        Ok(())
     }
 
     fn start(
@@ -127,7 +142,7 @@ impl Engine {
             defaults: (options.temperature, options.top_p),
         };
         let (shared, tokenizer) = (
-            Arc::new(Shared::new(options.max_queue)),
+            Arc::new(Shared::new(options.max_queue, info.adapters.len())),
             Arc::new(tokenizer),
         );
         let mut inner = Inner {
@@ -164,6 +179,7 @@ impl Engine {
     /// tokens), then returns at once; the answer comes as a stream.
     pub fn generate(&self, request: GenerateRequest) -> Result<Generation, Refused> {
         check(&request)?;
+        let adapter = self.place(request.adapter.as_deref())?;
         let inner = &*self.0;
         if request.n as usize > inner.max_batch {
             return Err(Refused::Invalid {
@@ -196,7 +212,7 @@ impl Engine {
                 window: window / request.n as usize,
             })?;
         let (events, receiver) = unbounded_channel();
-        let job = job(request, encoded.tokens, max_tokens, events);
+        let job = job(request, (encoded.tokens, adapter), max_tokens, events);
         inner
             .shared
             .submit(job)
@@ -226,9 +242,11 @@ impl Engine {
     }
 
     /// All logits, `[token][vocabulary]`, of a text that starts at position 0, computed by the same
-    /// forward pass as any prompt. Blocks; for comparison with a reference.
-    pub fn evaluate(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Error> {
+    /// forward pass as any prompt, with an adapter or as the model is. Blocks; for comparison with a
+    /// reference.
+    pub fn evaluate(&self, tokens: &[u32], adapter: Option<&str>) -> Result<Vec<Vec<f32>>, Error> {
         let failed = || Error::Evaluate(tokens.len());
+        let adapter = self.place(adapter).map_err(|_| failed())?;
         if tokens
             .iter()
             .any(|&token| token as usize >= self.0.info.vocab)
@@ -239,6 +257,7 @@ impl Engine {
         let (reply, answer) = mpsc::channel();
         if !self.0.shared.evaluate(Evaluation {
             tokens: tokens.to_vec(),
+            adapter,
             reply,
         }) {
             return Err(failed());
@@ -288,14 +307,16 @@ impl Engine {
 
 fn job(
     request: GenerateRequest,
-    prompt: Vec<u32>,
+    (prompt, adapter): (Vec<u32>, Option<usize>),
     max_tokens: usize,
     events: UnboundedSender<GenEvent>,
 ) -> Job {
-    let mut chain = Key::chain(&request.partition, &prompt);
+    let root = Key::root(&request.partition, adapter);
+    let mut chain = Key::chain(root, &prompt);
     chain.truncate(shared_blocks(prompt.len()));
     Job {
-        root: Key::root(&request.partition),
+        root,
+        adapter,
         chain,
         prompt,
         sampling: request.sampling,

@@ -26,6 +26,7 @@ mod engine;
 pub mod family;
 pub mod kernel;
 pub mod loader;
+pub mod lora;
 pub mod openai;
 mod options;
 mod prompt;
@@ -39,7 +40,9 @@ mod testing;
 pub use cache::Partition;
 pub use engine::Engine;
 pub use mesh_core::{LatencyClass, Sensitive};
-pub use options::{Compute, EngineOptions, Error, ModelInfo, Place, Stats};
+pub use options::{
+    AdapterInfo, AdapterUse, Compute, EngineOptions, Error, ModelInfo, Place, Stats,
+};
 pub use request::{
     Alternative, Failure, FinishReason, GenEvent, GenerateRequest, Generation, Overflow, Prompt,
     Refused, TokenLogprob,

@@ -30,6 +30,8 @@ pub struct Context {
     pub overflow: Overflow,
     /// Answer without the tools that the request offers.
     pub drop_tools: bool,
+    /// Name of the adapter that answers; absent: the model as it is.
+    pub adapter: Option<String>,
 }
 
 /// Why a request was not taken.

@@ -1,8 +1,9 @@
 //! How to run a model, what was loaded, and what can go wrong at start.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{loader, template, tokenizer};
+use crate::{loader, lora, template, tokenizer};
 
 /// How weights and activations are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,6 +82,8 @@ pub struct EngineOptions {
     pub top_p: f32,
     /// Keep half of the memory for requests that no other backend could answer.
     pub protect: bool,
+    /// Adapters that a request may ask for: name, and peft's folder.
+    pub adapters: Vec<(String, PathBuf)>,
 }
 
 impl Default for EngineOptions {
@@ -96,6 +99,7 @@ impl Default for EngineOptions {
             temperature: 0.2,
             top_p: 0.9,
             protect: false,
+            adapters: Vec::new(),
         }
     }
 }
@@ -123,6 +127,20 @@ pub enum Error {
     /// The weights compute to what is no number.
     #[error("the weights in the model file are damaged: they compute to what is no number")]
     Damaged,
+    /// An adapter is not usable with this model.
+    #[error("adapter {name} is not usable")]
+    Adapter {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        source: lora::Error,
+    },
+    /// The weights of an adapter compute to what is no number.
+    #[error("the weights of adapter {0} are damaged: they compute to what is no number")]
+    DamagedAdapter(String),
+    /// Two adapters have one name.
+    #[error("two adapters are named {0}")]
+    SameName(String),
     /// The memory for keys and values does not hold a single block.
     #[error("{given} bytes for keys and values are too few: one block of this model takes {block}")]
     Memory {
@@ -153,7 +171,9 @@ impl Error {
             Self::Tokenizer(error) => error.reason(),
             Self::Template(error) => error.reason(),
             Self::Vocabulary { .. } => "VocabularyMismatch",
-            Self::Damaged => "DamagedWeights",
+            Self::Adapter { source, .. } => source.reason(),
+            Self::Damaged | Self::DamagedAdapter(_) => "DamagedWeights",
+            Self::SameName(_) => "AdapterInvalid",
             Self::Memory { .. } => "CacheTooSmall",
             Self::Threads(_) => "ThreadsUnavailable",
             Self::Accelerator(_) => "AcceleratorUnavailable",
@@ -182,6 +202,30 @@ pub struct ModelInfo {
     pub threads: usize,
     /// Vector instructions or accelerator in use.
     pub instructions: &'static str,
+    /// Adapters that a request may ask for.
+    pub adapters: Vec<AdapterInfo>,
+}
+
+/// A loaded adapter.
+#[derive(Debug, Clone)]
+pub struct AdapterInfo {
+    /// Its name.
+    pub name: String,
+    /// Weights.
+    pub parameters: u64,
+    /// The `system_fingerprint` of answers with it: changes with the model's and with its own files.
+    pub fingerprint: String,
+}
+
+/// How an adapter is used now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterUse {
+    /// Its name.
+    pub name: String,
+    /// Choices being computed with it.
+    pub running: usize,
+    /// Requests for it that wait.
+    pub waiting: usize,
 }
 
 /// Numbers of a running engine.

@@ -53,6 +53,8 @@ pub struct GenerateRequest {
     pub echo: bool,
     /// Log probabilities with so many alternatives per token, up to 20; with `echo` of the prompt too.
     pub logprobs: Option<u8>,
+    /// Name of the adapter that answers; absent: the model as it is.
+    pub adapter: Option<String>,
     /// Whose prefixes may be reused.
     pub partition: Partition,
     /// How soon.
@@ -74,6 +76,7 @@ impl GenerateRequest {
             n: 1,
             echo: false,
             logprobs: None,
+            adapter: None,
             partition,
             latency: LatencyClass::Standard,
             sole: false,

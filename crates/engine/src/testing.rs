@@ -1,12 +1,14 @@
 //! A tiny Llama with seeded random weights in a GGUF file, for tests.
 #![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use safetensors::{Dtype, tensor::TensorView};
 
 /// Shape of the tiny model; tests change what they are about.
 #[derive(Clone)]
@@ -22,6 +24,8 @@ pub(crate) struct Tiny {
     pub extra: Vec<(String, Value)>,
     /// Tensors left out.
     pub without: Vec<String>,
+    /// Added to the weights of tensors, by name.
+    pub added: Vec<(String, Vec<f32>)>,
 }
 
 impl Default for Tiny {
@@ -36,6 +40,7 @@ impl Default for Tiny {
             kind: GgmlDType::Q4_1,
             extra: Vec::new(),
             without: Vec::new(),
+            added: Vec::new(),
         }
     }
 }
@@ -77,10 +82,15 @@ impl Tiny {
 
     fn tensors(&self, vocab: usize) -> Vec<(String, QTensor)> {
         let mut random = SmallRng::seed_from_u64(11);
-        let mut tensor = |rows: usize, columns: usize, kind| {
-            let data: Vec<f32> = (0..rows * columns)
+        let mut tensor = |name: &str, rows: usize, columns: usize, kind| {
+            let mut data: Vec<f32> = (0..rows * columns)
                 .map(|_| random.random_range(-0.3f32..0.3))
                 .collect();
+            for (_, added) in self.added.iter().filter(|(other, _)| other == name) {
+                data.iter_mut()
+                    .zip(added)
+                    .for_each(|(x, added)| *x += added);
+            }
             let shape = if rows == 1 {
                 vec![columns]
             } else {
@@ -92,11 +102,11 @@ impl Tiny {
         let mut tensors = vec![
             (
                 "token_embd.weight".to_owned(),
-                tensor(vocab, self.hidden, GgmlDType::Q8_0),
+                tensor("token_embd.weight", vocab, self.hidden, GgmlDType::Q8_0),
             ),
             (
                 "output_norm.weight".to_owned(),
-                tensor(1, self.hidden, GgmlDType::F32),
+                tensor("output_norm.weight", 1, self.hidden, GgmlDType::F32),
             ),
         ];
         for layer in 0..self.layers {
@@ -112,10 +122,9 @@ impl Tiny {
                 ("ffn_down", self.hidden, self.feed_forward),
             ] {
                 let kind = if rows == 1 { GgmlDType::F32 } else { self.kind };
-                tensors.push((
-                    format!("blk.{layer}.{name}.weight"),
-                    tensor(rows, columns, kind),
-                ));
+                let name = format!("blk.{layer}.{name}.weight");
+                let made = tensor(&name, rows, columns, kind);
+                tensors.push((name, made));
             }
         }
         tensors
@@ -155,6 +164,90 @@ impl Tiny {
             metadata.push((key.clone(), value.clone()));
         }
         metadata
+    }
+}
+
+/// A folder as peft writes it, with seeded random weights.
+#[derive(Clone)]
+pub(crate) struct Peft {
+    pub settings: serde_json::Value,
+    /// Name, rows, columns, values.
+    pub tensors: Vec<(String, usize, usize, Vec<f32>)>,
+}
+
+impl Peft {
+    /// An adapter of `rank` for all products of the tiny model.
+    pub(crate) fn new(tiny: &Tiny, rank: usize, seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let keys = tiny.hidden / tiny.heads as usize * tiny.kv_heads as usize;
+        let mut tensors = Vec::new();
+        for layer in 0..tiny.layers {
+            for (module, inputs, outputs) in [
+                ("self_attn.q_proj", tiny.hidden, tiny.hidden),
+                ("self_attn.k_proj", tiny.hidden, keys),
+                ("self_attn.v_proj", tiny.hidden, keys),
+                ("self_attn.o_proj", tiny.hidden, tiny.hidden),
+                ("mlp.gate_proj", tiny.hidden, tiny.feed_forward),
+                ("mlp.up_proj", tiny.hidden, tiny.feed_forward),
+                ("mlp.down_proj", tiny.feed_forward, tiny.hidden),
+            ] {
+                for (half, rows, columns) in [("A", rank, inputs), ("B", outputs, rank)] {
+                    let name = format!(
+                        "base_model.model.model.layers.{layer}.{module}.lora_{half}.weight"
+                    );
+                    let values = (0..rows * columns)
+                        .map(|_| random.random_range(-0.3f32..0.3))
+                        .collect();
+                    tensors.push((name, rows, columns, values));
+                }
+            }
+        }
+        let settings = serde_json::json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank,
+            "lora_alpha": 2 * rank, "bias": "none", "use_dora": false, "modules_to_save": null,
+            "rank_pattern": {}, "lora_dropout": 0.0, "target_modules": ["q_proj"]});
+        Self { settings, tensors }
+    }
+
+    /// The product of both halves of a module, `[outputs][inputs]`, without any scale.
+    pub(crate) fn product(&self, module: &str) -> Vec<f32> {
+        let find = |half: &str| {
+            let name = format!("base_model.model.{module}.lora_{half}.weight");
+            self.tensors.iter().find(|tensor| tensor.0 == name).unwrap()
+        };
+        let ((_, rank, inputs, a), (_, outputs, _, b)) = (find("A"), find("B"));
+        let mut product = vec![0.0; outputs * inputs];
+        for (row, out) in product.chunks_exact_mut(*inputs).enumerate() {
+            for (column, out) in out.iter_mut().enumerate() {
+                *out = (0..*rank)
+                    .map(|i| b[row * rank + i] * a[i * inputs + column])
+                    .sum();
+            }
+        }
+        product
+    }
+
+    /// Writes the folder's files.
+    pub(crate) fn write(&self, folder: &Path) {
+        let bytes: Vec<Vec<u8>> = self
+            .tensors
+            .iter()
+            .map(|(.., values)| values.iter().flat_map(|x| x.to_le_bytes()).collect())
+            .collect();
+        let views: HashMap<&str, _> = self
+            .tensors
+            .iter()
+            .zip(&bytes)
+            .map(|((name, rows, columns, _), bytes)| {
+                let shape = vec![*rows, *columns];
+                let view = TensorView::new(Dtype::F32, shape, bytes).unwrap();
+                (name.as_str(), view)
+            })
+            .collect();
+        let weights = safetensors::serialize(views, None).unwrap();
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("adapter_model.safetensors"), weights).unwrap();
+        let settings = self.settings.to_string();
+        std::fs::write(folder.join("adapter_config.json"), settings).unwrap();
     }
 }
 

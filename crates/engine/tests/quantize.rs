@@ -22,7 +22,7 @@ fn logits(path: &Path, tokens: &[u32]) -> Vec<Vec<f32>> {
         ..EngineOptions::default()
     };
     let engine = Engine::load(path, options).unwrap();
-    engine.evaluate(tokens).unwrap()
+    engine.evaluate(tokens, None).unwrap()
 }
 
 fn log_probs(logits: &[f32]) -> Vec<f64> {

@@ -1,5 +1,6 @@
 //! What the story tells, a file per part.
 
+pub(crate) mod adapter;
 pub(crate) mod alerts;
 pub(crate) mod alone;
 pub(crate) mod ask;

@@ -105,6 +105,10 @@ const CHAPTERS: &[Chapter] = &[
         chapter::caches::volume,
     ),
     (
+        "an_adapter_answers_under_its_own_name_beside_its_model",
+        chapter::caches::adapted,
+    ),
+    (
         "a_pod_may_go_out_until_its_files_are_there",
         chapter::caches::confined,
     ),

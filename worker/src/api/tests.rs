@@ -1,6 +1,6 @@
 //! The worker's API over the real model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use axum::Router;
 use axum::body::Body;
@@ -13,6 +13,20 @@ use tower::ServiceExt;
 
 /// The model of the tests; without it the test is skipped, in CI it fails.
 fn engine() -> Option<Engine> {
+    engine_with(EngineOptions::default())
+}
+
+/// The adapter that the engine's own tests compare with its reference, as `legal`.
+fn adapted() -> Option<Engine> {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/engine/tests/golden/adapter");
+    engine_with(EngineOptions {
+        adapters: vec![(String::from("legal"), folder)],
+        ..EngineOptions::default()
+    })
+}
+
+fn engine_with(options: EngineOptions) -> Option<Engine> {
     let named = std::env::var_os("MESH_TEST_MODEL").map(PathBuf::from);
     let cached = || {
         let home = PathBuf::from(std::env::var_os("HOME")?);
@@ -26,7 +40,7 @@ fn engine() -> Option<Engine> {
     if path.is_none() {
         println!("skipped: no model, run `cargo xtask model`");
     }
-    path.map(|path| Engine::load(path, EngineOptions::default()).expect("the model loads"))
+    path.map(|path| Engine::load(path, options).expect("the model loads"))
 }
 
 async fn post(router: &Router, path: &str, body: Value) -> (StatusCode, String) {
@@ -47,7 +61,7 @@ async fn post(router: &Router, path: &str, body: Value) -> (StatusCode, String) 
 
 #[tokio::test]
 async fn a_worker_answers_whole_and_streamed_with_the_same_text_and_counts_it() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = adapted() else { return };
     let mut registry = Registry::default();
     crate::metrics::register(&mut registry, &engine, "smollm2");
     let router = super::router(engine, vec![String::from("smollm2")]);
@@ -90,11 +104,54 @@ fn promised(metrics: &str) {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     let names: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
     for name in &names {
-        let sample = format!("{name}{{model_name=\"smollm2\"}} ");
+        let sample = match *name {
+            "vllm:lora_requests_info" => format!(
+                "{name}{{max_lora=\"1\",running_lora_adapters=\"\",waiting_lora_adapters=\"\"}} "
+            ),
+            name => format!("{name}{{model_name=\"smollm2\"}} "),
+        };
         assert!(metrics.contains(&sample), "{sample} in\n{metrics}");
     }
     let types = metrics.lines().filter(|line| line.starts_with("# TYPE "));
     assert_eq!(types.count(), names.len(), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_adapter_is_a_model_of_its_own_name_beside_the_model() {
+    let Some(engine) = adapted() else { return };
+    let router = super::router(engine, vec![String::from("smollm2")]);
+    let request = Request::get("/v1/models").body(Body::empty());
+    let request = request.expect("a request");
+    let listed = router.clone().oneshot(request).await.expect("an answer");
+    let listed = listed.into_body().collect().await.expect("a body");
+    let listed: Value = serde_json::from_slice(&listed.to_bytes()).expect("JSON");
+    let models = listed["data"].as_array().expect("a list");
+    let parents: Vec<_> = models
+        .iter()
+        .map(|model| (model["id"].as_str(), model["parent"].as_str()))
+        .collect();
+    assert_eq!(
+        parents,
+        [(Some("smollm2"), None), (Some("legal"), Some("smollm2"))]
+    );
+    let mut answers = Vec::new();
+    for model in ["smollm2", "legal"] {
+        let body = json!({"model": model, "temperature": 0, "max_tokens": 16,
+            "messages": [{"role": "user", "content": "What is the capital of France?"}]});
+        let (status, text) = post(&router, "/v1/chat/completions", body).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        let answer: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(answer["model"], model);
+        answers.push(answer);
+    }
+    let [plain, adapted] = [0, 1].map(|i| &answers[i]);
+    assert_ne!(plain["system_fingerprint"], adapted["system_fingerprint"]);
+    let text = |answer: &Value| answer["choices"][0]["message"]["content"].to_string();
+    assert_ne!(text(plain), text(adapted));
+    let body = json!({"model": "other", "messages": [{"role": "user", "content": "hi"}]});
+    let (status, text) = post(&router, "/v1/chat/completions", body).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(text.contains("`smollm2`, `legal`"), "{text}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use super::*;
 use crate::testing::Tiny;
 use crate::{Compute, Failure, FinishReason, GenEvent, Partition, Place, Sampling, TokenLogprob};
 
+mod adapters;
 mod tensors;
 
 /// Blocks of 32 tokens that a cache of this many bytes has, for the tiny model in f16.
@@ -326,7 +327,7 @@ fn an_echoed_prompt_is_scored_like_an_evaluated_one() {
     (request.echo, request.logprobs, request.n) = (true, Some(2), 2);
     let answer = ask(&engine, request);
     let ids = engine.tokenizer().encode(text, false);
-    let logits = engine.evaluate(&ids).unwrap();
+    let logits = engine.evaluate(&ids, None).unwrap();
     assert_eq!([&answer.texts[0], &answer.texts[1]], [text, text]);
     assert_eq!(answer.scores[0], answer.scores[1]);
     assert_eq!(
@@ -423,7 +424,7 @@ fn a_failing_engine_tells_everybody_and_hangs_nobody() {
         engine.generate(request(tokens(1, 1), 1)),
         Err(Refused::Stopped)
     ));
-    assert!(engine.evaluate(&[2, 3]).is_err());
+    assert!(engine.evaluate(&[2, 3], None).is_err());
     assert_eq!(engine.stats().running, 0);
 }
 
@@ -463,8 +464,8 @@ fn served_and_f32_logits_agree() {
     };
     let ids: Vec<u32> = (0..150).map(|i| 2 + i * 7 % 250).collect();
     let (served, exact) = (
-        load(Compute::Served).evaluate(&ids).unwrap(),
-        load(Compute::F32).evaluate(&ids).unwrap(),
+        load(Compute::Served).evaluate(&ids, None).unwrap(),
+        load(Compute::F32).evaluate(&ids, None).unwrap(),
     );
     for (a, b) in served.iter().zip(&exact) {
         let worst = a

@@ -4,15 +4,18 @@
 //! Reads `rope_freqs.weight` (Llama 3.1 and later), `key_length`, attention biases and a separate
 //! output where the file has them. Refuses other architectures, mixtures of experts and rope scaling
 //! other than linear: computing them as plain Llama would give wrong answers that look right.
-#![expect(clippy::cast_precision_loss, reason = "dimensions are far below 2^52")]
+
+mod adapted;
 
 use super::Batch;
-use crate::gguf::Header;
+use super::config::{Config, frequencies};
 use crate::kernel::{
-    Angles, Columns, Detail, Device, Inputs, KvStore, MAX_HEAD, Matrix, Panels, Precision, Rows,
-    Shape, Write,
+    Angles, Between, Columns, Detail, Device, Inputs, KvStore, Matrix, Panels, Precision, Rows,
+    Write,
 };
 use crate::loader::{Error, Source};
+use crate::lora::{self, Target};
+use adapted::{Adapted, Adapter};
 
 /// Inputs of all products. With 8 bits the mean divergence of SmolLM2 from f32 is 4e-3 and greedy texts
 /// change; with 15 it is 1e-6, for a few percent of the time.
@@ -20,192 +23,6 @@ const DETAIL: Detail = Detail::Fine;
 
 /// Rows whose logits are computed at once: bounds the memory of the logits.
 const LOGIT_ROWS: usize = 16;
-
-/// Numbers of a model, checked.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Layers.
-    pub layers: usize,
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Width of the feed-forward part.
-    pub feed_forward: usize,
-    /// Heads.
-    pub shape: Shape,
-    /// Tokens in the vocabulary.
-    pub vocab: usize,
-    /// Positions the model was made for.
-    pub context: usize,
-    /// Epsilon of the norms.
-    pub epsilon: f32,
-    /// Leading dimensions of a head that rotate.
-    pub rotated: usize,
-    /// Base of the rotation.
-    pub rope_base: f32,
-    /// Positions are divided by this.
-    pub rope_divisor: f32,
-}
-
-fn bounded(header: &Header, key: &str, max: u64, bound: &'static str) -> Result<usize, Error> {
-    check(key, header.u64(key)?, max, bound)
-}
-
-fn bounded_or(
-    header: &Header,
-    key: &str,
-    absent: usize,
-    max: u64,
-    bound: &'static str,
-) -> Result<usize, Error> {
-    check(
-        key,
-        header.optional(key, Header::u64)?.unwrap_or(absent as u64),
-        max,
-        bound,
-    )
-}
-
-fn check(key: &str, value: u64, max: u64, bound: &'static str) -> Result<usize, Error> {
-    usize::try_from(value)
-        .ok()
-        .filter(|_| (1..=max).contains(&value))
-        .ok_or_else(|| Error::Bound {
-            key: key.to_owned(),
-            value,
-            bound,
-        })
-}
-
-impl Config {
-    /// Reads and checks the metadata.
-    pub fn new(header: &Header) -> Result<Self, Error> {
-        supported(header)?;
-        let hidden = bounded(header, "llama.embedding_length", 65_536, "1 to 65536")?;
-        let shape = shape(header, hidden)?;
-        let rotated = bounded_or(
-            header,
-            "llama.rope.dimension_count",
-            shape.head,
-            shape.head as u64,
-            "1 to key_length",
-        )?;
-        if !rotated.is_multiple_of(2) {
-            return Err(out_of("llama.rope.dimension_count", rotated, "even"));
-        }
-        let (rope_base, rope_divisor) = rope(header)?;
-        let embedding = header.tensor("token_embd.weight")?;
-        let vocab = embedding.shape().first().copied().unwrap_or(0);
-        Ok(Self {
-            layers: bounded(header, "llama.block_count", 1_024, "1 to 1024")?,
-            hidden,
-            feed_forward: bounded(header, "llama.feed_forward_length", 1 << 20, "1 to 1048576")?,
-            shape,
-            vocab: check("rows of token_embd.weight", vocab, 1 << 21, "1 to 2097152")?,
-            context: bounded(header, "llama.context_length", 1 << 24, "1 to 16777216")?,
-            epsilon: positive(
-                header.f32("llama.attention.layer_norm_rms_epsilon")?,
-                "layer_norm_rms_epsilon",
-            )?,
-            rotated,
-            rope_base,
-            rope_divisor,
-        })
-    }
-}
-
-fn supported(header: &Header) -> Result<(), Error> {
-    let architecture = header.str("general.architecture")?;
-    if architecture != "llama" {
-        return Err(Error::NotSupported(format!(
-            "architecture {}",
-            architecture.escape_debug()
-        )));
-    }
-    if header
-        .optional("llama.expert_count", Header::u64)?
-        .unwrap_or(0)
-        > 0
-    {
-        return Err(Error::NotSupported("mixture of experts".to_owned()));
-    }
-    Ok(())
-}
-
-fn shape(header: &Header, hidden: usize) -> Result<Shape, Error> {
-    let heads = bounded(header, "llama.attention.head_count", 1_024, "1 to 1024")?;
-    let kv_heads = bounded_or(
-        header,
-        "llama.attention.head_count_kv",
-        heads,
-        heads as u64,
-        "1 to head_count",
-    )?;
-    let key = "llama.attention.key_length";
-    let head = bounded_or(header, key, hidden / heads, MAX_HEAD as u64, "1 to 512")?;
-    let value = bounded_or(
-        header,
-        "llama.attention.value_length",
-        head,
-        MAX_HEAD as u64,
-        "1 to 512",
-    )?;
-    if !heads.is_multiple_of(kv_heads) {
-        return Err(out_of(
-            "llama.attention.head_count_kv",
-            kv_heads,
-            "a divisor of head_count",
-        ));
-    }
-    if value != head {
-        return Err(Error::NotSupported(
-            "values of another length than keys".to_owned(),
-        ));
-    }
-    Ok(Shape {
-        heads,
-        kv_heads,
-        head,
-    })
-}
-
-fn out_of(key: &str, value: usize, bound: &'static str) -> Error {
-    Error::Bound {
-        key: key.to_owned(),
-        value: value as u64,
-        bound,
-    }
-}
-
-fn positive(value: f32, what: &str) -> Result<f32, Error> {
-    if value.is_finite() && value > 0.0 {
-        return Ok(value);
-    }
-    Err(Error::NotSupported(format!("{what} {value}")))
-}
-
-fn rope(header: &Header) -> Result<(f32, f32), Error> {
-    let base = header
-        .optional("llama.rope.freq_base", Header::f32)?
-        .unwrap_or(10_000.0);
-    let factor = header.optional("llama.rope.scaling.factor", Header::f32)?;
-    let kind = header.optional("llama.rope.scaling.type", |header, key| {
-        header.str(key).map(str::to_owned)
-    })?;
-    let divisor = match kind.as_deref() {
-        None | Some("none") => 1.0,
-        Some("linear") => factor.filter(|factor| *factor > 0.0).unwrap_or(1.0),
-        Some(other) => {
-            return Err(Error::NotSupported(format!(
-                "rope scaling {}",
-                other.escape_debug()
-            )));
-        }
-    };
-    Ok((
-        positive(base, "rope.freq_base")?,
-        positive(divisor, "rope.scaling.factor")?,
-    ))
-}
 
 #[derive(Debug)]
 struct Layer {
@@ -232,6 +49,7 @@ pub struct Llama {
     head: Option<Matrix>,
     norm: Vec<f32>,
     layers: Vec<Layer>,
+    adapters: Vec<Adapter>,
     frequencies: Vec<f64>,
     memory: Memory,
 }
@@ -245,6 +63,7 @@ struct Memory {
     inputs: Inputs,
     panels: Panels,
     angles: Angles,
+    between: Between,
 }
 
 impl Llama {
@@ -275,6 +94,7 @@ impl Llama {
             inputs: Inputs::new(precision),
             panels: Panels::default(),
             angles: Angles::default(),
+            between: Between::default(),
         };
         let frequencies = frequencies(&config, factors.as_deref());
         Ok(Self {
@@ -285,9 +105,17 @@ impl Llama {
             head,
             norm,
             layers,
+            adapters: Vec::new(),
             frequencies,
             memory,
         })
+    }
+
+    /// Takes one more adapter; a batch names adapters by the order in which they came.
+    pub(crate) fn adapt(&mut self, adapter: &lora::Adapter) -> Result<(), lora::Error> {
+        let adapter = Adapter::new(adapter, self.config.layers)?;
+        self.adapters.push(adapter);
+        Ok(())
     }
 
     /// The numbers of the model.
@@ -331,11 +159,17 @@ impl Llama {
             head,
             norm,
             layers,
+            adapters,
             frequencies,
             memory,
             ..
         } = self;
         let device = &*device;
+        let adapted = Adapted {
+            device,
+            adapters,
+            batch,
+        };
         device.run(|| {
             let positions = batch
                 .spans
@@ -344,7 +178,7 @@ impl Llama {
             memory.angles.set(positions, frequencies);
             device.embed(embedding, &batch.tokens, &mut memory.stream);
             for (i, layer) in layers.iter().enumerate() {
-                layer.forward(i, config, device, batch, memory, cache);
+                layer.forward(i, config, adapted, memory, cache);
             }
             let head = head.as_ref().unwrap_or(embedding);
             for (chunk, rows) in batch.sample.chunks(LOGIT_ROWS).enumerate() {
@@ -378,11 +212,11 @@ impl Layer {
         &self,
         index: usize,
         config: &Config,
-        device: &Device,
-        batch: &Batch,
+        adapted: Adapted<'_>,
         memory: &mut Memory,
         cache: &mut KvStore,
     ) {
+        let Adapted { device, batch, .. } = adapted;
         let Memory {
             stream,
             fused,
@@ -390,6 +224,7 @@ impl Layer {
             inputs,
             panels,
             angles,
+            between,
             ..
         } = memory;
         device.norm(
@@ -407,10 +242,18 @@ impl Layer {
             key: self.attention.part(1).0,
             value: self.attention.part(2).0,
         };
+        for (target, column) in [
+            (Target::Query, 0),
+            (Target::Key, columns.key),
+            (Target::Value, columns.value),
+        ] {
+            adapted.add((index, target), inputs, between, (&mut *fused, column));
+        }
         device.remember(index, angles, columns, &batch.spans, fused, cache);
         device.attend(index, cache, &batch.spans, fused, attended);
         device.inputs(attended, DETAIL, inputs);
         device.product(inputs, &self.output, Write::Add, panels, stream);
+        adapted.add((index, Target::Output), inputs, between, (&mut *stream, 0));
         if let Some(bias) = &self.output_bias {
             device.bias(bias, stream);
         }
@@ -422,27 +265,14 @@ impl Layer {
             inputs,
         );
         device.product(inputs, &self.feed, Write::Set, panels, fused);
-        device.gate(
-            fused,
-            self.feed.part(1).0,
-            config.feed_forward,
-            DETAIL,
-            inputs,
-        );
+        let up = self.feed.part(1).0;
+        for (target, column) in [(Target::Gate, 0), (Target::Up, up)] {
+            adapted.add((index, target), inputs, between, (&mut *fused, column));
+        }
+        device.gate(fused, up, config.feed_forward, DETAIL, inputs);
         device.product(inputs, &self.down, Write::Add, panels, stream);
+        adapted.add((index, Target::Down), inputs, between, (&mut *stream, 0));
     }
-}
-
-/// Radians per position of each pair, after the file's factors.
-pub(super) fn frequencies(config: &Config, factors: Option<&[f32]>) -> Vec<f64> {
-    let rotated = config.rotated as f64;
-    (0..config.rotated / 2)
-        .map(|i| {
-            let factor = factors.map_or(1.0, |factors| f64::from(factors[i]));
-            let frequency = f64::from(config.rope_base).powf(-2.0 * i as f64 / rotated);
-            frequency / factor / f64::from(config.rope_divisor)
-        })
-        .collect()
 }
 
 fn layer(

@@ -1,13 +1,16 @@
 //! Model families: a forward pass each, written against the device layer of the processor, and one
 //! against candle's tensors for accelerators. [`Model`] is the one place that knows which computes.
 
+pub mod config;
 pub mod llama;
 pub mod tensors;
 
 use crate::kernel::{Device, Isa, KvStore, Precision, Span};
 use crate::loader::{Error, Source};
+use crate::lora::{self, Adapter};
 use crate::options::{self, Compute, Place};
-use llama::{Config, Llama};
+use config::Config;
+use llama::Llama;
 use tensors::TensorLlama;
 
 /// One step over rows of several sequences.
@@ -19,12 +22,35 @@ pub struct Batch {
     pub spans: Vec<Span>,
     /// Rows whose logits are wanted, ascending.
     pub sample: Vec<usize>,
+    /// Adapters in use, each with its rows.
+    pub adapted: Vec<(usize, Vec<usize>)>,
 }
 
 impl Batch {
+    /// Empties it for the next step.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.spans.clear();
+        self.sample.clear();
+        self.adapted.clear();
+    }
+
     /// Adds consecutive `tokens` of one sequence from `position` on; returns the first row.
-    pub fn push(&mut self, tokens: &[u32], position: usize, table: &[u32]) -> usize {
+    pub fn push(
+        &mut self,
+        tokens: &[u32],
+        position: usize,
+        table: &[u32],
+        adapter: Option<usize>,
+    ) -> usize {
         let first = self.tokens.len();
+        if let Some(adapter) = adapter {
+            let rows = first..first + tokens.len();
+            match self.adapted.iter_mut().find(|(other, _)| *other == adapter) {
+                Some((_, all)) => all.extend(rows),
+                None => self.adapted.push((adapter, rows.collect())),
+            }
+        }
         self.tokens.extend_from_slice(tokens);
         self.spans.push(Span {
             rows: first..self.tokens.len(),
@@ -74,6 +100,14 @@ impl Model {
         let model = Llama::load(source, device, precision)?;
         let none = model.cache(0);
         Ok(Self::Cpu(Box::new((model, none))))
+    }
+
+    /// Takes one more adapter; a batch names adapters by the order in which they came.
+    pub(crate) fn adapt(&mut self, adapter: &Adapter) -> Result<(), lora::Error> {
+        match self {
+            Self::Cpu(model) => model.0.adapt(adapter),
+            Self::Tensors(model) => model.adapt(adapter),
+        }
     }
 
     /// The numbers of the model.

@@ -5,16 +5,19 @@
 //! lie in blocks, as for the processor, so that scheduling and prefix sharing know no difference.
 //! Unlike the processor's kernels a GPU's products depend in their last bits on the size of the batch.
 
+mod adapted;
 mod attention;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{D, DType, Device, Module, Result, Tensor};
 
 use super::Batch;
-use super::llama::{Config, frequencies};
+use super::config::{Config, frequencies};
 use crate::kernel::TOKENS;
 use crate::loader::{Error, Source};
+use crate::lora::{self, Target};
 use crate::options::Compute;
+use adapted::{Adapted, Adapter};
 use attention::{Plan, Store};
 
 /// Rows whose logits are computed at once: bounds the memory of the logits.
@@ -31,6 +34,7 @@ pub struct TensorLlama {
     head: QMatMul,
     norm: Tensor,
     layers: Vec<Layer>,
+    adapters: Vec<Adapter>,
     frequencies: Vec<f64>,
     stores: Vec<Store>,
 }
@@ -184,9 +188,21 @@ impl TensorLlama {
             head,
             norm,
             layers,
+            adapters: Vec::new(),
             frequencies,
             stores: Vec::new(),
         })
+    }
+
+    /// Takes one more adapter; a batch names adapters by the order in which they came.
+    pub(crate) fn adapt(
+        &mut self,
+        adapter: &lora::Adapter,
+    ) -> std::result::Result<(), lora::Error> {
+        let made = Adapter::new(adapter, self.config.layers, &self.device);
+        self.adapters
+            .push(made.map_err(|error| lora::Error::Device(Box::new(error)))?);
+        Ok(())
     }
 
     /// The numbers of the model.
@@ -238,8 +254,10 @@ impl TensorLlama {
             .embedding
             .index_select(&tokens, 0)?
             .to_dtype(DType::F32)?;
-        for (layer, store) in self.layers.iter().zip(&self.stores) {
-            stream = layer.forward(&stream, &self.config, &plan, store)?;
+        let adapted = Adapted::new(&self.adapters, batch, &self.device)?;
+        for (i, (layer, store)) in self.layers.iter().zip(&self.stores).enumerate() {
+            let add = |target, input: &Tensor, out| adapted.add((i, target), input, out);
+            stream = layer.forward(&stream, (&self.config, &plan), store, &add)?;
         }
         for (chunk, rows) in batch.sample.chunks(LOGIT_ROWS).enumerate() {
             let rows: Vec<u32> = rows
@@ -265,20 +283,25 @@ impl Layer {
     fn forward(
         &self,
         stream: &Tensor,
-        config: &Config,
-        plan: &Plan,
+        (config, plan): (&Config, &Plan),
         store: &Store,
+        add: &dyn Fn(Target, &Tensor, Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let input = norm(stream, &self.attention_norm, config)?;
-        let queries = plan.rotate(&self.queries.forward(&input)?, config.shape.heads)?;
-        let keys = plan.rotate(&self.keys.forward(&input)?, config.shape.kv_heads)?;
-        let values = self.values.forward(&input)?;
+        let queries = add(Target::Query, &input, self.queries.forward(&input)?)?;
+        let queries = plan.rotate(&queries, config.shape.heads)?;
+        let keys = add(Target::Key, &input, self.keys.forward(&input)?)?;
+        let keys = plan.rotate(&keys, config.shape.kv_heads)?;
+        let values = add(Target::Value, &input, self.values.forward(&input)?)?;
         plan.remember(store, &keys, &values)?;
         let attended = plan.attend(store, &queries, config.shape)?;
-        let stream = (stream + self.output.forward(&attended)?)?;
+        let output = add(Target::Output, &attended, self.output.forward(&attended)?)?;
+        let stream = (stream + output)?;
         let input = norm(&stream, &self.feed_norm, config)?;
-        let gated = (self.gate.forward(&input)?.silu()? * self.up.forward(&input)?)?;
-        &stream + self.down.forward(&gated)?
+        let gate = add(Target::Gate, &input, self.gate.forward(&input)?)?;
+        let up = add(Target::Up, &input, self.up.forward(&input)?)?;
+        let gated = (gate.silu()? * up)?;
+        &stream + add(Target::Down, &gated, self.down.forward(&gated)?)?
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod attention;
 mod isa;
+mod low_rank;
 mod matrix;
 mod pack;
 mod product;
@@ -22,6 +23,7 @@ use rayon::prelude::*;
 
 pub use attention::{KvStore, MAX_HEAD, Shape, Span, TOKENS};
 pub use isa::Isa;
+pub use low_rank::{Between, LowRank};
 pub use matrix::{Matrix, PANEL, Precision};
 pub use pack::{Error, Type, dequantize};
 pub use rows::{Detail, Inputs, Rows};

@@ -136,6 +136,32 @@ impl Inputs {
         self.width
     }
 
+    /// The chosen rows as f32 inputs: what a product reads of them.
+    pub(super) fn choose(&self, rows: &[usize], out: &mut Self) {
+        out.reset(rows.len(), self.width, self.detail);
+        for (&row, out) in rows.iter().zip(out.float.chunks_exact_mut(self.width)) {
+            match self.precision {
+                Precision::Float => {
+                    out.copy_from_slice(&self.float[row * self.width..(row + 1) * self.width]);
+                }
+                Precision::Coded => self.decode(row, out),
+            }
+        }
+    }
+
+    fn decode(&self, row: usize, out: &mut [f32]) {
+        for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+            let at = row * self.blocks + block;
+            let [scale, _] = self.scales[at];
+            let low = self.low.get(at);
+            for (i, out) in out.iter_mut().enumerate() {
+                let code = i32::from(self.codes[at][i]);
+                let value = low.map_or(code, |low| 128 * code + i32::from(low[i]));
+                *out = scale * value as f32;
+            }
+        }
+    }
+
     /// One mutable view per row.
     pub(super) fn rows_mut(&mut self) -> Vec<InputRow<'_>> {
         match self.precision {

@@ -29,6 +29,7 @@ pub(super) fn read(
         latency: context.latency,
         sole: context.sole,
         overflow: context.overflow,
+        adapter: context.adapter.clone(),
         ..GenerateRequest::new(prompt, context.partition.clone())
     };
     Ok(prompts.into_iter().map(make).collect())

@@ -37,7 +37,7 @@ fn logits(path: &Path) -> Vec<Vec<f32>> {
     let tokens: Vec<u32> = (0..48).map(|i| 2 + (i * 37 + i * i) % 256).collect();
     Engine::load(path, options)
         .unwrap()
-        .evaluate(&tokens)
+        .evaluate(&tokens, None)
         .unwrap()
 }
 

@@ -250,9 +250,7 @@ impl Scheduler {
             cache,
             ..
         } = self;
-        batch.tokens.clear();
-        batch.spans.clear();
-        batch.sample.clear();
+        batch.clear();
         let mut wanted = Vec::new();
         let busy = running.iter().any(Sequence::generating);
         let mut budget = if busy { rows.shared } else { rows.alone };
@@ -272,6 +270,7 @@ impl Scheduler {
                 &sequence.tokens[sequence.computed..end],
                 sequence.computed,
                 &sequence.table,
+                sequence.group.job.adapter,
             );
             if sequence.group.job.scores_prompt() && sequence.choice == 0 {
                 for position in sequence.computed + 1..sequence.prompt().min(end + 1) {
@@ -348,6 +347,10 @@ impl Scheduler {
     fn publish(&self) {
         let gauges = &self.shared.gauges;
         gauges.running.store(self.running.len(), Ordering::Relaxed);
+        for (place, running) in gauges.adapters.iter().enumerate() {
+            let with = |sequence: &&Sequence| sequence.group.job.adapter == Some(place);
+            running.store(self.running.iter().filter(with).count(), Ordering::Relaxed);
+        }
         gauges
             .blocks_used
             .store(self.cache.used(), Ordering::Relaxed);
@@ -364,7 +367,7 @@ impl Scheduler {
         let mut all = Vec::with_capacity(evaluation.tokens.len());
         for (chunk, tokens) in evaluation.tokens.chunks(rows).enumerate() {
             let mut batch = Batch::default();
-            batch.push(tokens, chunk * rows, &table);
+            batch.push(tokens, chunk * rows, &table, evaluation.adapter);
             batch.sample = (0..tokens.len()).collect();
             self.model.forward(&batch, &mut |_, logits| {
                 all.push(logits.to_vec());

@@ -29,6 +29,8 @@ pub(crate) struct Job {
     pub root: Key,
     pub sampling: Sampling,
     pub max_tokens: usize,
+    /// Place of the adapter in the engine's list.
+    pub adapter: Option<usize>,
     pub stop: Vec<String>,
     pub choices: u32,
     pub echo: bool,
@@ -58,6 +60,7 @@ impl Job {
 /// All logits of a text, for comparison with a reference.
 pub(crate) struct Evaluation {
     pub tokens: Vec<u32>,
+    pub adapter: Option<usize>,
     pub reply: mpsc::Sender<Vec<Vec<f32>>>,
 }
 
@@ -95,6 +98,8 @@ pub(crate) struct Gauges {
     pub prefix_hit_tokens: AtomicU64,
     pub prompt_tokens: AtomicU64,
     pub generation_tokens: AtomicU64,
+    /// Choices being computed with each adapter.
+    pub adapters: Vec<AtomicUsize>,
 }
 
 /// What both sides share.
@@ -130,7 +135,7 @@ pub(crate) enum Rejected {
 }
 
 impl Shared {
-    pub(crate) fn new(max_queue: usize) -> Self {
+    pub(crate) fn new(max_queue: usize, adapters: usize) -> Self {
         let state = State {
             waiting: Vec::new(),
             evaluations: Vec::new(),
@@ -143,7 +148,10 @@ impl Shared {
         Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
-            gauges: Gauges::default(),
+            gauges: Gauges {
+                adapters: (0..adapters).map(|_| AtomicUsize::new(0)).collect(),
+                ..Gauges::default()
+            },
             max_queue,
         }
     }
@@ -209,11 +217,23 @@ impl Shared {
         self.gauges.waiting.store(0, Ordering::Relaxed);
         self.gauges.running.store(0, Ordering::Relaxed);
         self.gauges.blocks_used.store(0, Ordering::Relaxed);
+        for running in &self.gauges.adapters {
+            running.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Whether the engine thread is gone.
     pub(crate) fn dead(&self) -> bool {
         self.lock().dead
+    }
+
+    /// Requests that wait for each adapter.
+    pub(crate) fn waiting_for_adapters(&self) -> Vec<usize> {
+        let mut waiting = vec![0; self.gauges.adapters.len()];
+        for adapter in self.lock().waiting.iter().filter_map(|job| job.adapter) {
+            waiting[adapter] += 1;
+        }
+        waiting
     }
 
     /// Engine side: orders since the last step. Sleeps while there is nothing at all to do.
@@ -307,9 +327,10 @@ mod tests {
         let job = Job {
             prompt: vec![number],
             chain: Vec::new(),
-            root: Key::root(&Partition::new("", "")),
+            root: Key::root(&Partition::new("", ""), None),
             sampling: Sampling::default(),
             max_tokens: 1,
+            adapter: None,
             stop: Vec::new(),
             choices: 1,
             echo: false,
@@ -337,7 +358,7 @@ mod tests {
     #[test]
     fn requests_without_an_alternative_go_first_then_by_latency_class_then_by_arrival() {
         use LatencyClass::{Batch, Interactive, Standard};
-        let shared = Shared::new(9);
+        let shared = Shared::new(9, 0);
         let asked = [
             (Batch, false),
             (Standard, false),
@@ -358,7 +379,7 @@ mod tests {
 
     #[test]
     fn who_left_is_forgotten_and_makes_room() {
-        let shared = Shared::new(1);
+        let shared = Shared::new(1, 0);
         let (first, receiver) = job(1, LatencyClass::Standard, false);
         let (second, _listening) = job(2, LatencyClass::Standard, false);
         assert!(shared.submit(first).is_ok());

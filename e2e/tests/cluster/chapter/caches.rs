@@ -5,8 +5,8 @@ use std::time::Duration;
 use mesh_cluster::Cluster;
 use serde_json::{Value, json};
 
-use crate::chapter::egress;
 use crate::chapter::install::text;
+use crate::chapter::{adapter, egress};
 use crate::world::{World, until};
 
 /// Namespace of everything here.
@@ -55,19 +55,24 @@ fn server(world: &World) {
     world.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": PLACE, "name": "files"}}));
     world.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": PLACE, "name": "files"},
         "spec": {"selector": {"app": "files"}, "ports": [{"port": 443, "targetPort": 8443}]}}));
+    world.apply(&adapter::files(PLACE));
     let script = world.python.script("models.py");
-    let args = [script.as_str(), "8443", "/tls"];
+    let args = [script.as_str(), "8443", "/tls", "/adapter"];
     let mut pod = world
         .python
         .pod(PLACE, "files", Cluster::PAUSE_IMAGE, &args);
-    let volume = json!({"name": "tls", "secret": {"secretName": "files-tls"}});
-    let mount = json!({"name": "tls", "mountPath": "/tls", "readOnly": true});
-    pod["spec"]["volumes"].as_array_mut().unwrap().push(volume);
-    let container = &mut pod["spec"]["containers"][0];
-    container["volumeMounts"]
-        .as_array_mut()
-        .unwrap()
-        .push(mount);
+    for (name, volume) in [
+        ("tls", json!({"secret": {"secretName": "files-tls"}})),
+        ("adapter", json!({"configMap": {"name": adapter::FILES}})),
+    ] {
+        let mut volume = volume;
+        volume["name"] = json!(name);
+        let mount = json!({"name": name, "mountPath": format!("/{name}"), "readOnly": true});
+        pod["spec"]["volumes"].as_array_mut().unwrap().push(volume);
+        let container = &mut pod["spec"]["containers"][0];
+        let mounts = container["volumeMounts"].as_array_mut().unwrap();
+        mounts.push(mount);
+    }
     world.apply(&pod);
     world.wait(PLACE, "pod/files", "Ready", Duration::from_mins(1));
 }
@@ -102,7 +107,7 @@ fn begin(world: &World) {
 fn volumes(world: &World) {
     world.apply(&json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": CLASS},
         "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"}));
-    for (number, size) in ["128Mi", "1Gi"].iter().enumerate() {
+    for (number, size) in ["64Mi", "128Mi", "1Gi"].iter().enumerate() {
         let folder = world.scratch(&format!("volume-{number}"));
         world.apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("mesh-test-{number}")}, "spec": {
             "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "storageClassName": CLASS,
@@ -176,8 +181,15 @@ pub(crate) fn volume(world: &World) {
         "derive": [{"quantization": "Q8_0"}],
         "storage": {"persistentVolumeClaim": {"size": "512Mi", "storageClassName": CLASS}}, "verification": {"interval": "24h"}});
     world.apply(&cache("kept", &spec));
+    let base = json!({"name": "kept", "sha256": SMALL_DIGEST});
+    let files = json!({"persistentVolumeClaim": {"size": "64Mi", "storageClassName": CLASS}});
+    world.apply(&cache(
+        adapter::NAME,
+        &adapter::spec(&base, &source("adapter"), &files),
+    ));
     world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend", "metadata": {"namespace": PLACE, "name": "kept"},
-        "spec": {"inCluster": {"modelRef": {"name": "kept", "quantization": "Q8_0"}}, "models": [{"name": "kept"}]}}));
+        "spec": {"inCluster": {"modelRef": {"name": "kept", "quantization": "Q8_0"}, "adapters": [{"name": adapter::NAME}]},
+            "models": [{"name": "kept"}, {"name": "law", "target": adapter::NAME}]}}));
     world.wait(PLACE, "modelcache/kept", "Ready", LIMIT);
     let object = get(world, "modelcache", "kept");
     let derived = &object["status"]["derived"][0];
@@ -220,6 +232,12 @@ pub(crate) fn volume(world: &World) {
         "inferencebackend/kept",
         "--replicas=1",
     ]);
+}
+
+/// The adapter of that worker is a model of its own name.
+pub(crate) fn adapted(world: &World) {
+    world.wait(PLACE, "inferencebackend/kept", "AdaptersLoaded", LIMIT);
+    adapter::answers(world, PLACE, ("kept", "law"));
 }
 
 /// A pod whose first source is outside may go out, and no longer once its files are there.

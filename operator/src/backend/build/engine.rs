@@ -82,7 +82,19 @@ pub(super) fn adapter(engine: Engine, files: &[String], name: &str) -> Result<St
         Err(Refusal::new("FormatNotServed", message))
     };
     match engine {
-        Engine::Candle => Err(Refusal::later("adapters with engine Candle")),
+        Engine::Candle => {
+            let config = ending(files, "/adapter_config.json");
+            let weights = config.filter(|config| {
+                let weights = format!("{}/adapter_model.safetensors", folder(config));
+                files.contains(&weights)
+            });
+            match weights {
+                Some(config) => Ok(folder(config).to_owned()),
+                None => wrong(
+                    "the mesh's own worker loads an adapter from a folder with adapter_config.json and adapter_model.safetensors",
+                ),
+            }
+        }
         Engine::Vllm => match ending(files, "/adapter_config.json") {
             Some(config) => Ok(folder(config).to_owned()),
             None => wrong("vLLM loads an adapter from a folder with adapter_config.json"),
@@ -150,10 +162,10 @@ impl Plan<'_> {
         let models = self.backend.spec.models.iter();
         let targets = models.map(|model| model.target.as_deref().unwrap_or(&model.name));
         let adapter = |name: &&str| !self.adapters.iter().any(|one| one.name == *name);
-        let mut names: Vec<&str> = if self.spec.engine == Engine::Vllm {
-            targets.filter(adapter).collect()
-        } else {
-            targets.collect()
+        let mut names: Vec<&str> = match self.spec.engine {
+            Engine::Candle | Engine::Vllm => targets.filter(adapter).collect(),
+            // It applies its one adapter to every request.
+            Engine::LlamaCpp => targets.collect(),
         };
         if names.is_empty() {
             names.push(&self.spec.model_ref.name.0);
@@ -201,6 +213,8 @@ impl Plan<'_> {
         if let Some(bytes) = self.kv_bytes() {
             args.push(format!("--kv-mib={}", (bytes >> 20).max(1)));
         }
+        let adapters = self.adapters.iter();
+        args.extend(adapters.map(|one| format!("--adapter={}={}", one.name, one.path)));
         args
     }
 

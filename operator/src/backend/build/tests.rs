@@ -87,9 +87,13 @@ impl Case {
         self
     }
 
-    fn adapter(mut self, name: &str, file: &str, digest: &str) -> Self {
+    fn adapter(self, name: &str, file: &str, digest: &str) -> Self {
+        self.adapter_of(name, &[file], digest)
+    }
+
+    fn adapter_of(mut self, name: &str, files: &[&str], digest: &str) -> Self {
         let base = json!({"type": "Adapter", "base": {"name": "m", "sha256": digest}});
-        self.caches.push(cache(name, &[file], &base));
+        self.caches.push(cache(name, files, &base));
         self
     }
 
@@ -328,8 +332,13 @@ fn references_that_do_not_fit_are_refused_with_the_reason() {
     refused(vec![
         (
             adapter("Candle", "x").adapter("x", "x.gguf", DIGEST),
-            "NotSupportedYet",
-            "adapters",
+            "FormatNotServed",
+            "adapter_model.safetensors",
+        ),
+        (
+            adapter("Candle", "x").adapter("x", "x/adapter_config.json", DIGEST),
+            "FormatNotServed",
+            "adapter_model.safetensors",
         ),
         (
             adapter("LlamaCpp", "x").adapter("x", "x.gguf", "11"),

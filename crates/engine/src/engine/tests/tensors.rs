@@ -39,8 +39,8 @@ fn tensors_compute_what_the_kernels_compute_over_several_steps() {
     for tiny in [long, partly_rotated] {
         let [kernels, tensors] = pair(&tiny, 64);
         let worst = worst(
-            &kernels.evaluate(&ids).unwrap(),
-            &tensors.evaluate(&ids).unwrap(),
+            &kernels.evaluate(&ids, None).unwrap(),
+            &tensors.evaluate(&ids, None).unwrap(),
         );
         assert!(worst < 1e-3, "{worst}");
     }

@@ -229,6 +229,16 @@ fn adapters_are_mounted_beside_their_model_and_named_to_the_engine() {
         DIGEST,
     );
     assert!(args(&llama.engine()).ends_with("--lora /adapters/legal/lora.gguf"));
+    let files = ["law/adapter_config.json", "law/adapter_model.safetensors"];
+    let mut own =
+        Case::new(&json!({"adapters": [{"name": "legal"}]})).adapter_of("legal", &files, DIGEST);
+    own.models = json!([{"name": "a"}, {"name": "law", "target": "legal"}]);
+    let told = args(&own.engine());
+    assert!(told.contains("--served-name=a --listen"), "{told}");
+    assert!(
+        told.contains("--adapter=legal=/adapters/legal/law"),
+        "{told}"
+    );
 }
 
 #[test]
