@@ -5,6 +5,7 @@ pub mod api_server;
 pub mod bench;
 mod child;
 pub mod http;
+pub mod lives;
 pub mod mesh;
 pub mod operator;
 pub mod part;

@@ -28,7 +28,7 @@ pub struct Request {
     pub method: String,
     /// Path and query.
     pub target: String,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// As whom a kubeconfig's user acts: that is in headers, which pass.
@@ -52,6 +52,13 @@ impl Request {
         let path = self.target.split('?').next().unwrap_or_default();
         path.contains(part)
     }
+
+    /// What it carries, if that is JSON.
+    pub fn json(&self) -> Value {
+        let end = self.bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let body = end.map_or(&[][..], |end| &self.bytes[end + 4..]);
+        serde_json::from_slice(body).unwrap_or_default()
+    }
 }
 
 /// When a request is held.
@@ -64,12 +71,31 @@ pub enum Moment {
 }
 
 type Matcher = Box<dyn Fn(&Request) -> bool + Send>;
+type Chooser = Box<dyn Fn(&Request) -> Option<Moment> + Send>;
 
 enum Rule {
     /// Holds the first that matches.
     Hold(Moment, Matcher),
+    /// Holds each for which it says when.
+    Each(Chooser),
     /// Answers the next that match, so many, with this status and body.
     Answer(usize, u16, String, Matcher),
+}
+
+impl Rule {
+    fn fate(&mut self, request: &Request) -> Option<Fate> {
+        match self {
+            Self::Hold(moment, matcher) => matcher(request).then_some(Fate::Hold(*moment)),
+            Self::Each(chooser) => chooser(request).map(Fate::Hold),
+            Self::Answer(times, status, body, matcher) => {
+                if *times == 0 || !matcher(request) {
+                    return None;
+                }
+                *times -= 1;
+                Some(Fate::Answer(*status, body.clone()))
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -158,6 +184,12 @@ impl Proxy {
         self.shared.lock().rules.push(rule);
     }
 
+    /// Holds, for good, each request for which `chooser` says when.
+    pub fn hold_each(&self, chooser: impl Fn(&Request) -> Option<Moment> + Send + 'static) {
+        let rule = Rule::Each(Box::new(chooser));
+        self.shared.lock().rules.push(rule);
+    }
+
     /// Answers the next `times` requests that match.
     pub fn answer(
         &self,
@@ -175,7 +207,7 @@ impl Proxy {
         let state = self.shared.lock();
         let left = state.rules.iter().map(|rule| match rule {
             Rule::Answer(times, ..) => *times,
-            Rule::Hold(..) => 0,
+            Rule::Hold(..) | Rule::Each(_) => 0,
         });
         left.sum()
     }
@@ -275,21 +307,15 @@ fn fate(shared: &Shared, request: &Request) -> Fate {
     if state.closed {
         return Fate::Hold(Moment::Before);
     }
-    let found = state.rules.iter().position(|rule| matches(rule, request));
-    let Some(at) = found else {
+    let mut rules = state.rules.iter_mut().enumerate();
+    let found = rules.find_map(|(at, rule)| Some((at, rule.fate(request)?)));
+    let Some((at, fate)) = found else {
         return Fate::Pass;
     };
-    match &mut state.rules[at] {
-        Rule::Hold(moment, _) => {
-            let moment = *moment;
-            state.rules.remove(at);
-            Fate::Hold(moment)
-        }
-        Rule::Answer(times, status, body, _) => {
-            *times -= 1;
-            Fate::Answer(*status, body.clone())
-        }
+    if matches!(state.rules[at], Rule::Hold(..)) {
+        state.rules.remove(at);
     }
+    fate
 }
 
 /// One connection of a client, to its end.
@@ -339,13 +365,6 @@ fn exchange(client: &TcpStream, upstream: &mut Option<Upstream>, shared: &Shared
         relay(server, &mut client)?;
     }
     Ok(())
-}
-
-fn matches(rule: &Rule, request: &Request) -> bool {
-    match rule {
-        Rule::Hold(_, matcher) => matcher(request),
-        Rule::Answer(times, _, _, matcher) => *times > 0 && matcher(request),
-    }
 }
 
 fn connect(shared: &Shared) -> Result<Upstream> {

@@ -74,8 +74,6 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         CONFLICTS,
         "a policy that was changed more often than specs are kept",
     ),
-    used("list resourceclaimtemplates", ACCELERATORS, CLAIMS),
-    used("watch resourceclaimtemplates", ACCELERATORS, CLAIMS),
     used("create resourceclaimtemplates", ACCELERATORS, CLAIMS),
     used("delete resourceclaimtemplates", ACCELERATORS, CLAIMS),
     unused("update inferencebackends/finalizers", OWNER),

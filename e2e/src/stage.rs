@@ -163,12 +163,20 @@ impl Stage {
     /// Where no node is: one, and a floor in the mesh namespace with a pod on it that says it serves. Policies
     /// that name it can be accepted.
     pub fn floor(&self) -> Result<()> {
-        let meta = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"namespace": HOME, "name": name}});
-        self.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "only"}}))?;
-        self.apply(&meta("ServiceAccount", "default"))?;
         self.apply(&cache(HOME, "model"))?;
         self.apply(&backend(HOME, "floor", "model", 1))?;
         self.apply(&ownership(None))?;
+        self.serving()
+    }
+
+    /// Of [`Stage::floor`] the node and the pod.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn serving(&self) -> Result<()> {
+        let meta = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"namespace": HOME, "name": name}});
+        self.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "only"}}))?;
+        self.apply(&meta("ServiceAccount", "default"))?;
         let mut pod = meta("Pod", "floor-0");
         pod["metadata"]["labels"] = json!({"inferencemesh.dev/backend": "floor"});
         pod["spec"] =

@@ -1,44 +1,73 @@
-//! The operator ends by `kill -9` in the middle of each of its steps, once before the API server has seen
-//! the step and once after, before the answer came. The next one takes up whatever was left: everything is
-//! there once, and what it says is of now.
+//! The operator ends by `kill -9` in the middle of each of its steps: of an installation, of a change, of files that are
+//! brought into a volume and taken away, of another workload in place of the one that serves, of a confinement, of
+//! another authority, of a removal. The next one takes up whatever was left: in the end everything is there once, and
+//! what it says is of now. The test plays the controllers and kubelets; where real ones are, `operator_nodes` kills, too.
 #![expect(
     clippy::unwrap_used,
-    reason = "a chapter that cannot go on ends by a panic"
+    clippy::print_stdout,
+    reason = "a test program of its own: a chapter that cannot go on ends by a panic, and how many were killed is told"
 )]
 
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use mesh_cluster::Tier;
-use mesh_e2e::operator::{HOME, Operator};
+use mesh_e2e::lives::{Played, free};
+use mesh_e2e::operator::{Settings, rendered};
 use mesh_e2e::proxy::{Moment, Proxy, Request};
-use mesh_e2e::stage::{Stage, backend, cache, children, namespace, policy};
+use mesh_e2e::stage::{Stage, backend, cache, namespace, policy};
 use mesh_e2e::story;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+#[path = "operator_killed/acts.rs"]
+mod acts;
+#[path = "operator_killed/authority.rs"]
+mod authority;
+#[path = "operator_killed/closed.rs"]
+mod closed;
+#[path = "operator_killed/files.rs"]
+mod files;
+#[path = "operator_killed/room.rs"]
+mod room;
+#[path = "operator_killed/workloads.rs"]
+mod workloads;
+
+use authority::Kept;
+use room::Room;
 
 const SOON: Duration = Duration::from_secs(30);
-
-/// What is held: a name for its namespace, and a part of its path. Children are made at their collection.
-const STEPS: &[(&str, &str)] = &[
-    ("cachestatus", "modelcaches/model/status"),
-    ("account", "/serviceaccounts"),
-    ("network", "/networkpolicies"),
-    ("service", "/services"),
-    ("deployment", "/deployments"),
-    ("budget", "/poddisruptionbudgets"),
-    ("backendstatus", "inferencebackends/floor/status"),
-    ("revision", "controllerrevisions"),
-    ("policystatus", "sovereigntypolicies/rules/status"),
-];
+const BOTH: &[Moment] = &[Moment::Before, Moment::After];
+const AFTER: &[Moment] = &[Moment::After];
 
 const CHAPTERS: &[story::Chapter<Stage>] = &[
     (
-        "killed_before_any_step_reaches_the_api_server_it_converges_when_it_comes_back",
-        |stage| steps(stage, Moment::Before),
+        "killed_before_and_after_each_step_of_an_installation_everything_is_there_once",
+        acts::installation,
     ),
     (
-        "killed_after_any_step_was_done_it_converges_when_it_comes_back",
-        |stage| steps(stage, Moment::After),
+        "killed_in_each_step_of_a_change_only_the_newer_is_left",
+        acts::change,
+    ),
+    (
+        "killed_in_each_step_of_files_in_a_volume_they_are_fetched_once_and_go_with_the_last_pod",
+        files::volume,
+    ),
+    (
+        "killed_in_each_step_from_one_workload_to_another_one_of_them_is_always_there",
+        workloads::moved,
+    ),
+    (
+        "killed_in_each_step_of_a_confinement_the_namespace_is_closed_proven_and_opened",
+        closed::confined,
+    ),
+    (
+        "killed_in_each_step_to_another_authority_nobody_meets_one_that_was_not_announced",
+        authority::replaced,
+    ),
+    (
+        "killed_in_each_step_of_a_removal_nothing_is_left",
+        acts::removal,
     ),
     ("killed_while_it_renews_its_lease_another_takes_it", lease),
     (
@@ -52,124 +81,80 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
 
 fn main() -> ExitCode {
     story::run(
-        || {
-            let stage = Stage::start("killed", Tier::ControlPlane)?;
-            stage.floor()?;
-            Ok(stage)
-        },
+        || Stage::start("killed", Tier::ControlPlane),
         CHAPTERS,
         Stage::diagnosis,
     )
 }
 
-fn proxy(stage: &Stage) -> Proxy {
-    let settings = stage.settings("x").unwrap();
-    Proxy::start(&settings.kubeconfig, stage.cluster.folder()).unwrap()
+/// An operator of the chart, with everything that it can be asked to do.
+fn settings(stage: &Stage) -> Settings {
+    stage
+        .settings("one")
+        .unwrap()
+        .env("MESH_SIDECAR_IMAGE", "inferencemesh.local/sidecar:test")
+        .env("MESH_INJECT_LISTEN", "127.0.0.1:0")
+        .env("MESH_CANARY_IMAGE", "inferencemesh.local/operator:test")
+        .env("MESH_CANARY_INTERVAL", "1h")
+        .env("MESH_LLAMACPP_NVIDIA_IMAGE", "engines.example/llamacpp:1")
 }
 
-/// Who was killed cannot give its lease up; the time until it may be taken is another story's.
-fn free(stage: &Stage) {
-    let none = r#"{"spec": {"holderIdentity": ""}}"#;
-    let patch = [
-        "patch",
-        "lease",
-        "mesh-operator",
-        "-n",
-        HOME,
-        "--type=merge",
-        "-p",
-        none,
-    ];
-    stage.kubectl(&patch).unwrap();
+/// What is there without an operator: a pod that serves as the floor, and the chart's webhooks.
+fn around(stage: &Stage) {
+    stage.serving().unwrap();
+    let hooks = rendered(&stage.cluster, "templates/injection.yaml").unwrap();
+    let file = stage.cluster.folder().join("hooks.yaml");
+    std::fs::write(&file, hooks).unwrap();
+    let file = file.display().to_string();
+    stage
+        .kubectl(&["apply", "--server-side", "-f", &file])
+        .unwrap();
 }
 
 fn declare(stage: &Stage, name: &str) {
-    stage.apply(&namespace(name)).unwrap();
-    stage.apply(&cache(name, "model")).unwrap();
-    stage.apply(&backend(name, "floor", "model", 2)).unwrap();
-    stage.apply(&policy(name, "rules")).unwrap();
-}
-
-fn steps(stage: &Stage, moment: Moment) {
-    let when = format!("{moment:?}").to_lowercase();
-    let mut last: Option<String> = None;
-    for (step, path) in STEPS {
-        let room = format!("{step}-{when}");
-        let proxy = proxy(stage);
-        let settings = stage.settings(step).unwrap().through(proxy.kubeconfig());
-        let operator = stage.begin(&settings).unwrap();
-        operator.leads(SOON).unwrap();
-        if let Some(last) = last.take() {
-            converged(stage, &last);
-        }
-        let (inside, path) = (format!("/namespaces/{room}/"), *path);
-        proxy.hold(moment, move |request: &Request| {
-            request.writes() && request.path(&inside) && request.path(path)
-        });
-        declare(stage, &room);
-        let held = proxy.held(SOON).unwrap();
-        assert!(held.writes(), "{held:?}");
-        operator.kill();
-        drop(proxy);
-        free(stage);
-        last = Some(room);
-    }
-    let operator = stage.lead("last").unwrap();
-    converged(stage, &last.unwrap());
-    quiet(stage, &operator);
-    assert!(operator.terminate().unwrap().success());
-}
-
-/// Everything once, nothing else, and said of the spec that is.
-fn converged(stage: &Stage, room: &str) {
-    let mut wanted = children("floor");
-    wanted.push(String::from("poddisruptionbudget.policy/floor-worker"));
-    stage
-        .until(&format!("all children are in {room}"), SOON, || {
-            let made = stage.made(room)?;
-            let (revisions, others): (Vec<_>, Vec<_>) = made
-                .into_iter()
-                .partition(|name| name.starts_with("controllerrevision"));
-            let mut others = others;
-            others.sort();
-            wanted.sort();
-            anyhow::ensure!(others == wanted, "{others:?}");
-            anyhow::ensure!(revisions.len() == 1, "{revisions:?}");
-            Ok(Some(()))
-        })
-        .unwrap();
-    let conditions = [
-        ("modelcache", "model", "Ready", "True"),
-        ("inferencebackend", "floor", "Reconciling", "True"),
-        ("sovereigntypolicy", "rules", "Accepted", "True"),
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": name, "name": "default"}});
+    let all = [
+        namespace(name),
+        account,
+        cache(name, "model"),
+        backend(name, "floor", "model", 2),
+        policy(name, "rules"),
     ];
-    for (kind, name, condition, status) in conditions {
-        stage
-            .condition([room, kind, name], condition, status, SOON)
-            .unwrap();
-        let object = stage.get(&["-n", room, kind, name]).unwrap();
-        assert_eq!(
-            object["status"]["observedGeneration"],
-            object["metadata"]["generation"]
-        );
-    }
-    // Applied twice, made once.
-    let deployment = stage
-        .get(&["-n", room, "deployment", "floor-worker"])
-        .unwrap();
-    assert_eq!(deployment["metadata"]["generation"], 1);
-    let owners = deployment["metadata"]["ownerReferences"]
-        .as_array()
-        .unwrap();
-    assert_eq!(owners.len(), 1);
+    let all = json!({"apiVersion": "v1", "kind": "List", "items": all});
+    stage.apply(&all).unwrap();
 }
 
-fn quiet(stage: &Stage, operator: &Operator) {
-    stage.settled(operator, SOON).unwrap();
-    let before = stage.wrote().unwrap();
-    stage.apply(&namespace("nothing-of-ours")).unwrap();
-    stage.settled(operator, SOON).unwrap();
-    assert_eq!(stage.wrote().unwrap().len(), before.len());
+/// Of what [`declare`] declares everything once, nothing else, and said of the specs that are.
+fn made(room: &Room) -> Result<()> {
+    room.holds(&[
+        "Deployment/floor-worker",
+        "NetworkPolicy/floor-worker",
+        "Service/floor-worker",
+        "ServiceAccount/floor-worker",
+        "PodDisruptionBudget/floor-worker",
+        "ConfigMap/mesh-trust",
+    ])?;
+    ensure!(room.revisions() == [1], "{:?}", room.revisions());
+    room.says(["ModelCache", "model"], "Ready", "True")?;
+    room.says(["InferenceBackend", "floor"], "Reconciling", "True")?;
+    room.says(["SovereigntyPolicy", "rules"], "Accepted", "True")
+}
+
+/// That members in a namespace are told of everybody who is trusted.
+fn trusted(room: &Room, authority: &Kept) -> Result<()> {
+    let told = room.entries("mesh-trust")?;
+    ensure!(told["ca.crt"] == authority.trusted(), "{told:?}");
+    Ok(())
+}
+
+fn told(played: &Played) {
+    let (killed, steps) = (played.killed, played.steps.len());
+    println!("  {killed} were killed, in {steps} steps");
+}
+
+fn proxy(stage: &Stage) -> Proxy {
+    let settings = stage.settings("x").unwrap();
+    Proxy::start(&settings.kubeconfig, stage.cluster.folder()).unwrap()
 }
 
 fn lease(stage: &Stage) {
@@ -194,9 +179,11 @@ fn lease(stage: &Stage) {
 }
 
 fn update(stage: &Stage) {
+    stage.floor().unwrap();
     let operator = stage.lead("update").unwrap();
     declare(stage, "update");
-    converged(stage, "update");
+    let there = || made(&Room::look(stage, "update")?).map(Some);
+    stage.until("the room is made", SOON, there).unwrap();
     operator.terminate().unwrap();
     let proxy = proxy(stage);
     let settings = stage
@@ -217,7 +204,7 @@ fn update(stage: &Stage) {
     stage
         .apply(&backend("update", "floor", "model", 1))
         .unwrap();
-    free(stage);
+    free(stage).unwrap();
     let operator = stage.lead("update").unwrap();
     let done = || {
         let deployment: Value = stage.get(&["-n", "update", "deployment", "floor-worker"])?;

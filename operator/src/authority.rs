@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Where somebody deleted the Secret the same goes in minutes: members have their certificates signed anew as soon as
-//! they hear who signs.
+//! they hear who signs. What a step waits for begins when members are told of the step before, not when that was kept:
+//! in between an operator may end, and be away for long.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -51,7 +52,8 @@ impl Lifetimes {
         OVERLAP.min(self.authority / 10)
     }
 
-    fn soon(self) -> Duration {
+    /// How long a replacement that was asked for waits.
+    pub(crate) fn soon(self) -> Duration {
         SOON.min(self.authority / 100)
     }
 }
@@ -179,6 +181,26 @@ impl Kept {
         self.next.is_some() || self.previous.is_some()
     }
 
+    /// How long a new one is trusted before it signs.
+    fn overlap(&self, lives: Lifetimes) -> Duration {
+        if self.asked {
+            lives.soon()
+        } else {
+            lives.overlap()
+        }
+    }
+
+    /// How long the one before is trusted after that.
+    fn rest(&self, lives: Lifetimes) -> Duration {
+        if self.asked {
+            // Members hear of it as they heard of the next one, and are quick.
+            2 * lives.soon()
+        } else {
+            // What it has signed lives on for a certificate's life.
+            lives.certificate + MARGIN
+        }
+    }
+
     /// Everybody who is trusted now, PEM: first who signs, which members go by.
     pub(crate) fn trusted(&self) -> String {
         let next = self.next.as_ref();
@@ -225,20 +247,9 @@ pub(crate) fn advance(
         wanted.asked &= wanted.next.is_some();
     }
     if let Some((next, since)) = &kept.next {
-        let overlap = if kept.asked {
-            lives.soon()
-        } else {
-            lives.overlap()
-        };
-        if now.duration_since(*since).unwrap_or_default() >= overlap {
-            let rest = if kept.asked {
-                // Members hear of it as they heard of the next one, and are quick.
-                2 * lives.soon()
-            } else {
-                // What it has signed lives on for a certificate's life.
-                lives.certificate + MARGIN
-            };
-            wanted.previous = Some((kept.current.certificate.clone(), whole(now + rest)));
+        if now.duration_since(*since).unwrap_or_default() >= kept.overlap(lives) {
+            let until = whole(now + kept.rest(lives));
+            wanted.previous = Some((kept.current.certificate.clone(), until));
             wanted.current = next.clone();
             wanted.next = None;
         }
@@ -250,6 +261,22 @@ pub(crate) fn advance(
         }
     }
     Ok((&wanted != kept).then_some(wanted))
+}
+
+/// What must be kept while members are not told of the last step yet: its time begins anew; none if it has just begun.
+pub(crate) fn delayed(kept: &Kept, now: SystemTime, lives: Lifetimes) -> Option<Kept> {
+    let (mut wanted, overlap, rest) = (kept.clone(), kept.overlap(lives), kept.rest(lives));
+    if let Some((_, since)) = &mut wanted.next
+        && now.duration_since(*since).unwrap_or_default() >= overlap / 10
+    {
+        *since = whole(now);
+    }
+    if let Some((_, until)) = &mut wanted.previous
+        && until.duration_since(now).unwrap_or_default() < rest * 9 / 10
+    {
+        *until = whole(now + rest);
+    }
+    (&wanted != kept).then_some(wanted)
 }
 
 /// What takes the place of a Secret that somebody deleted: another authority, which signs as soon as everybody has heard

@@ -87,7 +87,8 @@ pub(crate) async fn start(
 
 /// What only the leader does, until dropped.
 pub(crate) async fn lead(keeper: &Keeper, publisher: Publisher) {
-    tokio::join!(keeper.lead(), publisher.run());
+    let announced = publisher.announced();
+    tokio::join!(keeper.lead(&announced), publisher.run());
 }
 
 /// Enters how long certificates live.

@@ -15,8 +15,9 @@ use rustls::pki_types::UnixTime;
 use tokio::sync::watch;
 
 use crate::apply::MANAGER;
-use crate::authority::{Kept, Lifetimes, SECRET, advance, replaced};
+use crate::authority::{Kept, Lifetimes, SECRET, advance, delayed, replaced};
 use crate::metrics::Metrics;
+use crate::trust::Announced;
 use crate::world::MANAGED;
 
 /// How often the Secret is looked at, and what there is to do.
@@ -137,9 +138,9 @@ impl Keeper {
     }
 
     /// Makes and rotates it, until dropped. Only the leader does.
-    pub(crate) async fn lead(&self) {
+    pub(crate) async fn lead(&self, announced: &Announced) {
         loop {
-            match within(self.advance()).await {
+            match within(self.advance(announced)).await {
                 Ok(false) => {}
                 Ok(true) => {
                     tracing::info!("the certificate authority has moved on");
@@ -157,7 +158,7 @@ impl Keeper {
 
     fn rest(&self) -> Duration {
         if self.kept.load().as_ref().is_some_and(|kept| kept.moving()) {
-            LOOK_SOON
+            LOOK_SOON.min(self.lives.soon())
         } else if self.proof.borrow().is_some() {
             LOOK
         } else {
@@ -210,12 +211,17 @@ impl Keeper {
     }
 
     /// True if it changed anything.
-    async fn advance(&self) -> Result<bool, Error> {
+    async fn advance(&self, announced: &Announced) -> Result<bool, Error> {
         let there = self.secrets.get_opt(SECRET).await?;
         let kept = there.as_ref().map(Kept::read).transpose()?;
         let (now, known) = (SystemTime::now(), self.kept.load_full());
         let wanted = match (&kept, known) {
             (None, Some(lost)) => Some(replaced(&lost, now, self.lives)?),
+            (Some(kept), _) if kept.moving() => match announced.says(&kept.trusted()) {
+                Some(true) => advance(Some(kept), now, self.lives)?,
+                Some(false) => delayed(kept, now, self.lives),
+                None => None,
+            },
             _ => advance(kept.as_ref(), now, self.lives)?,
         };
         let Some(wanted) = wanted else {

@@ -172,6 +172,8 @@ impl Pass {
             &self.bootstrap,
         )
         .await;
+        // Somebody who led before may have made templates that nobody wants any more: they are seen only when watched.
+        self.world.claims.served().await;
         // Long for many objects: others of this thread go on elsewhere.
         let seen = tokio::task::block_in_place(|| self.look());
         let mut good = true;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
 use mesh_core::pushed::{Floor, Floors};
 use mesh_core::{PrivacyLevel, SovereigntyClass};
@@ -47,7 +48,36 @@ pub(crate) struct Publisher {
     pub(crate) proof: watch::Receiver<Option<Proof>>,
 }
 
+/// What was published.
+pub(crate) struct Announced {
+    world: World,
+    mesh_namespace: String,
+}
+
+impl Announced {
+    /// Whether members are told of these authorities, and of no others. The mesh namespace is told last, so it speaks for
+    /// all whom that could be told. None while that is not known.
+    pub(crate) fn says(&self, authorities: &str) -> Option<bool> {
+        if !self.world.missing().is_empty() {
+            return None;
+        }
+        let home = ObjectRef::new(NAME).within(&self.mesh_namespace);
+        let told = self.world.trusts.get(&home);
+        let data = told.as_ref().and_then(|told| told.data.as_ref());
+        let entry = data.and_then(|data| data.get(TrustFiles::AUTHORITIES));
+        Some(entry.is_some_and(|entry| entry == authorities))
+    }
+}
+
 impl Publisher {
+    /// What it has published.
+    pub(crate) fn announced(&self) -> Announced {
+        Announced {
+            world: self.world.clone(),
+            mesh_namespace: self.mesh_namespace.clone(),
+        }
+    }
+
     /// Until dropped.
     pub(crate) async fn run(mut self) {
         let mut changed = self.world.changed();
@@ -114,7 +144,9 @@ impl Publisher {
         self.setbacks
             .only(&all.map(|namespace| key(&namespace)).collect());
         let mut good = true;
-        for namespace in &wanted {
+        wanted.remove(&self.mesh_namespace);
+        // Last, as [`Announced`] has it.
+        for namespace in wanted.iter().chain([&self.mesh_namespace.clone()]) {
             let object = object(namespace, proof, &floors);
             let of = (Some(digest(&json!(object.data))), None);
             if self.rests(namespace, &of) {

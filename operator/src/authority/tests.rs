@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use mesh_identity::{Account, Member, Signer, Trust};
 use rustls::pki_types::UnixTime;
 
-use super::{Kept, Lifetimes, advance, replaced};
+use super::{Kept, Lifetimes, advance, delayed, replaced};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -171,4 +171,29 @@ fn a_secret_that_was_deleted_is_replaced_in_minutes_and_nobody_is_cut_off() {
     let alone = moved(&second, over);
     assert!(!alone.moving() && !trusts(&alone, &before, over) && trusts(&alone, &after, over));
     still(&alone, over);
+}
+
+#[test]
+fn what_nobody_was_told_of_waits_as_if_it_had_just_begun() {
+    let begun = now();
+    let first = advance(None, begun, LIVES).expect("made").expect("made");
+    assert_eq!(delayed(&first, begun + DAY, LIVES), None, "nothing moves");
+    let deleted = begun + HOUR;
+    let both = replaced(&first, deleted, LIVES).expect("made");
+    // A moment is no matter; the operator may have been killed and come back after a day.
+    assert_eq!(delayed(&both, deleted + MINUTE / 4, LIVES), None);
+    let back = deleted + DAY;
+    let again = delayed(&both, back, LIVES).expect("it waits anew");
+    assert_eq!(again.trusted(), both.trusted(), "for the same one");
+    still(&again, back + MINUTE * 4);
+
+    let switched = back + MINUTE * 6;
+    let second = moved(&again, switched);
+    let before = pod(&again, back);
+    assert_eq!(delayed(&second, switched + MINUTE / 2, LIVES), None);
+    let later = switched + DAY;
+    let kept = delayed(&second, later, LIVES).expect("it waits anew");
+    still(&kept, later + MINUTE * 9);
+    assert!(trusts(&kept, &before, later - HOUR), "trusted until then");
+    assert!(!moved(&kept, later + MINUTE * 11).moving());
 }

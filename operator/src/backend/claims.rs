@@ -1,6 +1,6 @@
 //! ResourceClaimTemplates (`resource.k8s.io/v1`): how pods claim accelerators by DeviceClass. The oldest
-//! Kubernetes that the mesh runs on does not serve them, so they are found by discovery, and watched from
-//! the first backend on that wants them. Refuses to guess: where they are not served, nothing is written.
+//! Kubernetes that the mesh runs on does not serve them, so they are found by discovery, and watched from the
+//! first pass on. Refuses to guess: where they are not served, nothing is written.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
