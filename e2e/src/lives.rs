@@ -211,12 +211,19 @@ fn how(request: &Request, body: &Value) -> String {
         method => method,
     };
     // Of a Secret only which entries it has.
-    let entries = body["data"].as_object().filter(|_| body["kind"] == "Secret");
-    let entries = entries.map(|all| all.keys().map(String::as_str).collect::<Vec<_>>().join("+"));
-    match entries {
-        Some(entries) => format!("{method}:{entries}"),
-        None => method.to_owned(),
+    let entries = body["data"]
+        .as_object()
+        .filter(|_| body["kind"] == "Secret");
+    let mut entries: Vec<&str> = entries
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .collect();
+    entries.sort_unstable();
+    if entries.is_empty() {
+        return method.to_owned();
     }
+    format!("{method}:{}", entries.join("+"))
 }
 
 #[cfg(test)]
@@ -247,7 +254,10 @@ mod tests {
         assert_eq!(told("DELETE", &one, orphan), "RELEASE statefulsets a/b");
         assert_eq!(told("PATCH", &one, "{}"), "PATCH statefulsets a/b");
         let status = format!("{apps}/b/status?&force=true");
-        assert_eq!(told("PATCH", &status, "{}"), "APPLY statefulsets/status a/b");
+        assert_eq!(
+            told("PATCH", &status, "{}"),
+            "APPLY statefulsets/status a/b"
+        );
         let hook = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/h";
         let told_hook = told("PATCH", hook, "{}");
         assert_eq!(told_hook, "PATCH mutatingwebhookconfigurations /h");

@@ -197,6 +197,17 @@ impl Stage {
         self.kubectl(&args).map(drop)
     }
 
+    /// Says of a workload of one pod, as `kind/name`, what its controller would once that is ready.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn serves(&self, namespace: &str, workload: &str) -> Result<()> {
+        let there = self.get(&["-n", namespace, workload])?;
+        let status = json!({"observedGeneration": there["metadata"]["generation"], "replicas": 1, "readyReplicas": 1,
+            "updatedReplicas": 1, "availableReplicas": 1});
+        self.says(namespace, workload, &status)
+    }
+
     /// The end of the API server's log, for a chapter that failed.
     pub fn diagnosis(&self) -> String {
         let log = self.cluster.folder().join("kube-apiserver.log");

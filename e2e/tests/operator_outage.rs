@@ -16,6 +16,9 @@ use mesh_e2e::stage::{Stage, backend, cache, children, namespace};
 use mesh_e2e::story;
 use serde_json::json;
 
+#[path = "operator_outage/underway.rs"]
+mod underway;
+
 const SOON: Duration = Duration::from_secs(30);
 /// The lease of [`Stage::settings`].
 const LEASE: Duration = Duration::from_secs(6);
@@ -86,6 +89,7 @@ fn restarted(stage: &Stage, daemon: &str) {
     let operator = leading(stage, &long(stage, daemon));
     declare(stage, &room, "before");
     complete(stage, &room, &["before"]);
+    let underway = underway::begun(stage, &format!("underway-{daemon}"));
     stage.settled(&operator, SOON).unwrap();
     stage.cluster.kill(daemon).unwrap();
     // What was known stays known.
@@ -103,6 +107,7 @@ fn restarted(stage: &Stage, daemon: &str) {
         "  converged {:.1} s after it answered again",
         since.elapsed().as_secs_f32()
     );
+    underway.goes_on(stage, &operator);
     let leads = operator.metric("leader").unwrap();
     assert!(leads > 0.5, "it did not lead any more");
     assert!(operator.terminate().unwrap().success());

@@ -169,8 +169,9 @@ fn used(world: &World, claim: &PersistentVolumeClaim) -> bool {
     let has = |pod: &Pod| {
         !ended(pod) && mounts(pod.metadata.namespace.as_ref(), pod.spec.as_ref(), claim)
     };
+    let pods = [world.pods.state(), world.fetchers.state()];
     world.deployments.state().iter().any(|one| made(one))
-        || world.pods.state().iter().any(|pod| has(pod))
+        || pods.iter().flatten().any(|pod| has(pod))
 }
 
 fn owned<K: Resource>(object: &K, cache: &ModelCache) -> bool {

@@ -82,14 +82,6 @@ fn kept(namespace: &str, storage: &Value) -> Value {
     cache
 }
 
-/// Says of a workload what a controller would once its pod is ready.
-fn serves(stage: &Stage, namespace: &str, workload: &str) {
-    let there = stage.get(&["-n", namespace, workload]).unwrap();
-    let status = json!({"observedGeneration": there["metadata"]["generation"], "replicas": 1, "readyReplicas": 1,
-        "updatedReplicas": 1, "availableReplicas": 1});
-    stage.says(namespace, workload, &status).unwrap();
-}
-
 pub(crate) fn own_volumes(stage: &Stage) {
     let operator = stage.lead("own").unwrap();
     // Not a room, whose cache is of another sort: an operator that sees the backend first would begin with that.
@@ -103,11 +95,11 @@ pub(crate) fn own_volumes(stage: &Stage) {
     let both = ["deployment.apps/a-worker", "statefulset.apps/a-worker"];
     stage.apply(&kept("own", &json!({"emptyDir": {}}))).unwrap();
     only(stage, "own", kinds, &both);
-    serves(stage, "own", "deployment/a-worker");
+    stage.serves("own", "deployment/a-worker").unwrap();
     only(stage, "own", kinds, &["deployment.apps/a-worker"]);
     stage.apply(&kept("own", &local)).unwrap();
     only(stage, "own", kinds, &both);
-    serves(stage, "own", "statefulset/a-worker");
+    stage.serves("own", "statefulset/a-worker").unwrap();
     only(stage, "own", kinds, &["statefulset.apps/a-worker"]);
     stage.apply(&cloud("own", "a")).unwrap();
     only(stage, "own", kinds, &[]);

@@ -154,7 +154,8 @@ fn changed(stage: &Stage, room: &str) -> Result<()> {
     ];
     all.holds(&children)?;
     let deployment = all.one("Deployment", "floor-worker")?;
-    let requests = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"];
+    let requests =
+        &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"];
     ensure!(deployment["spec"]["replicas"] == 1, "{deployment}");
     ensure!(requests["cpu"] == "20m", "{requests}");
     // Both in one write, and that once.

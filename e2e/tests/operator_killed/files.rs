@@ -54,7 +54,11 @@ fn pod(name: &str, labels: &Value, more: Value) -> Value {
 fn finish(stage: &Stage, job: &Value) -> Result<()> {
     let name = job["metadata"]["name"].as_str().context("a name")?;
     let template = &job["spec"]["template"];
-    let mut made = pod(&format!("{name}-1"), &template["metadata"]["labels"], json!({}));
+    let mut made = pod(
+        &format!("{name}-1"),
+        &template["metadata"]["labels"],
+        json!({}),
+    );
     made["spec"] = template["spec"].clone();
     made["spec"]["nodeName"] = json!("only");
     made["metadata"]["ownerReferences"] = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": name,
@@ -66,8 +70,7 @@ fn finish(stage: &Stage, job: &Value) -> Result<()> {
         "ready": false, "restartCount": 0, "state": ended}]});
     stage.says(ROOM, &format!("pod/{name}-1"), &said)?;
     let at = Timestamp::now().to_string();
-    let condition =
-        |type_: &str| json!({"type": type_, "status": "True", "lastTransitionTime": at, "lastProbeTime": at});
+    let condition = |type_: &str| json!({"type": type_, "status": "True", "lastTransitionTime": at, "lastProbeTime": at});
     let done = json!({"startTime": at, "completionTime": at, "succeeded": 1,
         "conditions": [condition("SuccessCriteriaMet"), condition("Complete")]});
     stage.says(ROOM, &format!("job/{name}"), &done)
@@ -133,7 +136,15 @@ fn protected(stage: &Stage, looks: &Cell<u32>) -> Result<()> {
         // For a while two generations of pods are there.
         looks.set(looks.get() + 1);
         if looks.get() > 3 {
-            let delete = ["delete", "pod", "-n", ROOM, OLD, "--force", "--grace-period=0"];
+            let delete = [
+                "delete",
+                "pod",
+                "-n",
+                ROOM,
+                OLD,
+                "--force",
+                "--grace-period=0",
+            ];
             stage.kubectl(&delete)?;
         }
     }
@@ -159,11 +170,30 @@ fn emptied(stage: &Stage) -> Result<()> {
     room.says(["ModelCache", "kept"], "Ready", "True")
 }
 
+/// Two pods of the backend: one that has the claim, and one that has fetched and may still go out.
+fn pods(stage: &Stage) {
+    let of = json!({"inferencemesh.dev/backend": "served"});
+    let has = json!({"volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "kept-models"}}]});
+    stage.apply(&pod(OLD, &of, has)).unwrap();
+    let opened =
+        json!({"inferencemesh.dev/backend": "served", "inferencemesh.dev/fetching": "true"});
+    let fetches = json!({"initContainers": [{"name": "fetch", "image": "none"}]});
+    stage.apply(&pod("serving-0", &opened, fetches)).unwrap();
+    let ended = json!({"phase": "Running", "initContainerStatuses": [{"name": "fetch", "image": "i", "imageID": "",
+        "ready": true, "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}]});
+    stage.says(ROOM, "pod/serving-0", &ended).unwrap();
+}
+
 pub(crate) fn volume(stage: &Stage) {
     around(stage);
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": ROOM, "name": "default"}});
     let claim = json!({"persistentVolumeClaim": {"size": "1Gi"}});
-    for object in [namespace(ROOM), account, kept(&claim), backend(ROOM, "served", "kept", 1)] {
+    for object in [
+        namespace(ROOM),
+        account,
+        kept(&claim),
+        backend(ROOM, "served", "kept", 1),
+    ] {
         stage.apply(&object).unwrap();
     }
     let act = |aside| Act {
@@ -173,7 +203,11 @@ pub(crate) fn volume(stage: &Stage) {
         stage,
     };
     // As in an installation.
-    let own = &["POST service", "POST configmaps", "POST networkpolicies files/served"];
+    let own = &[
+        "POST service",
+        "POST configmaps",
+        "POST networkpolicies files/served",
+    ];
     let played = act(own).play(|| jobs(stage), || filled(stage)).unwrap();
     told(&played);
     let steps = [
@@ -189,15 +223,7 @@ pub(crate) fn volume(stage: &Stage) {
     ];
     played.ended_at(&steps).unwrap();
 
-    let of = json!({"inferencemesh.dev/backend": "served"});
-    let has = json!({"volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "kept-models"}}]});
-    stage.apply(&pod(OLD, &of, has)).unwrap();
-    let opened = json!({"inferencemesh.dev/backend": "served", "inferencemesh.dev/fetching": "true"});
-    let fetches = json!({"initContainers": [{"name": "fetch", "image": "none"}]});
-    stage.apply(&pod("serving-0", &opened, fetches)).unwrap();
-    let fetched = json!({"phase": "Running", "initContainerStatuses": [{"name": "fetch", "image": "i", "imageID": "",
-        "ready": true, "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}]});
-    stage.says(ROOM, "pod/serving-0", &fetched).unwrap();
+    pods(stage);
     stage.apply(&kept(&json!({"emptyDir": {}}))).unwrap();
     let looks = Cell::new(0);
     let played = act(&[]).play(|| protected(stage, &looks), || emptied(stage));

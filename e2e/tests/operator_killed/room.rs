@@ -44,7 +44,8 @@ impl Room {
 
     /// That the children are these, as `Kind/name`, and no others: each has one owner, or none where no object of ours is.
     pub(crate) fn holds(&self, wanted: &[&str]) -> Result<()> {
-        let named = |one: &Value| format!("{}/{}", text(&one["kind"]), text(&one["metadata"]["name"]));
+        let named =
+            |one: &Value| format!("{}/{}", text(&one["kind"]), text(&one["metadata"]["name"]));
         let mut there: Vec<String> = self.children().map(named).collect();
         let mut wanted: Vec<String> = wanted.iter().map(|one| (*one).to_owned()).collect();
         // Their names are made of uids.
@@ -56,7 +57,11 @@ impl Room {
             let owners = one["metadata"]["ownerReferences"].as_array();
             let owners = owners.map_or(0, Vec::len);
             let alone = one["kind"] == "ConfigMap" || one["metadata"]["name"] == "mesh-confine";
-            ensure!(owners == usize::from(!alone), "{owners} owners of {}", named(one));
+            ensure!(
+                owners == usize::from(!alone),
+                "{owners} owners of {}",
+                named(one)
+            );
             ensure!(
                 one["metadata"]["deletionTimestamp"].is_null(),
                 "{} is going",
@@ -68,7 +73,10 @@ impl Room {
 
     /// Numbers of the accepted versions of the policies.
     pub(crate) fn revisions(&self) -> Vec<u64> {
-        let all = self.0.iter().filter(|one| one["kind"] == "ControllerRevision");
+        let all = self
+            .0
+            .iter()
+            .filter(|one| one["kind"] == "ControllerRevision");
         let mut numbers: Vec<u64> = all.filter_map(|one| one["revision"].as_u64()).collect();
         numbers.sort_unstable();
         numbers

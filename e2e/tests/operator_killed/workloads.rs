@@ -36,8 +36,7 @@ fn serve(stage: &Stage, workload: &Value) -> Result<()> {
         return Ok(());
     }
     let kind = workload["kind"].as_str().context("a kind")?.to_lowercase();
-    let said = json!({"observedGeneration": generation, "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1, "availableReplicas": 1});
-    stage.says(ROOM, &format!("{kind}/{NAME}"), &said)
+    stage.serves(ROOM, &format!("{kind}/{NAME}"))
 }
 
 /// What the collector of garbage does with what is deleted without what belongs to it.
@@ -49,7 +48,9 @@ fn let_go(stage: &Stage, workload: &Value) -> Result<()> {
     }
     let free = r#"{"metadata": {"finalizers": null}}"#;
     let patch = ["patch", "statefulset", NAME, "-n", ROOM, "--type=merge"];
-    stage.kubectl(&[&patch[..], &["-p", free]].concat()).map(drop)
+    stage
+        .kubectl(&[&patch[..], &["-p", free]].concat())
+        .map(drop)
 }
 
 /// Controllers at work. `released`: pods of the set that is made anew go on by themselves; else somebody always has them.
@@ -112,10 +113,19 @@ pub(crate) fn moved(stage: &Stage) {
         played.ended_at(steps).unwrap();
     };
     let (set, deployment) = ("StatefulSet", "Deployment");
-    let comes = ["POST statefulsets moved/a-worker", "DELETE deployments moved/a-worker"];
+    let comes = [
+        "POST statefulsets moved/a-worker",
+        "DELETE deployments moved/a-worker",
+    ];
     play(local("1Gi"), false, set, Some("1Gi"), &comes);
-    let anew = ["RELEASE statefulsets moved/a-worker", "POST statefulsets moved/a-worker"];
+    let anew = [
+        "RELEASE statefulsets moved/a-worker",
+        "POST statefulsets moved/a-worker",
+    ];
     play(local("2Gi"), true, set, Some("2Gi"), &anew);
-    let back = ["POST deployments moved/a-worker", "DELETE statefulsets moved/a-worker"];
+    let back = [
+        "POST deployments moved/a-worker",
+        "DELETE statefulsets moved/a-worker",
+    ];
     play(json!({"emptyDir": {}}), false, deployment, None, &back);
 }
