@@ -11,6 +11,8 @@ pub const API_VERSION: &str = "inferencemesh.dev/v1alpha1";
 pub const INJECT: &str = "inferencemesh.dev/inject";
 /// Label that the webhook sets on an injected pod.
 pub const INJECTED: &str = "inferencemesh.dev/injected";
+/// Annotation of a Job that fills a volume: how large the volume was when the Job was made.
+pub const CAPACITY: &str = "inferencemesh.dev/capacity";
 /// Label of a namespace whose pods may be confined.
 pub const CONFINE: &str = "inferencemesh.dev/confine";
 /// Label of a namespace: with [`OWN`] it has a mesh of its own, and a mesh of the whole cluster leaves it

@@ -25,7 +25,10 @@ pub struct Stage {
 
 /// Whether a given cluster can be played on: nothing runs in it, and nothing of the mesh is there that would be taken
 /// for what the story made.
-fn alone(cluster: &Cluster, tier: Tier) -> Result<()> {
+///
+/// # Errors
+/// What is there.
+pub fn alone(cluster: &Cluster, tier: Tier) -> Result<()> {
     if tier != Tier::ControlPlane {
         bail!(
             "the cluster of KUBECONFIG has no fake nodes of ours, and daemons that cannot be asked to hurry"
@@ -64,13 +67,17 @@ impl Drop for Stage {
         }
         // The kinds stay; nobody collects what belonged to their objects, so it goes by its label. What fails is
         // found by the next start.
-        let children = "deployments,statefulsets,jobs,services,serviceaccounts,configmaps,poddisruptionbudgets,networkpolicies,persistentvolumeclaims,controllerrevisions";
+        let children = "deployments,statefulsets,jobs,services,serviceaccounts,configmaps,poddisruptionbudgets,networkpolicies,persistentvolumeclaims,controllerrevisions,resourceclaimtemplates";
         let delete = |kinds: &str, more: &[&str]| {
             let args = ["delete", kinds, "-A", "--ignore-not-found", "--wait=false"];
             drop(self.cluster.kubectl(&[&args[..], more].concat()));
         };
         delete(
             "validatingadmissionpolicybindings,validatingadmissionpolicies,mutatingwebhookconfigurations",
+            &["-l", OURS],
+        );
+        delete(
+            "clusterroles,clusterrolebindings,roles,rolebindings",
             &["-l", OURS],
         );
         delete(&KINDS.join(","), &["--all"]);

@@ -1,7 +1,7 @@
 //! How far an operator reaches, on a real API server with the rights of the chart and no more: one of the
-//! cluster, one of a namespace beside it, and what `mesh-operator uninstall` takes away of either. Needs the
-//! built operator and the programs of a Kubernetes; without them it says that it is skipped, and fails with
-//! `CI=true`.
+//! cluster, one of a namespace beside it, and what `mesh-operator uninstall` takes away of either, with which of its
+//! rights. Needs the built operator and the programs of a Kubernetes; without them it says that it is skipped, and
+//! fails with `CI=true`. In a given cluster it plays the controllers, as the operator's stories do.
 
 #[cfg(test)]
 mod tests {
@@ -9,8 +9,10 @@ mod tests {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    use mesh_cluster::{Cluster, Options, tool};
+    use mesh_cluster::{Tier, tool};
     use mesh_e2e::operator::{self, HOME, Operator, Settings};
+    use mesh_e2e::rights::{self, Right};
+    use mesh_e2e::stage::{Stage, policy};
     use serde_json::{Value, json};
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -22,21 +24,13 @@ mod tests {
     const DIGEST: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 
     struct World {
-        cluster: Cluster,
-        binary: PathBuf,
+        stage: Stage,
     }
 
     impl World {
         fn start(name: &str) -> Option<Self> {
-            let options = Options {
-                name: name.to_owned(),
-                ..Options::default()
-            };
-            let started = operator::binary()
-                .ok_or_else(|| anyhow::anyhow!("{} is not set", operator::BINARY))
-                .and_then(|binary| Ok((Cluster::start(&options)?.here()?, binary)));
-            match started {
-                Ok((cluster, binary)) => Some(Self { cluster, binary }),
+            match Stage::start(name, Tier::ControlPlane) {
+                Ok(stage) => Some(Self { stage }),
                 Err(error) => {
                     assert!(std::env::var("CI").is_err(), "{error:#}");
                     println!("skipped: {error:#}");
@@ -46,8 +40,8 @@ mod tests {
         }
 
         fn apply(&self, object: &Value) {
-            self.cluster
-                .apply(object, "e2e")
+            self.stage
+                .apply(object)
                 .unwrap_or_else(|said| panic!("{object}: {said}"));
         }
 
@@ -61,16 +55,13 @@ mod tests {
         }
 
         fn get(&self, namespace: &str, what: &str) -> Value {
-            let said = self
-                .cluster
-                .kubectl(&["get", "-n", namespace, what, "-o", "json"]);
-            said.map_or(Value::Null, |text| {
-                serde_json::from_str(&text).expect("JSON")
-            })
+            self.stage
+                .get(&["-n", namespace, what])
+                .unwrap_or(Value::Null)
         }
 
-        /// Applies templates of the chart, as Helm renders them for a namespace.
-        fn chart(&self, namespace: &str, template: &str, scope: &str) {
+        /// A template of the chart, as Helm renders it for a namespace.
+        fn rendered(namespace: &str, template: &str, scope: &str) -> String {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
             let done = Command::new(tool::obtain("helm").expect("Helm"))
                 .args(["template", "mesh"])
@@ -84,10 +75,16 @@ mod tests {
                 .expect("Helm runs");
             let said = String::from_utf8_lossy(&done.stderr);
             assert!(done.status.success(), "{said}");
-            let file = self.cluster.folder().join("template.yaml");
-            std::fs::write(&file, &done.stdout).expect("a file");
+            String::from_utf8(done.stdout).expect("text")
+        }
+
+        /// Applies one.
+        fn chart(&self, namespace: &str, template: &str, scope: &str) {
+            let text = Self::rendered(namespace, template, scope);
+            let file = self.stage.cluster.folder().join("template.yaml");
+            std::fs::write(&file, text).expect("a file");
             let file = file.display().to_string();
-            self.cluster
+            self.stage
                 .kubectl(&["apply", "--server-side", "-f", &file])
                 .unwrap_or_else(|said| panic!("{template}: {said}"));
         }
@@ -102,20 +99,21 @@ mod tests {
                     (String::from("MESH_SCOPE"), scope.to_owned()),
                 ],
             };
-            let operator = Operator::start(&self.binary, &settings).expect("it starts");
+            let operator = self.stage.begin(&settings).expect("it starts");
             operator.leads(LIMIT).expect("it leads");
             operator
         }
 
         fn kubeconfig(&self, namespace: &str, account: &str) -> PathBuf {
             let user = format!("system:serviceaccount:{namespace}:{account}");
-            self.cluster
+            let cluster = &self.stage.cluster;
+            cluster
                 .user_kubeconfig(&user, Some("system:serviceaccounts"))
                 .expect("a kubeconfig")
         }
 
         fn uninstall(&self, namespace: &str, scope: &str, volumes: bool) {
-            let mut command = Command::new(&self.binary);
+            let mut command = Command::new(operator::binary().expect("a stage has one"));
             command
                 .arg("uninstall")
                 .env("KUBECONFIG", self.kubeconfig(namespace, "mesh-uninstall"))
@@ -142,9 +140,14 @@ mod tests {
             self.get(namespace, "deployment/b-worker")["spec"]["replicas"].as_u64()
         }
 
-        /// Requests of operators and hooks that were forbidden.
+        /// Requests of operators and hooks that were forbidden, as far as they are recorded.
         fn forbidden(&self) -> Vec<String> {
-            let record = std::fs::read_to_string(self.cluster.audit_log()).expect("a record");
+            let cluster = &self.stage.cluster;
+            if let Err(reason) = cluster.recorded() {
+                println!("what was forbidden is not looked at: {reason:#}");
+                return Vec::new();
+            }
+            let record = std::fs::read_to_string(cluster.audit_log()).expect("a record");
             let ours = |event: &Value| {
                 let user = event["user"]["username"].as_str().unwrap_or_default();
                 user.contains(":mesh-")
@@ -177,7 +180,6 @@ mod tests {
         let Some(world) = World::start("scope") else {
             return;
         };
-        operator::install(&world.cluster).expect("kinds and rules");
         world.namespace(OWN, true);
         world.namespace(PLAIN, false);
         world.chart(OWN, "templates/rbac.yaml", "namespaced");
@@ -201,9 +203,90 @@ mod tests {
         assert_eq!(world.replicas(OWN), Some(1));
         let narrow = world.operator(OWN, "namespaced");
         until("its own is followed", || world.replicas(OWN) == Some(2));
+        finalizers(&world);
         drop((wide, narrow));
         let forbidden = world.forbidden();
         assert!(forbidden.is_empty(), "{forbidden:#?}");
+    }
+
+    const LESSER: &str = "lesser";
+
+    /// Somebody with all rights of the operator but those over finalizers.
+    fn lesser(world: &World) {
+        let mut rules = world.get(OWN, "clusterrole/mesh-operator")["rules"].take();
+        let all = rules.as_array_mut().expect("rules");
+        let before = all.len();
+        all.retain(|rule| !rule["resources"].to_string().contains("/finalizers"));
+        assert_eq!(all.len(), before - 1);
+        let meta = json!({"name": LESSER});
+        let group = "rbac.authorization.k8s.io";
+        world.apply(&json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": meta, "rules": rules}));
+        world.apply(&json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": meta,
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": LESSER},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": format!("system:serviceaccount:{OWN}:{LESSER}")}]}));
+    }
+
+    /// Children name owners whose deletion they block. Where the API server asks whether one may, whoever has all rights
+    /// of the operator but those over finalizers is refused. No record shows that, so it is tried.
+    fn finalizers(world: &World) {
+        let mut own = policy(OWN, "p");
+        own["spec"]["floor"]["backendRef"] = json!({"name": "b"});
+        world.apply(&own);
+        let owner = |object: &Value| {
+            let found = object.pointer("/metadata/ownerReferences/0");
+            found.cloned().unwrap_or_default()
+        };
+        let of_policy = || {
+            let kept = world.get(OWN, "controllerrevisions");
+            owner(kept.pointer("/items/0").unwrap_or(&Value::Null))
+        };
+        until("an accepted policy is kept", || {
+            of_policy()["blockOwnerDeletion"] == true
+        });
+        let of_backend = owner(&world.get(OWN, "deployment/b-worker"));
+        assert_eq!(of_backend["blockOwnerDeletion"], true, "{of_backend}");
+        if let Err(reason) = world.stage.cluster.started_here() {
+            println!("whether the API server asks for finalizers is not looked at: {reason:#}");
+            return;
+        }
+        lesser(world);
+        let file = world.stage.cluster.folder().join("owned.json");
+        let named = |kind: &str, version: &str, owner: &Value| json!({"apiVersion": version, "kind": kind, "metadata": {"namespace": PLAIN, "name": "owned", "ownerReferences": [owner]}});
+        let mut service = named("Service", "v1", &of_backend);
+        service["spec"] = json!({"clusterIP": "None", "ports": [{"port": 80}]});
+        let mut revision = named("ControllerRevision", "apps/v1", &of_policy());
+        revision["revision"] = json!(1);
+        revision["data"] = json!({});
+        for object in [service, revision] {
+            std::fs::write(&file, object.to_string()).expect("a file");
+            let create = |namespace: &str, account: &str| {
+                let mut kubectl = world.stage.cluster.kubectl_command().expect("kubectl");
+                let config = world.kubeconfig(namespace, account).display().to_string();
+                kubectl.args([
+                    "create",
+                    "--validate=false",
+                    "--dry-run=server",
+                    "--kubeconfig",
+                    &config,
+                    "-f",
+                ]);
+                let done = kubectl.arg(&file).output().expect("it runs");
+                (
+                    done.status.success(),
+                    String::from_utf8_lossy(&done.stderr).into_owned(),
+                )
+            };
+            until("the rules are known", || {
+                create(OWN, LESSER).1.contains("blockOwnerDeletion")
+            });
+            let (made, said) = create(HOME, "mesh-operator");
+            assert!(made, "{said}");
+            let (made, said) = create(OWN, LESSER);
+            assert!(
+                !made && said.contains("cannot set blockOwnerDeletion"),
+                "{said}"
+            );
+        }
     }
 
     const PVC: &str = "persistentvolumeclaim";
@@ -297,8 +380,6 @@ mod tests {
         let Some(world) = World::start("uninstall") else {
             return;
         };
-        operator::kinds(&world.cluster).expect("the kinds");
-        world.namespace(HOME, false);
         world.namespace(OWN, true);
         world.namespace(PLAIN, false);
         world.chart(OWN, "templates/uninstall.yaml", "namespaced");
@@ -337,7 +418,36 @@ mod tests {
         }
         // Again: what is gone is no error.
         world.uninstall(OWN, "namespaced", true);
+        // The same of the whole cluster, whose other children are gone.
+        world.uninstall(HOME, "cluster", true);
+        assert!(!stays(&world, PLAIN, PVC, "ours"));
+        assert!(stays(&world, PLAIN, PVC, "foreign"));
         let forbidden = world.forbidden();
         assert!(forbidden.is_empty(), "{forbidden:#?}");
+        all_rights_were_used(&world);
+        let theirs = format!("{MANAGED}=somebody");
+        let kinds = format!("{},{PVC}", KINDS.join(","));
+        let left = ["delete", &kinds, "-A", "-l", &theirs, "--wait=false"];
+        world.stage.kubectl(&left).expect("they go");
+    }
+
+    /// What the chart grants the hook is what it used: verb, resource, reach and name.
+    fn all_rights_were_used(world: &World) {
+        const ACCOUNT: &str = "mesh-uninstall";
+        let cluster = &world.stage.cluster;
+        if cluster.recorded().is_err() {
+            return;
+        }
+        for (namespace, scope) in [(HOME, "cluster"), (OWN, "namespaced")] {
+            let rules = World::rendered(namespace, "templates/uninstall.yaml", scope);
+            let objects = rights::objects(&rules).expect("YAML");
+            let granted = rights::granted(&objects, namespace, ACCOUNT);
+            assert!(granted.len() > 20, "{granted:?}");
+            let user = format!("system:serviceaccount:{namespace}:{ACCOUNT}");
+            let asked = rights::begun_by(cluster, &user).expect("a record");
+            let compared = rights::compare(&granted, &asked, namespace);
+            let idle: Vec<String> = compared.idle.iter().map(Right::to_string).collect();
+            assert!(idle.is_empty(), "{scope}: not used: {idle:#?}");
+        }
     }
 }

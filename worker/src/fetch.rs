@@ -23,6 +23,8 @@ use wanted::Builtin;
 
 /// The store, beside the links that lead into it.
 const STORE: &str = ".store";
+/// How a full disk ends it, for the operator: at once there will not be more room. The number is the one of ENOSPC.
+pub(crate) const DISK_FULL: u8 = 28;
 /// How long running answers of the progress port may go on at the end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -65,7 +67,8 @@ pub(crate) struct Fetch {
     linger: u64,
 }
 
-/// 0: everything is here and proven. 1: something could not be had. An error is wrong use.
+/// 0: everything is here and proven. 1: something could not be had. [`DISK_FULL`]: there is no room for it. An error is
+/// wrong use.
 pub(crate) async fn run(options: Fetch) -> anyhow::Result<ExitCode> {
     run_until(options, Shutdown::new()).await
 }
@@ -85,9 +88,7 @@ async fn run_until(options: Fetch, shutdown: Shutdown) -> anyhow::Result<ExitCod
     }
     let ended = obtain(&options, &spec, &report, &shutdown).await;
     if let Err(error) = &ended {
-        if let Some(full) = error.downcast_ref::<Error>()
-            && full.reason() == "DiskFull"
-        {
+        if let Some(full) = full(error) {
             report.disk_full(&full.to_string());
         }
         tracing::error!("{error:#}");
@@ -104,8 +105,16 @@ async fn run_until(options: Fetch, shutdown: Shutdown) -> anyhow::Result<ExitCod
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if matches!(error.downcast_ref(), Some(Error::Spec { .. })) => Err(error),
+        Err(error) if full(&error).is_some() => Ok(ExitCode::from(DISK_FULL)),
         Err(_) => Ok(ExitCode::FAILURE),
     }
+}
+
+/// The disk has no room.
+fn full(error: &anyhow::Error) -> Option<&Error> {
+    error
+        .downcast_ref()
+        .filter(|error| matches!(error, Error::DiskFull { .. }))
 }
 
 async fn obtain(

@@ -13,6 +13,8 @@ use mesh_engine::quantize::{Error, Format, Quantized, TOOL, quantize};
 use mesh_runtime::Shutdown;
 use serde_json::{Value, json};
 
+use crate::fetch::DISK_FULL;
+
 /// How long the end waits for what runs beside the work.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -33,7 +35,7 @@ pub(crate) struct Quantize {
     result: Option<PathBuf>,
 }
 
-/// 0: the file is there. 1: it could not be made. An error is wrong use.
+/// 0: the file is there. 1: it could not be made. [`DISK_FULL`]: there is no room for it. An error is wrong use.
 pub(crate) async fn run(options: Quantize) -> anyhow::Result<ExitCode> {
     let shutdown = Shutdown::new();
     let signals = shutdown.clone();
@@ -58,7 +60,10 @@ pub(crate) async fn run(options: Quantize) -> anyhow::Result<ExitCode> {
         }
         Err(error) => {
             tracing::error!(reason = error.reason(), "{}", chain(&error));
-            Ok(ExitCode::FAILURE)
+            Ok(match error {
+                Error::DiskFull { .. } => ExitCode::from(DISK_FULL),
+                _ => ExitCode::FAILURE,
+            })
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask cluster …`: a Kubernetes to play with, and `cargo xtask tools`, which builds what it needs.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -19,6 +20,15 @@ pub(crate) enum Task {
     },
     /// Say which clusters there are.
     Status,
+    /// Make images known to its nodes, as if they had pulled them: what `cargo xtask images` wrote.
+    Load {
+        /// Its name.
+        #[arg(long, default_value = "dev")]
+        name: String,
+        /// OCI archives.
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
     /// Run kubectl in it.
     Kubectl {
         /// Its name.
@@ -102,6 +112,14 @@ pub(crate) fn run(task: Task) -> Result<bool> {
             }
             for name in names {
                 println!("{name}: {}", state(&name));
+            }
+            Ok(true)
+        }
+        Task::Load { name, archives } => {
+            for archive in archives {
+                let archive = std::path::absolute(archive)?;
+                let count = Cluster::load(&name, &archive)?;
+                println!("{}: known to {count} nodes", archive.display());
             }
             Ok(true)
         }

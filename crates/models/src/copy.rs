@@ -10,6 +10,7 @@ use crate::error::{Error, SourceError, Stop};
 use crate::obtain::{Arrived, find_file};
 use crate::progress::Phase;
 use crate::resolve::{Resolved, Resolver, Wanted};
+use crate::room;
 use crate::store::remove;
 
 /// Both ends of a copy, moved step by step on the blocking pool.
@@ -77,6 +78,7 @@ impl Resolver {
         let (mut copying, size) = away(move || Copying::open(&from, &to, limit))
             .await?
             .map_err(told)?;
+        room::fits(partial, 0, size)?;
         let mut meter = wanted.meter(label, Phase::Downloading);
         meter.start(0, Some(size));
         loop {
@@ -84,7 +86,8 @@ impl Resolver {
                 return Err(Error::Cancelled.into());
             }
             let before = copying.done;
-            copying = away(move || copying.step()).await?.map_err(told)?;
+            let stepped = away(move || copying.step()).await?.map_err(told);
+            copying = stepped.map_err(|stop| room::of(stop, size, before))?;
             meter.at(copying.done);
             if copying.done == before {
                 break;

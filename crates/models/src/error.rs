@@ -31,10 +31,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The disk (or quota) of the store has no room left. The partial file is already removed.
-    #[error("no space left for {}: free some space there or choose another model folder; the partial file was removed", path.display())]
+    #[error("no space left for {}{room}: free some space there or choose another model folder; the partial file was removed", path.display())]
     DiskFull {
         /// The file that did not fit.
         path: PathBuf,
+        /// How much of it would have.
+        room: Room,
     },
     /// The pins cannot be read, so it is unknown what was trusted before.
     #[error("the pins in {} are damaged ({problem}): restore the file, or delete it to trust the next download of artifacts without sha256", path.display())]
@@ -75,9 +77,32 @@ impl Error {
     pub(crate) fn store(step: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
         if out_of_space(&source) {
-            return Self::DiskFull { path };
+            let room = Room::default();
+            return Self::DiskFull { path, room };
         }
         Self::Store { step, path, source }
+    }
+}
+
+/// How much of a file fits, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// Bytes of the whole file.
+    pub needed: Option<u64>,
+    /// Bytes for which there was room.
+    pub there: Option<u64>,
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.needed, self.there) {
+            (Some(needed), Some(there)) => {
+                write!(f, " (it has {needed} bytes, there is room for {there})")
+            }
+            (Some(needed), None) => write!(f, " (it has {needed} bytes)"),
+            (None, Some(there)) => write!(f, " (there was room for {there} bytes)"),
+            (None, None) => Ok(()),
+        }
     }
 }
 

@@ -15,9 +15,11 @@ use crate::error::{Error, SourceError, Stop};
 use crate::http::{Answer, Asker, content_range, judge_status, strong_etag, text};
 use crate::place::shown;
 use crate::progress::Meter;
+use crate::room;
 use crate::store::{remove, write_atomically};
 use crate::target::Target;
 use body::Body;
+use sink::given_up;
 
 /// A try that moved this much renews the allowance of tries.
 const HEADWAY: u64 = 8 * 1024 * 1024;
@@ -108,11 +110,13 @@ impl Fetch<'_> {
         if body.total.is_some_and(|total| total > limit) {
             return Err(self.too_large()?.into());
         }
+        self.fits(body.start, body.total)?;
         self.write_note(body.response.headers())?;
         let (resumed, total) = (body.start > 0, body.total);
         let sink = self.open(body.start).await?;
         meter.start(sink.written, total);
-        let sink = self.drain(sink, body, meter).await?;
+        let drained = self.drain(sink, body, meter).await;
+        let sink = drained.map_err(|stop| room::needed(stop, total))?;
         if let Some(announced) = total.filter(|total| *total != sink.written) {
             let received = sink.written;
             return Err(SourceError::Truncated {
@@ -126,6 +130,12 @@ impl Fetch<'_> {
             sha256: self.finish(sink).await?,
             resumed,
         })
+    }
+
+    /// What is announced larger than what is free is not begun: it would fill the disk for everybody on it.
+    fn fits(&self, start: u64, total: Option<u64>) -> Result<(), Error> {
+        let fits = total.map_or(Ok(()), |total| room::fits(&self.partial, start, total));
+        fits.map_err(|error| given_up(&self.partial, error))
     }
 
     /// How many bytes may be built on, and the validator that the server must confirm.

@@ -24,6 +24,7 @@ mod pin;
 mod place;
 mod progress;
 mod resolve;
+mod room;
 mod s3;
 mod spec;
 mod store;
@@ -31,7 +32,7 @@ mod target;
 mod verify;
 
 pub use digest::{Digest, InvalidDigest};
-pub use error::{Error, Failed, NoSource, SourceError, SourceFailure};
+pub use error::{Error, Failed, NoSource, Room, SourceError, SourceFailure};
 pub use progress::{Phase, Progress};
 pub use resolve::{Resolved, Resolver, Settings};
 pub use spec::{

@@ -1,5 +1,7 @@
 //! What can be done to a cluster that was started here: its daemons, pods and links end and come back.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result, ensure};
 
 use crate::process::{self, Daemon};
@@ -49,6 +51,44 @@ impl Cluster {
         Ok(process::kill_in_cgroups(|path| {
             path.contains(&ours) && (path.contains(uid) || path.contains(&plain))
         }))
+    }
+
+    /// Puts a file system of so many mebibytes at a folder, as nodes see it; another number makes it larger or smaller.
+    /// It goes with the nodes, or by [`Cluster::take_disk`].
+    ///
+    /// # Errors
+    /// If it cannot be mounted, or the cluster was not started here.
+    pub fn put_disk(&self, folder: &Path, mebibytes: u32) -> Result<()> {
+        let (folder, size) = (folder.display(), format!("size={mebibytes}m"));
+        self.shell(&format!(
+            "if mountpoint -q {folder}; then mount -o remount,{size} {folder}; else mount -t tmpfs -o {size},mode=0777 tmpfs {folder}; fi"
+        ))
+    }
+
+    /// Takes it away again, with what is on it.
+    ///
+    /// # Errors
+    /// If there is none, it is in use, or the cluster was not started here.
+    pub fn take_disk(&self, folder: &Path) -> Result<()> {
+        self.shell(&format!("umount {}", folder.display()))
+    }
+
+    /// A path of a node as this machine reaches it.
+    ///
+    /// # Errors
+    /// If there is no such node, or the cluster was not started here.
+    pub fn on_node(&self, number: u8, path: &Path) -> Result<PathBuf> {
+        let name = format!("n{number}");
+        let node = self.own()?.nodes.iter().find(|node| node.name() == name);
+        let node = node.with_context(|| format!("there is no node {name}"))?;
+        let inside = format!("/proc/{}/root", node.namespace.holder);
+        Ok(Path::new(&inside).join(path.strip_prefix("/")?))
+    }
+
+    fn shell(&self, line: &str) -> Result<()> {
+        let nodes = &self.own()?.nodes;
+        let mut each = nodes.iter().map(|node| node.namespace.sh(line));
+        each.try_for_each(|said| said.map(drop))
     }
 
     /// Cuts the link of a node.

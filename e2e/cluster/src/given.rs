@@ -218,6 +218,19 @@ impl Cluster {
         }
     }
 
+    /// Whether the user names a cluster to be used, instead of one that is started here.
+    pub fn is_given() -> bool {
+        kubeconfig().is_some()
+    }
+
+    /// Whether its nodes see the files of this machine: those of ours do, and those that `cargo xtask cluster up` started.
+    pub fn shares_files(&self) -> bool {
+        match &self.whose {
+            Whose::Given(given) => given.network.is_some(),
+            Whose::Ours(_) => true,
+        }
+    }
+
     /// Whether nothing runs in it but the API server, so that tests can play nodes and controllers. One of ours of
     /// [`Tier::ControlPlane`] is so.
     ///

@@ -43,6 +43,9 @@ use crate::node::Node;
 use crate::process::Daemon;
 use crate::state::State;
 
+/// As many real nodes as a cluster may have.
+const MOST_NODES: u8 = 9;
+
 /// How much of a Kubernetes is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Tier {
@@ -422,6 +425,28 @@ impl Cluster {
         };
         given::set(&mut command, &kubeconfig);
         Ok(command)
+    }
+
+    /// Makes an OCI archive known to all nodes of the running cluster of that name; how many there are.
+    ///
+    /// # Errors
+    /// If none runs, or its containerd refuses the archive.
+    pub fn load(name: &str, archive: &Path) -> Result<u8> {
+        let folder = state::folder(name)?;
+        ensure!(
+            archive.is_file(),
+            "there is no archive {}: `cargo xtask images` makes some",
+            archive.display()
+        );
+        let mut count = 0;
+        while count < MOST_NODES && Node::load(&folder, count + 1, archive)? {
+            count += 1;
+        }
+        ensure!(
+            count > 0,
+            "there is no cluster {name} with nodes: start one with `cargo xtask cluster up`"
+        );
+        Ok(count)
     }
 
     /// Names of the clusters whose state is here.

@@ -11,7 +11,7 @@ use crate::certificate::Authority;
 use crate::control_plane::{ADDRESS, ControlPlane};
 use crate::namespace::Namespace;
 use crate::process::{self, Daemon};
-use crate::state::State;
+use crate::state::{self, State};
 use crate::{image, sweep, tool};
 
 /// Folders whose paths are fixed in kubelet and containerd.
@@ -103,8 +103,23 @@ impl Node {
 
     /// Makes an OCI archive known to this node.
     pub(crate) fn import(&self, archive: &Path) -> Result<()> {
-        let line = format!("-n k8s.io images import --no-unpack {}", archive.display());
+        let line = import_line(archive);
         self.namespace.sh(&self.ctr(&line)).map(drop)
+    }
+
+    /// The same for node `number` of a cluster that somebody else of this machine started; false if it has none.
+    pub(crate) fn load(folder: &Path, number: u8, archive: &Path) -> Result<bool> {
+        let name = format!("n{number}");
+        let Some(holder) = state::holder(folder, &name) else {
+            return Ok(false);
+        };
+        let (ctr, socket) = (
+            tool::path("ctr")?,
+            folder.join(&name).join("containerd.sock"),
+        );
+        let line = import_line(archive);
+        let line = format!("{} -a {} {line}", ctr.display(), socket.display());
+        Namespace { holder }.sh(&line).map(|_| true)
     }
 
     pub(crate) fn tag(&self, image: &str, name: &str) -> Result<()> {
@@ -115,6 +130,10 @@ impl Node {
     fn ctr(&self, line: &str) -> String {
         format!("{} -a {} {line}", self.ctr.display(), self.socket.display())
     }
+}
+
+fn import_line(archive: &Path) -> String {
+    format!("-n k8s.io images import --no-unpack {}", archive.display())
 }
 
 /// A cable from the node to the bridge of the control plane.

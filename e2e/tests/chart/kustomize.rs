@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::world::World;
+use super::world::{HELM, World};
 
 const HOME: &str = "mesh-system";
 
@@ -43,7 +43,7 @@ fn named(object: &Value) -> String {
 
 #[test]
 fn kustomize_builds_what_helm_installs_and_the_api_server_takes_it() {
-    let Some(world) = World::start("chartkust") else {
+    let Some(world) = World::of_ours("chartkust", HELM) else {
         return;
     };
     let apply = |part: &str| {

@@ -334,7 +334,7 @@ fn users_objects(world: &World) {
 
 #[test]
 fn an_uninstall_that_fails_leaves_a_working_installation_and_a_second_one_finishes() {
-    let Some(world) = World::with("chartgone", HELM).filter(begun) else {
+    let Some(world) = World::of_ours("chartgone", HELM).filter(begun) else {
         return;
     };
     world.namespace(HOME);

@@ -1,9 +1,13 @@
-//! A control plane and Helm.
+//! A control plane and Helm. A given one is used by one test after the other, if it is an API server and nothing else, and is
+//! cleared after each.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mesh_cluster::{Cluster, Options, tool};
+use anyhow::{Result, ensure};
+use mesh_cluster::{Cluster, Options, Tier, tool};
+use mesh_e2e::stage::alone;
 use serde_json::Value;
 
 use super::render::KUBERNETES;
@@ -16,6 +20,37 @@ pub(super) struct World {
     pub(super) cluster: Cluster,
     helm: PathBuf,
     chart: String,
+    /// In a given cluster: nobody else's turn.
+    turn: Option<MutexGuard<'static, ()>>,
+}
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Label of everything of the product.
+const OURS: &str = "app.kubernetes.io/part-of=inference-mesh";
+/// Kinds of others that a test defines.
+const FOREIGN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/foreign.yaml");
+/// Namespaces of these tests, and the label of those that were made for them. Without controllers none ever ends.
+const PLACES: [&str; 3] = ["mesh-system", "team", "lab"];
+const TAKEN: &str = "inferencemesh.dev/taken-by-tests";
+
+/// Makes the namespaces in a given cluster; what somebody else has of these names is not touched.
+fn take_places(cluster: &Cluster) -> Result<()> {
+    let said = |args: &[&str]| cluster.kubectl(args).map_err(anyhow::Error::msg);
+    for place in PLACES {
+        let name = format!("namespace/{place}");
+        let there = said(&["get", &name, "--ignore-not-found", "-o", "json"])?;
+        if there.contains(TAKEN) {
+            continue;
+        }
+        ensure!(
+            there.trim().is_empty(),
+            "the cluster of KUBECONFIG has a namespace {place} that is not of these tests"
+        );
+        said(&["create", "namespace", place])?;
+        said(&["label", &name, &format!("{TAKEN}=yes")])?;
+    }
+    Ok(())
 }
 
 impl World {
@@ -24,14 +59,32 @@ impl World {
         Self::with(name, HELM)
     }
 
+    /// The same for a test that deletes its namespace, which without controllers never ends: in a given cluster none comes
+    /// after it.
+    pub(super) fn of_ours(name: &str, helm: &str) -> Option<Self> {
+        if Cluster::is_given() {
+            println!("skipped: {name} deletes a namespace that the cluster of KUBECONFIG keeps");
+            return None;
+        }
+        Self::with(name, helm)
+    }
+
     /// The same with one of the two.
     pub(super) fn with(name: &str, helm: &str) -> Option<Self> {
         let options = Options {
             name: name.to_owned(),
             ..Options::default()
         };
-        let started =
-            tool::obtain(helm).and_then(|helm| Ok((Cluster::start(&options)?.here()?, helm)));
+        // A test that failed before has cleared up, too.
+        let turn = Cluster::is_given().then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+        let started = tool::obtain(helm).and_then(|helm| {
+            let cluster = Cluster::start(&options)?;
+            if turn.is_some() {
+                alone(&cluster, Tier::ControlPlane)?;
+                take_places(&cluster)?;
+            }
+            Ok((cluster, helm))
+        });
         match started {
             Ok((cluster, helm)) => {
                 let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -40,6 +93,7 @@ impl World {
                     cluster,
                     helm,
                     chart,
+                    turn,
                 })
             }
             Err(error) => {
@@ -58,9 +112,12 @@ impl World {
 
     /// A namespace that warns of pods that are not `restricted`.
     pub(super) fn namespace(&self, name: &str) {
-        self.kubectl(&["create", "namespace", name]);
+        // In a given cluster it is there.
+        if self.turn.is_none() {
+            self.kubectl(&["create", "namespace", name]);
+        }
         let warn = "pod-security.kubernetes.io/warn=restricted";
-        self.kubectl(&["label", "namespace", name, warn]);
+        self.kubectl(&["label", "--overwrite", "namespace", name, warn]);
     }
 
     pub(super) fn kubectl(&self, args: &[&str]) -> String {
@@ -186,6 +243,33 @@ impl World {
         let word = String::from_utf8_lossy(&said.stdout).trim().to_owned();
         assert!(word == "yes" || word == "no", "{args:?}: {said:?}");
         word == "yes"
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.turn.is_none() {
+            return;
+        }
+        // What fails is found by the next start.
+        let delete = |kinds: &str, more: &[&str]| {
+            let args = ["delete", kinds, "--ignore-not-found", "--wait=false"];
+            drop(self.try_kubectl(&[&args[..], more].concat()));
+        };
+        delete(
+            "validatingadmissionpolicybindings,validatingadmissionpolicies,mutatingwebhookconfigurations,clusterroles,clusterrolebindings,priorityclasses",
+            &["-l", OURS],
+        );
+        // With all their objects.
+        delete("customresourcedefinitions", &["-l", OURS, "--wait=true"]);
+        let foreign = ["delete", "--ignore-not-found", "-f", FOREIGN];
+        drop(self.try_kubectl(&foreign));
+        let made = "deployments,statefulsets,jobs,pods,services,serviceaccounts,configmaps,secrets,poddisruptionbudgets,networkpolicies,persistentvolumeclaims,controllerrevisions,horizontalpodautoscalers,roles,rolebindings,leases";
+        for place in PLACES {
+            delete(made, &["--all", "-n", place, "--grace-period=0", "--force"]);
+            let label = "inferencemesh.dev/mesh-";
+            drop(self.try_kubectl(&["label", "namespace", place, label]));
+        }
     }
 }
 

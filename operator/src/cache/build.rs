@@ -10,6 +10,7 @@ use mesh_crds::{ModelCache, label};
 use serde_json::{Value, json};
 
 use super::name;
+use super::room;
 use super::source::{BUILTIN, builtin, fetching, outside};
 use crate::backend::Images;
 use crate::world::MANAGED;
@@ -203,6 +204,7 @@ impl Builder<'_> {
             "metadata": self.metadata(&work.name, component),
             "spec": {
                 "backoffLimit": ATTEMPTS,
+                "podFailurePolicy": room::policy(component),
                 "activeDeadlineSeconds": limit,
                 "template": {"metadata": {"labels": labels}, "spec": self.pod(&work.task, artifacts)},
             },

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use mesh_crds::model_cache::Progress;
 
 use super::report::{FAILURES, Failure, Made, Report, listed, short, word};
+use super::room;
 use crate::backend::view;
 
 /// What running fetches told when asked, by the uid of their pod.
@@ -39,6 +41,8 @@ pub(crate) struct Outcome {
     pub(crate) phase: Phase,
     /// When it succeeded or failed.
     pub(crate) ended_at: Option<Timestamp>,
+    /// How large its volume was when it was made.
+    pub(crate) capacity: Option<Quantity>,
     /// Of the newest pod that said something.
     pub(crate) report: Option<Arc<Report>>,
     pub(crate) made: Option<Made>,
@@ -63,9 +67,10 @@ impl Outcome {
         if self.phase == Phase::Failed
             && let Some(failure) = self.failures.last()
         {
-            return Some((failure.word(), listed(&self.failures, "; ")));
+            let told = (failure.word(), listed(&self.failures, "; "));
+            return Some(room::advised(told));
         }
-        self.problem.clone()
+        self.problem.clone().map(room::advised)
     }
 }
 
@@ -78,6 +83,7 @@ pub(crate) fn outcome(job: Option<&Job>, pods: &[Arc<Pod>], polled: &Polled) -> 
     let mut seen = Outcome {
         phase,
         ended_at,
+        capacity: room::marked(job),
         problem,
         ..Outcome::default()
     };
@@ -105,12 +111,11 @@ impl Outcome {
         }
         self.progress = told.and_then(|told| told.progress.clone());
         let seen = view(pod).trouble;
-        let error = report.as_ref().and_then(|report| report.error.clone());
+        let told = report.as_ref().and_then(|report| report.told());
         if self.phase == Phase::Succeeded {
             self.problem = None;
         } else {
             let readable = seen.map(|one| (word(&one.reason, "PodProblem"), short(&one.message)));
-            let told = error.map(|error| (String::from("FetchFailed"), short(&error)));
             self.problem = told.or(readable).or_else(|| self.problem.take());
         }
         if let Some(report) = report {
@@ -266,6 +271,23 @@ mod tests {
         assert_eq!(seen.failures.len(), 2 * FAILURES);
         let (_, message) = seen.obstacle().expect("an obstacle");
         assert!(message.ends_with(" and 56 more"), "{message}");
+    }
+
+    #[test]
+    fn a_quantization_that_found_no_room_says_so() {
+        let text = json!({"error": "no space left for m", "reason": "DiskFull"}).to_string();
+        let pods = [pod(
+            "1",
+            "job",
+            &json!({"terminated": {"exitCode": 28, "message": text}}),
+        )];
+        let seen = see(
+            &json!([{"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}]),
+            &pods,
+        );
+        let (reason, message) = seen.obstacle().expect("an obstacle");
+        assert_eq!(reason, "DiskFull");
+        assert!(message.starts_with("no space left for m; "), "{message}");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Report {
     pub(crate) failures: Vec<Failure>,
     /// Why it ended without all files.
     pub(crate) error: Option<String>,
+    /// The same as one PascalCase word, of a quantization.
+    pub(crate) reason: Option<String>,
 }
 
 /// One source that did not have one file.
@@ -131,7 +133,15 @@ impl Report {
             }
         }
         report.error.iter_mut().for_each(shorten);
+        report.reason.iter_mut().for_each(shorten);
         Some(report)
+    }
+
+    /// Reason and message of why it ended without all files.
+    pub(crate) fn told(&self) -> Option<(String, String)> {
+        let reason = self.reason.as_deref().unwrap_or_default();
+        let error = self.error.as_deref()?;
+        Some((word(reason, "FetchFailed"), short(error)))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use mesh_crds::model_cache::{
     AccessMode, Artifact, ArtifactStatus, DerivedStatus, NodeLocalStorage, Quantization,
@@ -17,6 +18,7 @@ use super::build::{Task, Work, format};
 use super::name;
 use super::outcome::{Outcome, Phase, Polled, init_words, merge, outcome};
 use super::report::{Failure, Made, Report};
+use super::room;
 use super::wanted::{due, fault, interval, keep, known, lost, oldest, pinned, proven};
 
 /// Where files are kept.
@@ -83,6 +85,8 @@ pub(crate) struct State {
     pub(crate) failures: Vec<Failure>,
     /// The claim was given up by its volume.
     pub(crate) lost: bool,
+    /// How large that volume is.
+    pub(crate) capacity: Option<Quantity>,
     pub(crate) workers: Vec<super::pods::Worker>,
 }
 
@@ -114,6 +118,7 @@ impl State {
             derived: Vec::new(),
             failures: Vec::new(),
             lost: input.claim.as_ref().is_some_and(|claim| lost(claim)),
+            capacity: input.claim.as_ref().and_then(|claim| room::capacity(claim)),
             workers: input
                 .workers
                 .iter()
@@ -154,11 +159,14 @@ impl State {
         matches!(self.keep, Keep::Claim(_)) && done && self.known.len() == self.artifacts.len()
     }
 
-    /// Jobs that came to an end without telling what they did, or failed and rested: to be made again.
+    /// Jobs that came to an end without telling what they did, failed and rested, or whose volume was full and has
+    /// grown: to be made again.
     pub(crate) fn again(&self, now: Timestamp) -> Vec<&str> {
         let all = self.doings();
+        let grown = |outcome: &Outcome| room::grown(outcome, self.capacity.as_ref());
+        let rested = |outcome: &Outcome| outcome.rested(now, super::REST_SECONDS);
         let mut again: Vec<&str> = all
-            .filter(|doing| doing.outcome.rested(now, super::REST_SECONDS))
+            .filter(|doing| rested(&doing.outcome) || grown(&doing.outcome))
             .map(|doing| doing.work.name.as_str())
             .collect();
         let silent = |doing: &&Doing| doing.outcome.phase == Phase::Succeeded;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::build::format;
 use super::outcome::Phase;
 use super::report::listed;
+use super::room;
 use super::state::{Doing, Keep, State};
 use crate::status::{Fact, conditions, summary};
 use crate::world::Read;
@@ -190,13 +191,15 @@ fn resolved(state: &State) -> Fact {
         }
         return Fact::yes(condition::SOURCE_RESOLVED, message);
     }
-    match state.failures.last() {
-        Some(failure) => Fact::no(condition::SOURCE_RESOLVED, &failure.word(), said),
-        None => Fact::yes(
-            condition::SOURCE_RESOLVED,
-            format!("{number} sources, tried in order"),
-        ),
+    let mut bad = state.failures.iter().rev().filter(|one| !room::full(one));
+    if let Some(failure) = bad.next() {
+        return Fact::no(condition::SOURCE_RESOLVED, &failure.word(), said);
     }
+    let mut message = format!("{number} sources, tried in order");
+    if !said.is_empty() {
+        message = format!("{message}; {said}");
+    }
+    Fact::yes(condition::SOURCE_RESOLVED, message)
 }
 
 /// Whether the bytes are where they are kept.

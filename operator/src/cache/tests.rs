@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::outcome::Phase;
 use super::report::{Failure, LISTED};
+use super::stories::{STORIES, say, stories};
 use super::testing::state;
-use super::{STORIES, State, mounts, say, stories};
+use super::{State, mounts};
 use crate::apply::Writer;
 use crate::events::{Events, Story};
 use crate::metrics::Metrics;

@@ -13,7 +13,7 @@ use mesh_models::Digest;
 use mesh_runtime::Shutdown;
 use serde_json::{Value, json};
 
-use super::{Fetch, run, run_until};
+use super::{DISK_FULL, Fetch, run, run_until};
 
 fn options(folder: &Path, sources: &Value, sha256: Option<&str>) -> Fetch {
     let spec = json!({"artifacts": [{"path": "deep/m.bin", "sha256": sha256}], "sources": sources});
@@ -225,9 +225,14 @@ async fn a_full_disk_is_the_reason_and_the_artifact_does_not_appear() {
         Some(&digest),
     ))
     .await;
-    assert!(same(code.expect("used right"), ExitCode::FAILURE));
+    assert!(same(code.expect("used right"), ExitCode::from(DISK_FULL)));
     let told = result(folder.path());
     assert_eq!(told["failures"][0]["reason"], "DiskFull", "{told}");
+    let said = told["failures"][0]["message"].as_str().expect("a message");
+    assert!(
+        said.contains("it has 7 bytes, there is room for 0"),
+        "{said}"
+    );
     assert!(fs::symlink_metadata(folder.path().join("models/deep/m.bin")).is_err());
     assert_eq!(fs::read_dir(partial).expect("a folder").count(), 0);
 }

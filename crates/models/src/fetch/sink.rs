@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{Fetch, discard};
 use crate::digest::{Digest, Hasher, Stopped, hash_file};
 use crate::error::{Error, SourceError, Stop};
+use crate::room;
 
 /// The partial file, opened, with its hash so far.
 pub(super) struct Sink {
@@ -56,7 +57,8 @@ impl Fetch<'_> {
         let path = self.partial.clone();
         blocking(move || {
             if let Err(error) = sink.file.write_all(&batch) {
-                return Err(given_up(&path, Error::store("write", &path, error)));
+                let error = room::written(Error::store("write", &path, error), sink.written);
+                return Err(given_up(&path, error));
             }
             sink.hasher.update(&batch);
             sink.written += batch.len() as u64;
@@ -79,7 +81,7 @@ impl Fetch<'_> {
 }
 
 /// A full disk is not helped by keeping the file that filled it.
-fn given_up(partial: &Path, error: Error) -> Error {
+pub(super) fn given_up(partial: &Path, error: Error) -> Error {
     if matches!(error, Error::DiskFull { .. }) {
         // The full disk is the error to tell.
         let _ = discard(partial);

@@ -183,10 +183,45 @@ async fn a_full_disk_is_said_and_leaves_no_partial_file() {
         .await
         .unwrap_err();
     assert_eq!(error.reason(), "DiskFull");
+    let words = format!("(it has {SIZE} bytes, there is room for 0)");
     assert!(error.to_string().contains("no space left"), "{error}");
+    assert!(error.to_string().contains(&words), "{error}");
     assert!(world.names("partial").is_empty() && world.names("sha256").is_empty());
     assert_eq!(
         server.requests().len(),
+        1,
+        "another source would not fit either"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_announced_larger_than_what_is_free_is_not_begun() {
+    const LARGE: u64 = 1 << 62;
+    let mut world = World::new();
+    world.settings.max_bytes = u64::MAX;
+    let large = Server::start(|_, _, stream| {
+        head(stream, "200 OK", &[("content-length", LARGE.to_string())])?;
+        hang(stream)
+    });
+    let sha256 = Digest::of(b"");
+    let asked = cache(Some(sha256), vec![large.source(), large.source()]);
+    let resolver = world.resolver();
+    // What came of it before goes as well: it fills the disk, too.
+    let before = world.path("store/partial").join(format!("sha256-{sha256}"));
+    std::fs::write(before, b"ten bytes.").unwrap();
+    let error = resolver
+        .resolve(&asked, &CancellationToken::new(), &|_| {})
+        .await
+        .unwrap_err();
+    let Error::DiskFull { room, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(room.needed, Some(LARGE));
+    assert!(room.there > Some(0) && room.there < room.needed, "{error}");
+    assert!(world.names("partial").is_empty() && world.names("sha256").is_empty());
+    assert_eq!(
+        large.requests().len(),
         1,
         "another source would not fit either"
     );

@@ -106,6 +106,39 @@ fn a_failed_fetch_tells_its_last_reason() {
 }
 
 #[test]
+fn a_full_volume_is_not_blamed_on_its_source_and_says_when_it_is_tried_again() {
+    let mut state = state(&spec(None), &json!({}));
+    let full = Failure {
+        artifact: String::from("m.gguf"),
+        source: String::from("https://a"),
+        reason: String::from("DiskFull"),
+        message: String::from("no space left (it has 9 bytes, there is room for 7)"),
+        quarantined: false,
+    };
+    let doing = state.fetch.as_mut().expect("a fetch");
+    doing.outcome.phase = Phase::Failed;
+    doing.outcome.failures.push(full.clone());
+    state.failures.push(full);
+    let told = said(&state);
+    for type_ in ["Ready", "Fetched"] {
+        let one = condition(&told, type_);
+        assert_eq!(one["reason"], "DiskFull", "{type_}");
+        let message = one["message"].as_str().expect("a message");
+        for words in ["it has 9 bytes", "tried again once the volume has grown"] {
+            assert!(message.contains(words), "{message}");
+        }
+    }
+    let resolved = condition(&told, "SourceResolved");
+    assert_eq!(resolved["status"], "True", "{resolved}");
+    // Where a source failed as well, that is told.
+    let mut gone = state.failures[0].clone();
+    gone.reason = String::from("NotFound");
+    state.failures.insert(0, gone);
+    let resolved = condition(&said(&state), "SourceResolved").clone();
+    assert_eq!(resolved["reason"], "NotFound", "{resolved}");
+}
+
+#[test]
 fn a_pin_outlives_a_spec_that_cannot_be_read() {
     let pinned = json!({"artifacts": [{"path": "m.gguf", "sha256": DIGEST, "sizeBytes": 1, "source": "s", "verifiedAt": "2026-01-01T00:00:00Z"}]});
     let read = read(
