@@ -281,11 +281,10 @@ fn pairs(
             let (inputs, outputs) = target.extents(config);
             let rank = settings.rank(halves.module);
             let scale = settings.scale(halves.module);
-            let b = b.into_iter().map(|value| value * scale).collect();
-            let b = match target {
-                Target::Query | Target::Key => by_pairs(b, rank, config.shape.head),
-                _ => b,
-            };
+            let mut b: Vec<f32> = b.into_iter().map(|value| value * scale).collect();
+            if matches!(target, Target::Query | Target::Key) {
+                b = by_pairs(&b, rank, config.shape.head);
+            }
             Ok(Pair {
                 layer,
                 target,
@@ -300,7 +299,7 @@ fn pairs(
 }
 
 /// Rows of halves of each head (0, 1, … | n, n + 1, …) as neighboring pairs (0, n, 1, n + 1, …).
-fn by_pairs(b: Vec<f32>, rank: usize, head: usize) -> Vec<f32> {
+fn by_pairs(b: &[f32], rank: usize, head: usize) -> Vec<f32> {
     let half = head / 2;
     let mut ordered = Vec::with_capacity(b.len());
     for rows in b.chunks_exact(head * rank) {
