@@ -34,8 +34,9 @@ struct Served {
 }
 
 impl Served {
-    /// The adapter of this name; `None` for the model as it is, an error for what is not served.
-    fn adapter(&self, model: &str) -> Result<Option<&AdapterInfo>, Response> {
+    /// The adapter of this name; `None` for the model as it is, an error with all names for what is not
+    /// served.
+    fn adapter(&self, model: &str) -> Result<Option<&AdapterInfo>, String> {
         let adapters = &self.engine.info().adapters;
         let found = adapters.iter().find(|adapter| adapter.name == model);
         if found.is_some() || self.names.iter().any(|name| name == model) {
@@ -44,13 +45,7 @@ impl Served {
         let adapters = adapters.iter().map(|adapter| adapter.name.as_str());
         let names = self.names.iter().map(String::as_str).chain(adapters);
         let names: Vec<&str> = names.collect();
-        let message = format!("this worker serves `{}` only", names.join("`, `"));
-        Err(fault(
-            StatusCode::NOT_FOUND,
-            &message,
-            Some(String::from("model")),
-            "model_not_found",
-        ))
+        Err(format!("this worker serves `{}` only", names.join("`, `")))
     }
 }
 
@@ -140,7 +135,14 @@ async fn answer(
     };
     let adapter = match served.adapter(&request.model) {
         Ok(adapter) => adapter.cloned(),
-        Err(refusal) => return refusal,
+        Err(message) => {
+            return fault(
+                StatusCode::NOT_FOUND,
+                &message,
+                Some(String::from("model")),
+                "model_not_found",
+            );
+        }
     };
     let (adapter, fingerprint) = match adapter {
         Some(adapter) => (Some(adapter.name), adapter.fingerprint),
