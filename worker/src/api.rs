@@ -161,21 +161,7 @@ async fn answer(
         Ok(Err(error)) => return refused(&error),
         Err(_) => return stopped(),
     };
-    let head = Head {
-        surface,
-        id: format!(
-            "{}-{}",
-            if surface == Surface::Chat {
-                "chatcmpl"
-            } else {
-                "cmpl"
-            },
-            Ulid::generate()
-        ),
-        created: Timestamp::now().as_second(),
-        model: request.model.clone(),
-        system_fingerprint: Some(fingerprint),
-    };
+    let head = head(surface, request.model.clone(), fingerprint);
     let trimmed = answer.context_trimmed;
     let mut response = if request.stream {
         streamed(&head, answer, request.include_usage)
@@ -188,6 +174,20 @@ async fn answer(
             .insert("mesh-context-trimmed", HeaderValue::from_static("true"));
     }
     response
+}
+
+fn head(surface: Surface, model: String, fingerprint: String) -> Head {
+    let kind = match surface {
+        Surface::Chat => "chatcmpl",
+        _ => "cmpl",
+    };
+    Head {
+        surface,
+        id: format!("{kind}-{}", Ulid::generate()),
+        created: Timestamp::now().as_second(),
+        model,
+        system_fingerprint: Some(fingerprint),
+    }
 }
 
 /// A worker is not told whose request it is, so no request may reuse another's prefix: each is a

@@ -136,20 +136,8 @@ async fn run(options: Serve) -> anyhow::Result<()> {
     // Its certificate comes while the model is loaded.
     let front = Front::start(&options.transport, &shutdown).await?;
     let engine = load(&options).await?;
-    let stem = options
-        .model
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned());
-    let mut names = options.served_name.clone();
-    if names.is_empty() {
-        names.push(stem.unwrap_or_else(|| engine.info().name.clone()));
-    }
+    let names = names(&options, &engine)?;
     let name = names.first().cloned().unwrap_or_default();
-    if let Some((same, _)) = options.adapters.iter().find(|one| names.contains(&one.0)) {
-        anyhow::bail!(
-            "the model and an adapter are both named {same}: give the model another --served-name"
-        );
-    }
 
     let mut registry = Registry::default();
     metrics::register(&mut registry, &engine, &name);
@@ -194,6 +182,25 @@ async fn run(options: Serve) -> anyhow::Result<()> {
     engine.shutdown(GRACE);
     shutdown.finish(GRACE).await;
     Ok(())
+}
+
+/// Names of the model, which are none of its adapters'.
+fn names(options: &Serve, engine: &Engine) -> anyhow::Result<Vec<String>> {
+    let stem = options
+        .model
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned());
+    let mut names = options.served_name.clone();
+    if names.is_empty() {
+        names.push(stem.unwrap_or_else(|| engine.info().name.clone()));
+    }
+    let mut adapters = options.adapters.iter();
+    if let Some((same, _)) = adapters.find(|(name, _)| names.contains(name)) {
+        anyhow::bail!(
+            "the model and an adapter are both named {same}: give the model another --served-name"
+        );
+    }
+    Ok(names)
 }
 
 async fn load(options: &Serve) -> anyhow::Result<Engine> {
