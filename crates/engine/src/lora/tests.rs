@@ -13,10 +13,14 @@ fn config(tiny: &Tiny) -> Config {
     Config::new(&Header::read(&mut std::io::BufReader::new(&mut bytes), length).unwrap()).unwrap()
 }
 
-fn load(adapter: &Peft) -> Result<Adapter, Error> {
+fn folder(adapter: &Peft) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     adapter.write(folder.path());
-    Adapter::load(folder.path(), &config(&Tiny::default()))
+    folder
+}
+
+fn load(adapter: &Peft) -> Result<Adapter, Error> {
+    Adapter::load(folder(adapter).path(), &config(&Tiny::default()))
 }
 
 fn usual() -> Peft {
@@ -162,9 +166,8 @@ fn halves_emptiness_and_what_is_no_number_are_refused() {
 
 #[test]
 fn a_weights_file_that_was_cut_or_lies_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder(&usual());
     let path = folder.path().join("adapter_model.safetensors");
-    usual().write(folder.path());
     let whole = std::fs::read(&path).unwrap();
     let config = config(&Tiny::default());
     for length in [0, 7, 8, 100, whole.len() - 1] {
@@ -182,8 +185,7 @@ fn a_weights_file_that_was_cut_or_lies_is_refused() {
 
 #[test]
 fn half_precision_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    usual().write(folder.path());
+    let folder = folder(&usual());
     let rounded = |dtype, write: fn(f32) -> [u8; 2]| {
         let tensors = usual().tensors;
         let bytes: Vec<Vec<u8>> = tensors

@@ -24,13 +24,9 @@ fn two() -> (Vec<Peft>, tempfile::TempDir) {
 }
 
 fn with(folder: &tempfile::TempDir, options: EngineOptions) -> Engine {
-    let adapters = NAMES
-        .map(|name| (name.to_owned(), folder.path().join(name)))
-        .into();
-    let options = EngineOptions {
-        adapters,
-        ..options
-    };
+    let adapters = NAMES.map(|name| (name.to_owned(), folder.path().join(name)));
+    let mut options = options;
+    options.adapters.extend(adapters);
     Engine::load(tiny().write().path, options).unwrap()
 }
 
@@ -266,7 +262,7 @@ fn two_adapters_of_one_name_and_one_that_does_not_fit_are_refused_by_name() {
     assert_eq!(load(&[("a", "wide")]).reason(), "AdapterDoesNotFit");
     let mut huge = Peft::new(&tiny(), 4, 3);
     for (.., values) in &mut huge.tensors {
-        values.iter_mut().for_each(|x| *x = 3e38);
+        values.fill(3e38);
     }
     huge.write(&folder.path().join("huge"));
     assert_eq!(load(&[("a", "huge")]).reason(), "DamagedWeights");
