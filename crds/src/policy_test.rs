@@ -73,14 +73,14 @@ pub struct Expectation {
     /// Exactly this level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy: Option<Privacy>,
-    /// No backend of a class below this is in the plan.
+    /// No backend of a class below this is in the plan, and policy allows no peer below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lowest_class: Option<Class>,
     /// This backend is the first available one of the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub served_by: Option<String>,
-    /// Nothing is admitted.
+    /// Nothing is admitted, and policy allows no peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied: Option<bool>,
 }

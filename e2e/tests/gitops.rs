@@ -99,7 +99,11 @@ mod tests {
         bad_policy["spec"]["tests"] = json!([{"name": "never", "request": {"text": "Hello"}, "expect": {"privacy": "Restricted"}}]);
         let mut waits = policy(TEAM, "waits");
         waits["spec"]["floor"]["backendRef"] = json!({"name": "waits"});
+        let mut peer = cloud(TEAM, "peer");
+        let key = "MCowBQYDK2VwAyEAOMiEVTKNEi0mO7ZsHAp9NRb3rIYc9QJOcKWNeRWxRyA=";
+        peer["spec"] = json!({"peer": {"address": "mesh.partner.example:8444", "identity": key, "trust": "Open"}, "models": [{"name": "theirs"}]});
         let items = [
+            peer,
             cache(TEAM, "good"),
             bad_cache,
             backend(TEAM, "good", "good", 1),
@@ -243,7 +247,7 @@ mod tests {
         let written = written.unwrap();
         stage.settled(operator, LIMIT).unwrap();
         calm(stage, chart, 40);
-        calm(stage, declared, 9);
+        calm(stage, declared, 10);
         assert_eq!(
             stage.kubectl(&["get", WEBHOOK, "-o", bundle]).unwrap(),
             written
@@ -268,7 +272,7 @@ mod tests {
         taken.unwrap();
         // Nobody has looked yet, which is not the same as well.
         let seen = health(&stage);
-        assert_eq!(seen.len(), 9, "{seen:?}");
+        assert_eq!(seen.len(), 10, "{seen:?}");
         assert!(
             seen.values().all(|status| status == "InProgress"),
             "{seen:?}"
@@ -285,6 +289,7 @@ mod tests {
                 ("ModelCache bad", "Failed"),
                 ("InferenceBackend good", "Current"),
                 ("InferenceBackend bad", "Failed"),
+                ("InferenceBackend peer", "Failed"),
                 ("InferenceBackend waits", "InProgress"),
                 ("SovereigntyPolicy good", "Current"),
                 ("SovereigntyPolicy bad", "Failed"),

@@ -35,10 +35,10 @@ pub struct TestRequest {
 pub struct Expectation {
     /// The level must be exactly this.
     pub privacy: Option<PrivacyLevel>,
-    /// No backend of a class below this may be in the plan.
+    /// No backend of a class below this may be in the plan, and policy may allow no other mesh below it.
     pub lowest_class: Option<SovereigntyClass>,
     /// The first available backend of the plan must be this.
     pub served_by: Option<String>,
-    /// Nothing may be admitted.
+    /// Nothing may be admitted, and policy may allow no other mesh.
     pub denied: Option<bool>,
 }
