@@ -70,6 +70,8 @@ pub const ENGINE_READY: &str = "EngineReady";
 pub const ADAPTERS_LOADED: &str = "AdaptersLoaded";
 /// InferenceBackend: the gateways may read the Secret with its key.
 pub const CREDENTIALS_READABLE: &str = "CredentialsReadable";
+/// InferenceBackend: the authority that it proves itself by can be read by the gateways, and is one.
+pub const AUTHORITY_READABLE: &str = "AuthorityReadable";
 /// InferenceBackend: its pods cannot talk to others.
 pub const EGRESS_CONFINED: &str = "EgressConfined";
 

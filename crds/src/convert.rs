@@ -3,6 +3,7 @@
 //! cannot be one. Refuses to touch the world: the time and the addresses of hosts are arguments.
 
 mod backend;
+mod endpoint;
 mod model;
 mod peer;
 mod policy;

@@ -21,6 +21,8 @@ const HEADER_NAMES_MESSAGE: &str = "header names are made of letters, digits and
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(crate::rule::ENDPOINT_PRIVATE).message(crate::rule::ENDPOINT_PRIVATE_MESSAGE).field_path(".url"))]
+#[x_kube(validation = Rule::new(crate::rule::AUTHORITY_NEEDS_TLS).message(crate::rule::AUTHORITY_NEEDS_TLS_MESSAGE).field_path(".url"))]
+#[x_kube(validation = Rule::new(crate::rule::PROXY_NEEDS_TLS).message(crate::rule::PROXY_NEEDS_TLS_MESSAGE).field_path(".url"))]
 pub struct Cloud {
     /// The company; used for concentration and price.
     #[schemars(
@@ -63,7 +65,7 @@ pub struct Cloud {
     /// Facts with an end: expired or absent claims count as the worst class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claims: Option<Claims>,
-    /// Trust in a private certificate authority.
+    /// Trust in an organization's own certificate authority, and in no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     /// An explicit proxy.
@@ -75,6 +77,8 @@ pub struct Cloud {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(crate::rule::ENDPOINT_PRIVATE).message(crate::rule::ENDPOINT_PRIVATE_MESSAGE).field_path(".url"))]
+#[x_kube(validation = Rule::new(crate::rule::AUTHORITY_NEEDS_TLS).message(crate::rule::AUTHORITY_NEEDS_TLS_MESSAGE).field_path(".url"))]
+#[x_kube(validation = Rule::new(crate::rule::PROXY_NEEDS_TLS).message(crate::rule::PROXY_NEEDS_TLS_MESSAGE).field_path(".url"))]
 pub struct External {
     /// Wire format.
     #[serde(default)]
@@ -108,7 +112,7 @@ pub struct External {
     /// Ask upstream for a stream even if the caller did not. Absent = true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_upstream: Option<bool>,
-    /// Trust in a private certificate authority.
+    /// Trust in an organization's own certificate authority, and in no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     /// An explicit proxy.

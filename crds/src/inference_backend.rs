@@ -210,7 +210,7 @@ pub struct InferenceBackendStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
     /// Ready, Reconciling, Stalled, WeightsAvailable, AcceleratorsBound, EngineReady, AdaptersLoaded,
-    /// EgressConfined, CredentialsReadable.
+    /// EgressConfined, CredentialsReadable, AuthorityReadable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

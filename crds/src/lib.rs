@@ -75,4 +75,4 @@ pub use parse::{Document, Object, Parsed, decode, parse, parse_for};
 pub use problem::{Position, Problem, ProblemKind, Severity};
 pub use reference_page::reference_markdown;
 pub use sovereignty_policy::{SovereigntyPolicy, SovereigntyPolicySpec, SovereigntyPolicyStatus};
-pub use standing::{Standing, Standings};
+pub use standing::{AuthorityState, Standing, Standings};

@@ -100,8 +100,8 @@ fn unseen(definition: &mut Value) {
     }
 }
 
-/// Takes `env` and `file` out of every schema: where a Secret can be named it must be, and a model's source
-/// is one of the others.
+/// Takes `env` and `file` out of every schema: where a Secret can be named it must be, a model's source is one of
+/// the others, and so is the place of an authority.
 fn leave_out(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
@@ -113,7 +113,12 @@ fn leave_out(schema: &mut Value) {
             if has("file") && has("secretRef") {
                 secret_only(map);
             } else if has("file") && has("huggingFace") {
-                without_file(map);
+                without_file(
+                    map,
+                    &[("rule", "has(self.file), ", ""), ("message", "file, ", "")],
+                );
+            } else if has("file") && has("configMap") {
+                entry_only(map);
             }
         }
         Value::Array(items) => items.iter_mut().for_each(leave_out),
@@ -133,21 +138,41 @@ fn secret_only(map: &mut Map<String, Value>) {
     remove(map, "file");
     map.remove("x-kubernetes-validations");
     map.insert(String::from("required"), json!(["secretRef"]));
+    plainly(map, "secretRef");
+}
+
+/// In a cluster nobody need be told that a field is a cluster's.
+fn plainly(map: &mut Map<String, Value>, field: &str) {
     let text = map
         .get_mut("properties")
-        .and_then(|properties| properties.pointer_mut("/secretRef/description"));
+        .and_then(|properties| properties.pointer_mut(&format!("/{field}/description")));
     if let Some(Value::String(text)) = text {
         *text = text.replace(" (cluster only)", "");
     }
 }
 
-fn without_file(map: &mut Map<String, Value>) {
+/// An authority is an entry of a Secret or a ConfigMap.
+fn entry_only(map: &mut Map<String, Value>) {
+    let words = (", configMap and file", " and configMap");
+    without_file(
+        map,
+        &[
+            ("rule", ", has(self.file)", ""),
+            ("message", words.0, words.1),
+        ],
+    );
+    plainly(map, "secret");
+    plainly(map, "configMap");
+}
+
+/// Without `file`, and with rules in which a text is another.
+fn without_file(map: &mut Map<String, Value>, changes: &[(&str, &str, &str)]) {
     remove(map, "file");
     let rules = map.get_mut("x-kubernetes-validations");
     for rule in rules.and_then(Value::as_array_mut).into_iter().flatten() {
-        for (field, part) in [("rule", "has(self.file), "), ("message", "file, ")] {
-            if let Some(Value::String(text)) = rule.get_mut(field) {
-                *text = text.replace(part, "");
+        for (field, from, to) in changes {
+            if let Some(Value::String(text)) = rule.get_mut(*field) {
+                *text = text.replace(from, to);
             }
         }
     }

@@ -54,32 +54,40 @@ pub struct NamespacedRef {
     pub name: ObjectName,
 }
 
-/// Trust in a private certificate authority.
+/// Trust in an organization's own certificate authority, and in no other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// Where the authority's certificate is.
+    /// Where the authority's certificates are (PEM, one or more). What the system trusts does not count then.
     pub ca_ref: CaRef,
 }
 
-/// Where a certificate is: exactly one of `secret` and `configMap`.
+/// Where certificates are: exactly one of `secret`, `configMap` and `file`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.secret) != has(self.configMap)")
-    .message("give exactly one of secret and configMap"))]
+#[x_kube(validation = Rule::new("[has(self.secret), has(self.configMap), has(self.file)].filter(x, x).size() == 1")
+    .message("give exactly one of secret, configMap and file"))]
 pub struct CaRef {
-    /// An entry of a Secret.
+    /// An entry of a Secret (cluster only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<KeyRef>,
-    /// An entry of a ConfigMap.
+    /// An entry of a ConfigMap (cluster only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<KeyRef>,
+    /// A file (one machine only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub file: Option<String>,
 }
 
-/// An explicit proxy. It sees which place is asked, so it counts in the sovereignty class.
+/// An explicit proxy, asked by HTTP CONNECT. It sees which place is asked, and how much is said, so it counts in the sovereignty
+/// class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Proxy {
     /// Address of the proxy.
     pub url: HttpUrl,
+    /// `user:password` for the proxy, by reference. Sent to it and to nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
 }

@@ -14,6 +14,20 @@ pub(crate) const ENDPOINT_PRIVATE: &str = "self.url.startsWith('https://') || (h
 pub(crate) const ENDPOINT_PRIVATE_MESSAGE: &str =
     "use https, or say `insecurePlaintext: true` beside the url if the network may read along";
 
+/// An authority proves nothing where there is no TLS.
+pub(crate) const AUTHORITY_NEEDS_TLS: &str = "!has(self.tls) || self.url.startsWith('https://')";
+
+/// What to do about [`AUTHORITY_NEEDS_TLS`].
+pub(crate) const AUTHORITY_NEEDS_TLS_MESSAGE: &str =
+    "an authority is for https: use an https url, or remove tls";
+
+/// What is not encrypted to the backend itself, a proxy reads.
+pub(crate) const PROXY_NEEDS_TLS: &str = "!has(self.proxy) || self.url.startsWith('https://')";
+
+/// What to do about [`PROXY_NEEDS_TLS`].
+pub(crate) const PROXY_NEEDS_TLS_MESSAGE: &str =
+    "the proxy would read along: use an https url, or remove proxy";
+
 /// Rank of every class, for rules that compare them. A map and not a list: the API server estimates
 /// the search of a list for a text without a maximum length beyond its budget.
 const RANK: &str = "{'CloudRetained':0,'CloudForeign':1,'CloudDomestic':2,'OpenSwarm':3,'TrustedSwarm':4,'RentedHardware':5,'OwnHardware':6}";

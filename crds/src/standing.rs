@@ -18,6 +18,22 @@ pub struct Standing {
     /// Why not, as one PascalCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What became of reading the authority that it proves itself by, which only gateways may. Absent: it names none, as far as is
+    /// known there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<AuthorityState>,
+}
+
+/// What became of reading an authority, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum AuthorityState {
+    /// It is there, and can be trusted.
+    Readable,
+    /// It is not there, or may not be read.
+    Missing,
+    /// What is there is none, or a word of a newer gateway.
+    #[serde(other)]
+    Invalid,
 }
 
 /// One gateway's word on all of them.

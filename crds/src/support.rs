@@ -70,6 +70,9 @@ const SECRET: &str = "a cluster has neither: use secretRef";
 const CONFINED: &str = "NetworkPolicies confine the pods of a cluster";
 const SOURCES: &str = "use file, http, huggingFace, s3 or oci";
 const TRUST: &str = "a Secret or ConfigMap is a cluster's; let the system trust the authority";
+const FILE: &str = "use file on one machine";
+const ENTRY: &str = "a cluster has no file of this machine: use configMap or secret";
+const OPEN: &str = "use a proxy that asks for none";
 const FORMATS: &[&str] = &["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"];
 const EXACT: &str = "use Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0";
 const DERIVED: &str = "make the file with `mesh-worker quantize` and declare it as an artifact";
@@ -78,6 +81,10 @@ const DERIVED: &str = "make the file with `mesh-worker quantize` and declare it 
 const BOTH: &[Later] = &[
     but(CACHE, "spec.derive[].quantization", FORMATS, EXACT),
     any(CACHE, "spec.distribution", ""),
+    any(CACHE, "spec.sources[].huggingFace.proxy.credentials", OPEN),
+    any(CACHE, "spec.sources[].http.proxy.credentials", OPEN),
+    any(CACHE, "spec.sources[].s3.proxy.credentials", OPEN),
+    any(CACHE, "spec.sources[].oci.proxy.credentials", OPEN),
     but(
         BACKEND,
         "spec.inCluster.modelRef.quantization",
@@ -91,16 +98,12 @@ const BOTH: &[Later] = &[
         &["OpenAI"],
         "use the provider's OpenAI-compatible address",
     ),
-    any(BACKEND, "spec.cloud.tls", ""),
-    any(BACKEND, "spec.cloud.proxy", ""),
     but(
         BACKEND,
         "spec.external.protocol",
         &["OpenAI"],
         "use the server's OpenAI-compatible address",
     ),
-    any(BACKEND, "spec.external.tls", ""),
-    any(BACKEND, "spec.external.proxy", ""),
     any(
         BACKEND,
         "spec.limits.tokensPerMinute",
@@ -224,6 +227,12 @@ const MACHINE: &[Later] = &[
     any(POLICY, "spec.egress.dns", CONFINED),
     any(BACKEND, "spec.cloud.credentials.secretRef", KEYS),
     any(BACKEND, "spec.external.credentials.secretRef", KEYS),
+    any(BACKEND, "spec.cloud.proxy.credentials.secretRef", KEYS),
+    any(BACKEND, "spec.external.proxy.credentials.secretRef", KEYS),
+    any(BACKEND, "spec.cloud.tls.caRef.secret", FILE),
+    any(BACKEND, "spec.cloud.tls.caRef.configMap", FILE),
+    any(BACKEND, "spec.external.tls.caRef.secret", FILE),
+    any(BACKEND, "spec.external.tls.caRef.configMap", FILE),
 ];
 
 /// What a cluster refuses besides: either it comes later, or it would let an author reach files, variables
@@ -247,6 +256,16 @@ const CLUSTER: &[Later] = &[
     any(BACKEND, "spec.cloud.credentials.file", SECRET),
     any(BACKEND, "spec.external.credentials.env", SECRET),
     any(BACKEND, "spec.external.credentials.file", SECRET),
+    any(BACKEND, "spec.cloud.proxy.credentials.env", SECRET),
+    any(BACKEND, "spec.cloud.proxy.credentials.file", SECRET),
+    any(BACKEND, "spec.external.proxy.credentials.env", SECRET),
+    any(BACKEND, "spec.external.proxy.credentials.file", SECRET),
+    any(CACHE, "spec.sources[].huggingFace.tls.caRef.file", ENTRY),
+    any(CACHE, "spec.sources[].http.tls.caRef.file", ENTRY),
+    any(CACHE, "spec.sources[].s3.tls.caRef.file", ENTRY),
+    any(CACHE, "spec.sources[].oci.tls.caRef.file", ENTRY),
+    any(BACKEND, "spec.cloud.tls.caRef.file", ENTRY),
+    any(BACKEND, "spec.external.tls.caRef.file", ENTRY),
     any(
         POLICY,
         "spec.ownership.nodeSelector.matchExpressions",

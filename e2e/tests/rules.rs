@@ -16,13 +16,18 @@ mod tests {
     use crate::cases::{CHANGED, Case, SHA, cases};
 
     /// What only one machine has, as a cluster says it.
-    const HOMES: [(&str, &str); 5] = [
+    const HOMES: [(&str, &str); 7] = [
         ("{file: {path: /m}}", "{builtin: {}}"),
         ("file: {path: /m}, ", "builtin: {}, "),
         (
             "credentials: {file: /k}",
             "credentials: {secretRef: {name: k, key: k}}",
         ),
+        (
+            "caRef: {file: /ca.pem}",
+            "caRef: {configMap: {name: c, key: k}}",
+        ),
+        ("secret, configMap and file", "secret and configMap"),
         ("of builtin, file, huggingFace", "of builtin, huggingFace"),
         ("SHA", SHA),
     ];
@@ -164,6 +169,9 @@ mod tests {
                 "cloud: {{provider: p, url: \"https://a.example\", credentials: {credentials}}}\nmodels: [{{name: a}}]"
             )
         };
+        let special = |way: &str| {
+            format!("external: {{url: \"https://a.example\", {way}}}\nmodels: [{{name: a}}]")
+        };
         let policy =
             "classification: {dictionaries: [{name: a, level: Restricted, terms: [{file: /t}]}]}";
         let cache = "artifacts: [{path: m}]\nsources: [{file: {path: /etc}}]";
@@ -181,6 +189,16 @@ mod tests {
                 "credentials.file",
             ),
             ("InferenceBackend", external, "credentials.file"),
+            (
+                "InferenceBackend",
+                &special("tls: {caRef: {file: /etc/passwd}}"),
+                "caRef.file",
+            ),
+            (
+                "InferenceBackend",
+                &special("proxy: {url: \"http://p:1\", credentials: {file: /k}}"),
+                "proxy.credentials.file",
+            ),
             ("SovereigntyPolicy", policy, "terms[0].file"),
             ("ModelCache", cache, "sources[0].file"),
         ] {

@@ -99,6 +99,7 @@ mod tests {
             name: String::from("big"),
             state: HealthState::Unhealthy,
             reason: Some(String::from("Failures")),
+            authority: None,
         };
         let tell = Arc::new(move || Standings {
             backends: vec![standing.clone()],

@@ -8,6 +8,7 @@ mod fleet;
 mod images;
 mod live;
 mod pods;
+mod refers;
 mod status;
 mod work;
 

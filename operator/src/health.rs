@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use mesh_crds::inference_backend::{HealthState, HealthStatus};
-use mesh_crds::{Standings, condition};
+use mesh_crds::{AuthorityState, Standings, condition};
 use mesh_identity::{Account, EndpointError, Member, Peer, Trust};
 use tokio::sync::watch;
 
@@ -49,6 +49,8 @@ const MOST: usize = 64;
 pub(crate) struct Word {
     pub(crate) state: HealthState,
     pub(crate) reason: Option<String>,
+    /// What became of reading its authority; none if they know of none.
+    pub(crate) authority: Option<AuthorityState>,
 }
 
 /// One gateway's word on all of them, or all gateways' on all of them.
@@ -158,6 +160,7 @@ impl Asker {
             let word = Word {
                 state: one.state,
                 reason: one.reason.filter(|reason| is_word(reason)),
+                authority: one.authority,
             };
             ((one.namespace, one.name), word)
         });
@@ -211,11 +214,14 @@ fn agreed(words: &[&Word]) -> Word {
     } else {
         HealthState::Degraded
     };
+    // One gateway that cannot read it is enough.
+    let authority = words.iter().filter_map(|word| word.authority).max();
     // The same reason in every round, in whatever order they answered.
     knowing.sort_by(|one, other| one.reason.cmp(&other.reason));
     Word {
         state,
         reason: knowing.into_iter().find_map(|word| word.reason.clone()),
+        authority,
     }
 }
 

@@ -2,4 +2,6 @@
 //! dev-dependency and by the bench; no product code may depend on it.
 
 pub mod accounts;
+pub mod front;
+pub mod proxy;
 pub mod upstream;

@@ -17,6 +17,7 @@ use crate::client::{Clients, Whose};
 use crate::credential::Keys;
 use crate::pods::Pods;
 use crate::upstream::{Dispatch, Target};
+use crate::way::{self, Authorities};
 use crate::{AttemptError, ClientOptions, Error, LocalModel, Outbound, Started, pods, probe};
 
 /// Most pods that one probe asks.
@@ -59,6 +60,18 @@ impl Backends {
     /// Replaces the keys of Secrets as a whole. What is not among them cannot be used.
     pub fn set_keys(&self, keys: Keys) {
         self.clients.keys.store(Arc::new(keys));
+    }
+
+    /// Replaces the certificates of authorities as a whole. A backend that names one that is not among them is not spoken to.
+    pub fn set_authorities(&self, authorities: Authorities) {
+        self.clients.authorities.store(Arc::new(authorities));
+    }
+
+    /// Whether the authority that a backend names can be trusted, as far as it is known here; none if it names none. Asks nobody.
+    pub fn authority(&self, backend: &Backend) -> Option<Result<(), AttemptError>> {
+        let authority = backend.endpoint()?.authority.as_ref()?;
+        let found = way::certificates(authority, &self.clients.authorities.load());
+        Some(found.and_then(|pem| way::check(authority, &pem)))
     }
 
     /// Replaces the addresses of the mesh itself as a whole: where many tenants are served, a backend that

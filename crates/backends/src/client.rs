@@ -15,6 +15,7 @@ use rustls::ClientConfig;
 use crate::address::{Closed, Guard, Reach};
 use crate::credential::Keys;
 use crate::pod_tls::PodClients;
+use crate::way::{Authorities, Way};
 use crate::{ClientOptions, Error, tls};
 
 /// Clients kept before the oldest configurations are thrown away with all others.
@@ -30,6 +31,7 @@ struct Key {
     except: Option<Arc<[IpNet]>>,
     reach: Reach,
     whose: Whose,
+    way: Way,
 }
 
 /// Who keeps the other end of a connection.
@@ -47,6 +49,7 @@ pub(crate) struct Clients {
     tls: ClientConfig,
     kept: RwLock<HashMap<Key, Client>>,
     pub(crate) keys: ArcSwap<Keys>,
+    pub(crate) authorities: ArcSwap<Authorities>,
     /// For pods of the mesh itself, by address.
     pub(crate) own: Client,
     /// Addresses that no tenant's backend may be.
@@ -64,6 +67,7 @@ impl Clients {
             tls,
             kept: RwLock::default(),
             keys: ArcSwap::default(),
+            authorities: ArcSwap::default(),
             own,
             closed: Closed::default(),
             pods: PodClients::default(),
@@ -96,13 +100,13 @@ impl Clients {
         }
     }
 
-    /// The client for a backend at `url`.
+    /// The client for a backend at `url`, reached this way.
     pub(crate) fn get(
         &self,
         backend: &BackendId,
         url: &url::Url,
         guard: Guard,
-        whose: Whose,
+        (whose, way): (Whose, Way),
     ) -> Result<Client, Error> {
         let key = Key {
             backend: backend.clone(),
@@ -111,13 +115,14 @@ impl Clients {
             except: guard.networks.as_ref().map(|_| Arc::clone(&guard.except)),
             reach: guard.reach,
             whose,
+            way,
         };
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = kept.get(&key) {
             return Ok(client.clone());
         }
         drop(kept);
-        let client = self.build(guard, whose)?;
+        let client = self.build(guard, whose, &key.way)?;
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
             // Requests on their way hold their client; only idle connections are lost.
@@ -126,8 +131,17 @@ impl Clients {
         Ok(kept.entry(key).or_insert(client).clone())
     }
 
-    fn build(&self, guard: Guard, whose: Whose) -> Result<Client, Error> {
-        let mut builder = build(&self.options, &self.tls)?;
+    fn build(&self, guard: Guard, whose: Whose, way: &Way) -> Result<Client, Error> {
+        let mut builder = match &way.authority {
+            None => build(&self.options, &self.tls)?,
+            Some(pem) => build(&self.options, &tls::only(pem)?)?,
+        };
+        if let Some(via) = &way.proxy {
+            builder = builder.proxy(via.proxy().ok_or(Error::Client)?);
+        }
+        if way.special() {
+            builder = builder.https_only(true);
+        }
         if whose == Whose::Server {
             builder = builder.pool_idle_timeout(self.options.server_idle_timeout);
         }

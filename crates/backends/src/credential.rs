@@ -31,7 +31,7 @@ pub(crate) fn resolve(
                 return missing(format!("environment variable {name} is not text"));
             }
         },
-        Credential::File(path) => read(path)?,
+        Credential::File(path) => read(path, LIMIT).or_else(missing)?,
         Credential::Secret { .. } => match secrets.get(credential) {
             Some(key) => key.expose().clone(),
             None => return missing(format!("{} could not be read", place(credential))),
@@ -53,13 +53,14 @@ pub(crate) fn resolve(
     Ok(Sensitive::new(key.to_owned()))
 }
 
-fn read(path: &Path) -> Result<String, AttemptError> {
+/// A file of at most so many bytes; the error names it and shows nothing of it.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<String, String> {
     let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(LIMIT + 1).read_to_string(&mut text));
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_string(&mut text));
     match read {
-        Ok(size) if size as u64 <= LIMIT => Ok(text),
-        Ok(_) => missing(format!("file {} is too large", path.display())),
-        Err(error) => missing(format!(
+        Ok(size) if size as u64 <= limit => Ok(text),
+        Ok(_) => Err(format!("file {} is too large", path.display())),
+        Err(error) => Err(format!(
             "file {} could not be read: {}",
             path.display(),
             error.kind()

@@ -58,6 +58,51 @@ impl ConnectCause {
     }
 }
 
+/// What was wrong with TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsCause {
+    /// No authority that counts here vouches for the certificate.
+    Authority,
+    /// The certificate is for another name.
+    Name,
+    /// The certificate is over, or not valid yet.
+    Time,
+    /// Anything else.
+    Handshake,
+}
+
+impl TlsCause {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Authority => "no authority that is trusted here vouches for its certificate",
+            Self::Name => "its certificate is for another name",
+            Self::Time => "its certificate has expired, or is not valid yet",
+            Self::Handshake => "the certificate or the handshake was not accepted",
+        }
+    }
+}
+
+/// What became of a question to a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyCause {
+    /// It could not be reached, or hung up.
+    Unreachable,
+    /// It does not pass this on.
+    Refused,
+    /// It wants another user and password.
+    Unauthorized,
+}
+
+impl ProxyCause {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Unreachable => "the proxy could not be reached",
+            Self::Refused => "the proxy refused to pass it on",
+            Self::Unauthorized => "the proxy wants another user and password",
+        }
+    }
+}
+
 /// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AttemptError {
@@ -65,8 +110,11 @@ pub enum AttemptError {
     #[error("could not connect: {}", .0.words())]
     Connect(ConnectCause),
     /// The TLS handshake failed: wrong name, unknown authority, expired.
-    #[error("could not establish TLS: the certificate or the handshake was not accepted")]
-    Tls,
+    #[error("could not establish TLS: {}", .0.words())]
+    Tls(TlsCause),
+    /// The proxy that its author declared did not let it through.
+    #[error("could not get through: {}", .0.words())]
+    Proxy(ProxyCause),
     /// 5xx, 408, 409, 425 and statuses without a meaning here.
     #[error("the backend answered status {status}")]
     Status {
@@ -154,6 +202,14 @@ pub enum AttemptError {
         /// Name of the variable or file, and what is wrong with it.
         what: String,
     },
+    /// The authority that its author declared cannot be used. Nothing was sent.
+    #[error("could not get the authority to trust: {what}")]
+    Authority {
+        /// Its place, and what is wrong with it.
+        what: String,
+        /// It is not there; else it is no authority.
+        missing: bool,
+    },
     /// The address is not in the networks that make the backend ours. Nothing was sent.
     #[error("the address of the backend is not in the owned networks")]
     AddressOutsideNetworks,
@@ -179,7 +235,8 @@ impl AttemptError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Connect(_) => "Connect",
-            Self::Tls => "Tls",
+            Self::Tls(_) => "Tls",
+            Self::Proxy(_) => "Proxy",
             Self::Status { .. } => "Status",
             Self::RateLimited { .. } => "RateLimited",
             Self::Rejected { status } => rejection(*status),
@@ -196,6 +253,7 @@ impl AttemptError {
             Self::Busy { .. } => "Busy",
             Self::ContextLength { .. } => "ContextLength",
             Self::Credentials { .. } => "Credentials",
+            Self::Authority { .. } => "Authority",
             Self::AddressOutsideNetworks => "AddressOutsideNetworks",
             Self::AddressClosed => "AddressClosed",
             Self::NotAdmitted => "NotAdmitted",
@@ -209,7 +267,8 @@ impl AttemptError {
     pub const fn outcome(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
-            Self::Tls => "tls",
+            Self::Tls(_) => "tls",
+            Self::Proxy(_) => "proxy",
             Self::Status { .. } => "status",
             Self::RateLimited { .. } => "rate_limited",
             Self::Rejected { .. } => "rejected",
@@ -226,6 +285,7 @@ impl AttemptError {
             Self::Busy { .. } => "busy",
             Self::ContextLength { .. } => "context_length",
             Self::Credentials { .. } => "credentials",
+            Self::Authority { .. } => "authority",
             Self::AddressOutsideNetworks => "address_outside_networks",
             Self::AddressClosed => "address_closed",
             Self::NotAdmitted => "not_admitted",
@@ -236,9 +296,10 @@ impl AttemptError {
     }
 
     /// Every label that [`outcome`](Self::outcome) gives.
-    pub const OUTCOMES: [&'static str; 24] = [
+    pub const OUTCOMES: [&'static str; 26] = [
         "connect",
         "tls",
+        "proxy",
         "status",
         "rate_limited",
         "rejected",
@@ -255,6 +316,7 @@ impl AttemptError {
         "busy",
         "context_length",
         "credentials",
+        "authority",
         "address_outside_networks",
         "address_closed",
         "not_admitted",
@@ -268,7 +330,9 @@ impl AttemptError {
         match self {
             Self::CallerFault { .. } => Action::ToCaller,
             Self::Connect(_)
-            | Self::Tls
+            | Self::Tls(_)
+            | Self::Proxy(_)
+            | Self::Authority { .. }
             | Self::Status { .. }
             | Self::RateLimited { .. }
             | Self::Rejected { .. }
@@ -297,7 +361,8 @@ impl AttemptError {
     pub const fn health(&self) -> HealthEffect {
         match self {
             Self::Connect(_)
-            | Self::Tls
+            | Self::Tls(_)
+            | Self::Proxy(ProxyCause::Unreachable | ProxyCause::Refused)
             | Self::Status { .. }
             | Self::Redirect { .. }
             | Self::ContentType
@@ -311,6 +376,9 @@ impl AttemptError {
             Self::RateLimited { retry_after } => HealthEffect::RateLimited(*retry_after),
             Self::Rejected { status } => HealthEffect::Marked(rejection(*status)),
             Self::Credentials { .. } => HealthEffect::Marked("CredentialsMissing"),
+            Self::Proxy(ProxyCause::Unauthorized) => HealthEffect::Marked("ProxyUnauthorized"),
+            Self::Authority { missing: true, .. } => HealthEffect::Marked("AuthorityMissing"),
+            Self::Authority { missing: false, .. } => HealthEffect::Marked("AuthorityInvalid"),
             Self::AddressOutsideNetworks => HealthEffect::Marked("AddressOutsideNetworks"),
             Self::AddressClosed => HealthEffect::Marked("AddressClosed"),
             Self::Unusable(_) => HealthEffect::Marked("Unusable"),

@@ -9,12 +9,13 @@ use futures::StreamExt;
 use http::HeaderMap;
 use mesh_protocol::openai::read::{ReadError, UpstreamError};
 use reqwest::Response;
+use rustls::CertificateError;
 use tokio::time::timeout;
 
 use crate::address::Refused;
 use crate::scrub::Scrubber;
 use crate::wording;
-use crate::{AttemptError, ConnectCause};
+use crate::{AttemptError, ConnectCause, ProxyCause, TlsCause};
 
 /// Most of an error body that is read, in bytes.
 const BODY_LIMIT: usize = 64 << 10;
@@ -34,30 +35,60 @@ pub(crate) fn unsent(error: &reqwest::Error) -> AttemptError {
     } else {
         ConnectCause::Closed
     };
+    let mut at_proxy = None;
     let mut source = error.source();
     while let Some(inner) = source {
         if let Some(refused) = inner.downcast_ref::<Refused>() {
             return (*refused).into();
         }
-        if is_tls(inner) {
-            return AttemptError::Tls;
+        if let Some(cause) = tls_cause(inner) {
+            return AttemptError::Tls(cause);
         }
+        at_proxy = at_proxy.or_else(|| proxy_cause(inner));
         if let Some(inner) = inner.downcast_ref::<io::Error>() {
             cause = io_cause(inner.kind()).unwrap_or(cause);
         }
         source = inner.source();
     }
-    AttemptError::Connect(cause)
+    at_proxy.map_or(AttemptError::Connect(cause), AttemptError::Proxy)
 }
 
 /// I/O errors wrap each other without naming what they wrap as their source, so they are opened.
-fn is_tls(error: &(dyn StdError + 'static)) -> bool {
+fn tls_cause(error: &(dyn StdError + 'static)) -> Option<TlsCause> {
     match error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref)
     {
-        Some(wrapped) => is_tls(wrapped),
-        None => error.is::<rustls::Error>(),
+        Some(wrapped) => tls_cause(wrapped),
+        None => error.downcast_ref().map(|error| match error {
+            rustls::Error::InvalidCertificate(error) => of_certificate(error),
+            _ => TlsCause::Handshake,
+        }),
+    }
+}
+
+const fn of_certificate(error: &CertificateError) -> TlsCause {
+    match error {
+        // Another authority of the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsCause::Authority,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            TlsCause::Name
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => TlsCause::Time,
+        _ => TlsCause::Handshake,
+    }
+}
+
+/// The client's type for a failed CONNECT cannot be named, so it is known by its words.
+fn proxy_cause(error: &(dyn StdError + 'static)) -> Option<ProxyCause> {
+    let words = error.to_string();
+    match words.strip_prefix("tunnel error: ")? {
+        "unsuccessful" => Some(ProxyCause::Refused),
+        "proxy authorization required" => Some(ProxyCause::Unauthorized),
+        _ => Some(ProxyCause::Unreachable),
     }
 }
 

@@ -31,12 +31,14 @@ mod probe;
 mod scrub;
 mod tls;
 mod upstream;
+mod way;
 mod wording;
 
 pub use backends::Backends;
 pub use body::streamed;
 pub use credential::Keys;
-pub use error::{Action, AttemptError, ConnectCause, HealthEffect};
+pub use error::{Action, AttemptError, ConnectCause, HealthEffect, ProxyCause, TlsCause};
 pub use options::{ClientOptions, Error};
 pub use outbound::{EventStream, LocalModel, Outbound, Started};
 pub use pod_tls::PodTls;
+pub use way::Authorities;

@@ -71,6 +71,9 @@ pub enum Error {
         /// Position in [`ClientOptions::extra_roots`].
         index: usize,
     },
+    /// What a backend's author gave to trust is no certificate authority.
+    #[error("{0}")]
+    Authority(&'static str),
     /// The user agent is not a header value.
     #[error("the user agent is not a valid header value")]
     UserAgent,
@@ -85,6 +88,7 @@ impl Error {
         match self {
             Self::Tls { .. } => "Tls",
             Self::Root { .. } => "Root",
+            Self::Authority(_) => "Authority",
             Self::UserAgent => "UserAgent",
             Self::Client => "Client",
         }

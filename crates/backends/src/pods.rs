@@ -136,7 +136,7 @@ impl Pods {
             match dispatch.send().await {
                 Ok(started) => return Ok(held(started, running)),
                 // Nothing was sent: nobody was there, or somebody who is not who they should be.
-                Err(error @ (AttemptError::Connect(_) | AttemptError::Tls)) => {
+                Err(error @ (AttemptError::Connect(_) | AttemptError::Tls(_))) => {
                     self.rest(address);
                     last = error;
                 }
@@ -249,6 +249,8 @@ pub(crate) fn target(
         insecure_plaintext: client.is_none(),
         resolved: vec![address.ip()],
         cluster_networks: Arc::default(),
+        authority: None,
+        proxy: None,
     };
     match client {
         Some(Ok(client)) => Ok(Target::with(client, endpoint)),

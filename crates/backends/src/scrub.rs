@@ -161,6 +161,8 @@ mod tests {
             insecure_plaintext: true,
             resolved: vec!["10.1.2.3".parse().expect("an address")],
             cluster_networks: std::sync::Arc::default(),
+            authority: None,
+            proxy: None,
         };
         let key = Sensitive::new(String::from("Key.Canary-1"));
         let said = UpstreamError {

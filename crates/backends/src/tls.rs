@@ -1,4 +1,5 @@
-//! TLS as a client: aws-lc-rs, the platform's certificate authorities and those of the settings.
+//! TLS as a client: aws-lc-rs, the platform's certificate authorities and those of the settings, or none but those that an
+//! organization declared.
 //!
 //! A machine without any authority (a minimal container) is no failure here: plain http works, and
 //! https fails when it is used, with a TLS error.
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::Error;
@@ -24,6 +26,25 @@ pub(crate) fn config(extra_roots: &[Vec<u8>]) -> Result<ClientConfig, Error> {
     if roots.is_empty() {
         tracing::warn!("no certificate authorities on this machine: https backends will fail");
     }
+    trusting(roots)
+}
+
+/// Settings for one backend that trust these authorities (PEM) and no other.
+pub(crate) fn only(pem: &str) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|_| Error::Authority("it is not PEM"))?;
+        roots
+            .add(certificate)
+            .map_err(|_| Error::Authority("a certificate in it cannot be read"))?;
+    }
+    if roots.is_empty() {
+        return Err(Error::Authority("it holds no certificate in PEM"));
+    }
+    trusting(roots)
+}
+
+fn trusting(roots: RootCertStore) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -15,7 +15,8 @@ use crate::body::OutgoingBody;
 use crate::client::{Clients, Whose};
 use crate::headers::{self, Accept};
 use crate::scrub::Scrubber;
-use crate::{AttemptError, ClientOptions, Outbound, Started, credential, failure};
+use crate::way::{self, Way};
+use crate::{AttemptError, ClientOptions, Error, Outbound, Started, credential, failure};
 
 /// A worker of this mesh says so if it left old turns out.
 const TRIMMED: &str = "mesh-context-trimmed";
@@ -50,9 +51,17 @@ impl Target {
             .as_ref()
             .map(|credential| credential::resolve(credential, &clients.keys.load()))
             .transpose()?;
-        let client = clients
-            .get(id, url, guard, whose)
-            .map_err(|_| AttemptError::Unusable("its client could not be built"))?;
+        let way = Way::find(endpoint, &clients.keys.load(), &clients.authorities.load())?;
+        if let Some(via) = &way.proxy {
+            // Names are checked by the resolver, which is asked for the proxy's alone.
+            guard.check_literal(via.url())?;
+        }
+        let client = clients.get(id, url, guard, (whose, way)).map_err(|error| {
+            match (&endpoint.authority, error) {
+                (Some(authority), error @ Error::Authority(_)) => way::unusable(authority, &error),
+                _ => AttemptError::Unusable("its client could not be built"),
+            }
+        })?;
         Ok(Self {
             client,
             endpoint: endpoint.clone(),

@@ -176,6 +176,56 @@ pub struct Endpoint {
     pub resolved: Vec<IpAddr>,
     /// Networks of the cluster's own pods and Services, where an address is evidence of nothing.
     pub cluster_networks: Arc<[IpNet]>,
+    /// Whose certificates it may show instead of those that the system trusts.
+    pub authority: Option<Authority>,
+    /// Over what it is reached.
+    pub proxy: Option<Proxy>,
+}
+
+/// Where certificates (PEM) of an organization's own authority are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Authority {
+    /// A file.
+    File(PathBuf),
+    /// An entry of an object in the backend's own namespace.
+    Entry {
+        /// Where it is kept.
+        kept: Kept,
+        /// Namespace of the object.
+        namespace: String,
+        /// Name of the object.
+        name: String,
+        /// The entry.
+        key: String,
+    },
+}
+
+/// What keeps an entry in a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kept {
+    /// A Secret.
+    Secret,
+    /// A ConfigMap.
+    ConfigMap,
+}
+
+impl Kept {
+    /// The kind's name.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+        }
+    }
+}
+
+/// A proxy that passes on what is encrypted to the backend itself (HTTP CONNECT).
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    /// Its address.
+    pub url: Url,
+    /// `user:password` for it, by reference.
+    pub credentials: Option<Credential>,
 }
 
 /// Where a key is found; never the key itself.

@@ -26,8 +26,8 @@ pub mod task;
 
 pub use address::own_machine;
 pub use backend::{
-    Backend, Claims, Cloud, Credential, Endpoint, Limits, Node, Peer, Place, Pod, Pods, Protocol,
-    Trust,
+    Authority, Backend, Claims, Cloud, Credential, Endpoint, Kept, Limits, Node, Peer, Place, Pod,
+    Pods, Protocol, Proxy, Trust,
 };
 pub use caller::{Caller, NamespaceSelector};
 pub use class::SovereigntyClass;

@@ -2,8 +2,9 @@
 //!
 //! Nothing a backend's author writes can raise its class: a process of this mesh is owned, a pod is
 //! where its node lets a policy's claim stand, an external server only where a policy of the mesh namespace says so, and a cloud is always one of
-//! the three cloud classes, whatever its address. Claims count until they expire. Another mesh is a peer and never
-//! ours; an invitation counts where those who run this mesh wrote it.
+//! the three cloud classes, whatever its address. Claims count until they expire. A proxy on the way never raises a class: what is
+//! behind one is no owned hardware, and a cloud whose TLS the proxy itself may end is at best a foreign one. Another mesh is a peer
+//! and never ours; an invitation counts where those who run this mesh wrote it.
 
 use std::net::IpAddr;
 
@@ -59,6 +60,10 @@ pub enum Basis {
     Networks,
     /// Its addresses lie inside `ownership.networks`, but one is a pod's or a Service's.
     ClusterNetwork,
+    /// `ownership.external` lists the backend, but a proxy stands before it.
+    ListedBehindProxy,
+    /// A proxy looks up its address, so `ownership.networks` says nothing of it.
+    BehindProxy,
     /// An external server of which nothing is known.
     UnknownOperator,
     /// A model server that forwards one of its models to a cloud.
@@ -75,6 +80,8 @@ pub enum Basis {
     Home,
     /// One of the three lies outside, or is not claimed.
     Abroad,
+    /// All of it is at home, but whoever has the key of the declared authority can end TLS at the declared proxy.
+    ReadableByProxy,
     /// A peer that the mesh namespace invites, with a pinned identity.
     Invited,
     /// A peer whose invitation stands outside of the mesh namespace, where it does not count.
@@ -99,6 +106,12 @@ impl Derived {
             Basis::ClusterNetwork => {
                 "an address is one of the cluster's pods or Services, which says nothing of who runs it, whatever ownership.networks holds"
             }
+            Basis::ListedBehindProxy => {
+                "listed in ownership.external, but a proxy stands before it: not owned hardware"
+            }
+            Basis::BehindProxy => {
+                "a proxy looks up its address, so that ownership.networks says nothing of it: list it in ownership.external, for rented hardware at best"
+            }
             Basis::UnknownOperator => {
                 "nothing is known of who runs it: neither listed in ownership.external nor inside ownership.networks"
             }
@@ -114,6 +127,9 @@ impl Derived {
             Basis::Home => "seat, data centers and governing law are inside the home jurisdictions",
             Basis::Abroad => {
                 "seat, data centers or governing law are outside the home jurisdictions, or not claimed"
+            }
+            Basis::ReadableByProxy => {
+                "claimed to be inside the home jurisdictions, but whoever has the key of its authority (tls.caRef) can read along at its proxy, of whom nothing is claimed"
             }
             Basis::Invited => "another mesh, invited by the owners of this one",
             Basis::InvitedElsewhere => {
@@ -135,6 +151,7 @@ impl Derived {
                 format!("identity: {}, not proven by anybody yet", peer.identity),
             ]),
         }
+        lines.extend(backend.endpoint().into_iter().flat_map(way));
         lines
     }
 }
@@ -160,7 +177,12 @@ pub fn derive(
         Place::External(endpoint) => external(backend, endpoint, ownership, mesh_namespace),
         Place::Cloud(cloud) => match cloud.claims.as_ref() {
             None => (SovereigntyClass::CloudRetained, Basis::NoClaims),
-            Some(claims) => claimed(claims, ownership, now),
+            Some(claims) => match claimed(claims, ownership, now) {
+                (SovereigntyClass::CloudDomestic, _) if readable(&cloud.endpoint) => {
+                    (SovereigntyClass::CloudForeign, Basis::ReadableByProxy)
+                }
+                claimed => claimed,
+            },
         },
         Place::Peer(peer) => of_peer(peer, backend.id.namespace == mesh_namespace),
     };
@@ -174,6 +196,24 @@ fn of_peer(peer: &Peer, home: bool) -> (SovereigntyClass, Basis) {
         (Trust::Invited, false) => (SovereigntyClass::OpenSwarm, Basis::InvitedElsewhere),
         (Trust::Open, _) => (SovereigntyClass::OpenSwarm, Basis::OpenPeer),
     }
+}
+
+/// True if TLS may end at the proxy: a company's proxy that looks into everything shows certificates of an authority of its own.
+const fn readable(endpoint: &Endpoint) -> bool {
+    endpoint.proxy.is_some() && endpoint.authority.is_some()
+}
+
+/// For a person: what is special about the way to an endpoint. No address, which callers are not told.
+fn way(endpoint: &Endpoint) -> Vec<String> {
+    let proxied = endpoint
+        .proxy
+        .is_some()
+        .then_some("reached over a proxy, which learns its name and how much is said, and when");
+    let proven = endpoint.authority.is_some().then_some(
+        "proves itself by an authority of its own (tls.caRef), the system's count for nothing",
+    );
+    let lines = proxied.into_iter().chain(proven);
+    lines.map(str::to_owned).collect()
 }
 
 /// Without a pod there is nothing to look at and nobody to send to: what the policy claims is taken
@@ -270,8 +310,12 @@ fn external(
     let anybodys = |address: &IpAddr| inside(*address, &endpoint.cluster_networks);
     if backend.models.iter().any(runs_remotely) {
         (SovereigntyClass::CloudRetained, Basis::RunsRemotely)
+    } else if listed && endpoint.proxy.is_some() {
+        (SovereigntyClass::RentedHardware, Basis::ListedBehindProxy)
     } else if listed {
         (SovereigntyClass::OwnHardware, Basis::Listed)
+    } else if endpoint.proxy.is_some() {
+        (SovereigntyClass::CloudRetained, Basis::BehindProxy)
     } else if owned_address && endpoint.resolved.iter().any(anybodys) {
         (SovereigntyClass::CloudRetained, Basis::ClusterNetwork)
     } else if owned_address {

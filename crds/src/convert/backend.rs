@@ -1,25 +1,19 @@
 //! InferenceBackend to the data plane's backend.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::path::PathBuf;
-
 use mesh_core as core;
 use mesh_core::{
-    Backend, Capabilities, Endpoint, Jurisdiction, JurisdictionSet, License, NamespaceSelector,
-    Place, Pods,
+    Backend, Capabilities, Jurisdiction, JurisdictionSet, License, NamespaceSelector, Place, Pods,
 };
 use serde_json::{Map, Value};
-use url::{Host, Url};
 
+use super::endpoint::endpoint;
 use super::{World, model, peer, value, warning};
-use crate::endpoint::{Claims, Cloud, External, HeaderValue};
+use crate::endpoint::Claims;
 use crate::in_cluster::{InCluster, Vendor};
 use crate::inference_backend::{InferenceBackend, InferenceBackendSpec, Model};
 use crate::kind::Kind;
 use crate::parse::{Document, Object};
 use crate::problem::{Problem, ProblemKind};
-use crate::reference::Credentials;
 use crate::value::{JurisdictionCode, LabelSelector};
 
 /// Fields of a request that are the caller's or the mesh's: overriding them would answer something
@@ -238,126 +232,6 @@ fn served(
         price: value(document, &field("price"), price, problems)?,
         capabilities,
     })
-}
-
-/// What `cloud` and `external` have in common.
-struct Address<'a> {
-    url: &'a str,
-    insecure_plaintext: bool,
-    credentials: Option<&'a Credentials>,
-    auth_header: Option<&'a str>,
-    headers: &'a BTreeMap<String, HeaderValue>,
-    organization: Option<&'a str>,
-}
-
-impl<'a> From<&'a Cloud> for Address<'a> {
-    fn from(cloud: &'a Cloud) -> Self {
-        Self {
-            url: &cloud.url.0,
-            insecure_plaintext: cloud.insecure_plaintext.unwrap_or_default(),
-            credentials: cloud.credentials.as_ref(),
-            auth_header: cloud.auth_header.as_deref(),
-            headers: &cloud.headers,
-            organization: cloud.organization.as_deref(),
-        }
-    }
-}
-
-impl<'a> From<&'a External> for Address<'a> {
-    fn from(external: &'a External) -> Self {
-        Self {
-            url: &external.url.0,
-            insecure_plaintext: external.insecure_plaintext.unwrap_or_default(),
-            credentials: external.credentials.as_ref(),
-            auth_header: external.auth_header.as_deref(),
-            headers: &external.headers,
-            organization: external.organization.as_deref(),
-        }
-    }
-}
-
-fn endpoint(
-    world: &World<'_>,
-    document: &Document,
-    place: &str,
-    spec: &Address<'_>,
-    problems: &mut Vec<Problem>,
-) -> Option<Endpoint> {
-    if spec.auth_header.is_some() && spec.credentials.is_none() {
-        let message = "there is no key to put into this header: add credentials, or remove it";
-        problems.push(document.problem(ProblemKind::Value, format!("{place}.authHeader"), message));
-    }
-    let url = Url::parse(spec.url).map_err(|error| format!("not an address: {error}"));
-    let url = value(document, &format!("{place}.url"), url, problems)?;
-    if world.input.pods.is_some() && own_machine(&url) {
-        let message = "not in a cluster: loopback and link-local addresses are the gateway's own";
-        problems.push(document.problem(ProblemKind::NotInCluster, format!("{place}.url"), message));
-        return None;
-    }
-    Some(Endpoint {
-        protocol: core::Protocol::OpenAI,
-        credentials: spec
-            .credentials
-            .and_then(|spec| credential(world.namespace(document), spec)),
-        auth_header: spec.auth_header.map(str::to_lowercase),
-        headers: spec
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_lowercase(), value.0.clone()))
-            .collect(),
-        organization: spec.organization.map(str::to_owned),
-        insecure_plaintext: spec.insecure_plaintext,
-        resolved: resolved(world, document, &url),
-        cluster_networks: std::sync::Arc::clone(world.input.cluster_networks),
-        url,
-    })
-}
-
-/// A Secret is one of the object's own namespace, whatever the author writes.
-fn credential(namespace: &str, spec: &Credentials) -> Option<core::Credential> {
-    if let Some(secret) = &spec.secret_ref {
-        return Some(core::Credential::Secret {
-            namespace: namespace.to_owned(),
-            name: secret.name.0.clone(),
-            key: secret.key.clone(),
-        });
-    }
-    let file = spec
-        .file
-        .as_ref()
-        .map(|path| core::Credential::File(PathBuf::from(path)));
-    file.or_else(|| spec.env.clone().map(core::Credential::Env))
-}
-
-/// True for an address without a host, or with [one of our own](own_host).
-fn own_machine(url: &Url) -> bool {
-    url.host().is_none_or(|host| own_host(&host))
-}
-
-/// True for a host that means the asking machine itself, as far as that can be seen without asking
-/// anybody for its address.
-pub(super) fn own_host<S: AsRef<str>>(host: &Host<S>) -> bool {
-    match host {
-        Host::Ipv4(address) => core::own_machine((*address).into()),
-        Host::Ipv6(address) => core::own_machine((*address).into()),
-        Host::Domain(name) => {
-            let name = name.as_ref();
-            name == "localhost" || name.ends_with(".localhost")
-        }
-    }
-}
-
-/// In a cluster only addresses of the mesh namespace's backends are evidence of anything, so nobody else's
-/// names are looked up: a name that takes long would keep everybody waiting.
-fn resolved(world: &World<'_>, document: &Document, url: &Url) -> Vec<IpAddr> {
-    let tenant = world.namespace(document) != world.input.mesh_namespace;
-    match url.host() {
-        Some(Host::Domain(_)) if world.input.pods.is_some() && tenant => Vec::new(),
-        Some(Host::Ipv4(address)) => vec![address.into()],
-        Some(Host::Ipv6(address)) => vec![address.into()],
-        Some(Host::Domain(name)) => (world.input.resolve)(name),
-        None => Vec::new(),
-    }
 }
 
 /// The outer option is "could be read", the inner one "is there".

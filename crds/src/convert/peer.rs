@@ -2,7 +2,7 @@
 
 use mesh_core as core;
 
-use super::backend::own_host;
+use super::endpoint::own_host;
 use super::{World, value, warning};
 use crate::parse::Document;
 use crate::peer::{Peer, Trust};

@@ -147,7 +147,19 @@ const BACKEND_CASES: &[Case] = &[
         BACKEND,
         "external: {url: \"https://a.example/v1\"}\nmodels: [{name: a}]",
         "external: {url: \"https://a.example/v1\", tls: {caRef: {}}}\nmodels: [{name: a}]",
-        "give exactly one of secret and configMap",
+        "give exactly one of secret, configMap and file",
+    ),
+    (
+        BACKEND,
+        "external: {url: \"https://a.example/v1\", tls: {caRef: {file: /ca.pem}}}\nmodels: [{name: a}]",
+        "external: {url: \"http://127.0.0.1:1/v1\", tls: {caRef: {file: /ca.pem}}}\nmodels: [{name: a}]",
+        "an authority is for https: use an https url, or remove tls",
+    ),
+    (
+        BACKEND,
+        "cloud: {provider: p, url: \"https://a.example/v1\", proxy: {url: \"http://proxy:3128\"}}\nmodels: [{name: a}]",
+        "cloud: {provider: p, url: \"http://a.example/v1\", insecurePlaintext: true, proxy: {url: \"http://proxy:3128\"}}\nmodels: [{name: a}]",
+        "the proxy would read along: use an https url, or remove proxy",
     ),
 ];
 

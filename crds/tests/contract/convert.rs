@@ -14,7 +14,7 @@ use crate::document;
 const CACHE: &str = "license: MIT\nartifacts: [{path: m}]\nsources: [{file: {path: ~/m}}]\ncapabilities: {contextTokens: 4096, tasks: [{name: Chat, quality: \"0.2\", source: us}]}";
 const FLOOR: &str = "inCluster: {modelRef: {name: it}, contextTokens: 2048, kvMemory: 64Mi}\nmodels: [{name: a}, {name: b, license: X11, capabilities: {contextTokens: 1}}]";
 
-fn documents(texts: &[(&str, &str, &str)]) -> Vec<Document> {
+pub(crate) fn documents(texts: &[(&str, &str, &str)]) -> Vec<Document> {
     let mut all = Vec::new();
     for (file, kind, spec) in texts {
         let parsed = parse(file, &document(kind, spec));
@@ -24,7 +24,7 @@ fn documents(texts: &[(&str, &str, &str)]) -> Vec<Document> {
     all
 }
 
-fn convert_with(
+pub(crate) fn convert_with(
     documents: &[Document],
     resolve: &dyn Fn(&str) -> Vec<IpAddr>,
 ) -> Result<Converted, Vec<Problem>> {

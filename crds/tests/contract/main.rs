@@ -13,6 +13,7 @@ mod manifests;
 mod peers;
 mod rules;
 mod samples;
+mod ways;
 
 use mesh_crds::{Parsed, parse};
 

@@ -49,6 +49,7 @@ pub(crate) fn unusable(stage: &Stage) {
     let object = ["unusable", "inferencebackend", "here"];
     let ready = stage.condition(object, "Ready", "False", SOON).unwrap();
     assert_eq!(ready["reason"], "NotInCluster", "the gateway's own machine");
+    ways(stage);
     // Longer than a label may be, and as long as a name may be.
     stage.floor().unwrap();
     let long = format!("p{}", ".long".repeat(50));
@@ -57,6 +58,71 @@ pub(crate) fn unusable(stage: &Stage) {
     stage.condition(object, "Accepted", "True", SOON).unwrap();
     only(stage, "unusable", "deployments,services", &[]);
     assert!(operator.terminate().unwrap().success());
+}
+
+/// Where the gateway would be led, and what it would have to read, by what stands beside an address.
+fn ways(stage: &Stage) {
+    let of = |namespace: &str, name: &str, way: &Value| {
+        let mut there = cloud(namespace, name);
+        let mut external = json!({"url": "https://llama.lab.example/v1"});
+        for (field, value) in way.as_object().unwrap() {
+            external[field] = value.clone();
+        }
+        there["spec"] = json!({"external": external, "models": [{"name": name}]});
+        stage.apply(&there)
+    };
+    let ca = json!({"tls": {"caRef": {"configMap": {"name": "ca", "key": "ca.crt"}}}});
+    let key = json!({"secretRef": {"name": "proxy", "key": "user"}});
+    for (namespace, name, way, reason) in [
+        (
+            "unusable",
+            "loops",
+            json!({"proxy": {"url": "http://127.0.0.1:3128"}}),
+            "NotInCluster",
+        ),
+        (
+            "unusable",
+            "asks",
+            json!({"proxy": {"url": "http://169.254.169.254"}}),
+            "NotInCluster",
+        ),
+        (
+            "unusable",
+            "pays",
+            json!({"proxy": {"url": "http://proxy.example:3128", "credentials": key}}),
+            "CredentialsUnreadable",
+        ),
+        ("unusable", "trusts", ca.clone(), "AuthorityUnreadable"),
+        (HOME, "trusts", ca.clone(), "Progressing"),
+    ] {
+        of(namespace, name, &way).unwrap();
+        let object = [namespace, "inferencebackend", name];
+        let ready = stage.condition(object, "Ready", "False", SOON).unwrap();
+        assert_eq!(ready["reason"], reason, "{namespace} {name}: {ready}");
+    }
+    // Whose right it is depends on the namespace; whether it is one, gateways say, and there are none here.
+    let object = ["unusable", "inferencebackend", "trusts"];
+    let read = stage.condition(object, "AuthorityReadable", "False", SOON);
+    let read = read.unwrap();
+    let message = read["message"].as_str().unwrap();
+    assert!(message.contains("gateway.credentialNamespaces"), "{read}");
+    stage.condition(object, "Stalled", "True", SOON).unwrap();
+    let object = [HOME, "inferencebackend", "trusts"];
+    let waits = |type_: &str, status: &str| stage.condition(object, type_, status, SOON);
+    waits("AuthorityReadable", "Unknown").unwrap();
+    waits("Reconciling", "True").unwrap();
+    waits("Stalled", "False").unwrap();
+    // What nobody may write at all.
+    let plain = json!({"url": "http://a.example/v1", "insecurePlaintext": true, "proxy": {"url": "http://p.example:3128"}});
+    let refused = of("unusable", "plain", &plain).unwrap_err().to_string();
+    assert!(refused.contains("the proxy would read along"), "{refused}");
+    let mut loose = ca;
+    loose["url"] = json!("http://127.0.0.1:1/v1");
+    let refused = of("unusable", "loose", &loose).unwrap_err().to_string();
+    assert!(refused.contains("an authority is for https"), "{refused}");
+    stage
+        .kubectl(&["delete", "-n", HOME, "inferencebackend", "trusts"])
+        .unwrap();
 }
 
 pub(crate) fn budget(stage: &Stage) {

@@ -5,46 +5,51 @@ use std::time::Duration;
 use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
-use mesh_backends::{Backends, ClientOptions};
+use mesh_backends::{Backends, ClientOptions, HealthEffect};
 use mesh_core::{
-    Backend, BackendId, Credential, Endpoint, Limits, NamespaceSelector, Place, PrivacyLevel,
-    Protocol, Sensitive, Snapshot,
+    Authority, Backend, BackendId, Credential, Endpoint, Kept, Limits, NamespaceSelector, Place,
+    PrivacyLevel, Protocol, Proxy, Sensitive, Snapshot,
 };
+use mesh_testkit::front;
 
-use super::{RENEW, Secrets};
+use super::{Id, RENEW, Secrets};
 
-/// An API server with one Secret, as it is now: status and value.
+/// An API server with one Secret and one ConfigMap that hold the same, as it is now: status and value.
 #[derive(Clone)]
 struct Server {
-    now: Arc<Mutex<(u16, &'static str)>>,
+    now: Arc<Mutex<(u16, String)>>,
     asked: Arc<AtomicUsize>,
 }
 
 impl Server {
     fn new() -> Self {
         Self {
-            now: Arc::new(Mutex::new((200, "first"))),
+            now: Arc::new(Mutex::new((200, String::from("first")))),
             asked: Arc::default(),
         }
     }
 
-    fn becomes(&self, status: u16, value: &'static str) {
-        *self.now.lock().expect("a state") = (status, value);
+    fn becomes(&self, status: u16, value: &str) {
+        *self.now.lock().expect("a state") = (status, value.to_owned());
     }
 
     fn client(&self) -> Client {
         let server = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             server.asked.fetch_add(1, Ordering::Relaxed);
-            assert_eq!(
-                request.uri().path(),
-                "/api/v1/namespaces/mesh-system/secrets/cloud"
-            );
-            let (status, value) = *server.now.lock().expect("a state");
+            let (status, value) = server.now.lock().expect("a state").clone();
             let reason = if status == 404 { "NotFound" } else { "Other" };
             let body = if status == 200 {
-                let value = k8s_openapi::ByteString(value.as_bytes().to_vec());
-                serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cloud"}, "data": {"apiKey": value}})
+                match request.uri().path() {
+                    "/api/v1/namespaces/mesh-system/secrets/cloud" => {
+                        let value = k8s_openapi::ByteString(value.into_bytes());
+                        serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cloud"}, "data": {"apiKey": value}})
+                    }
+                    "/api/v1/namespaces/mesh-system/configmaps/cloud" => {
+                        serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cloud"}, "data": {"apiKey": value}})
+                    }
+                    other => panic!("{other} was asked for"),
+                }
             } else {
                 serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "no", "reason": reason, "code": status})
             };
@@ -61,7 +66,7 @@ impl Server {
             client: self.client(),
             namespaces: [String::from("mesh-system")].into(),
             backends: Arc::new(Backends::new(ClientOptions::default()).expect("clients")),
-            keys: mesh_backends::Keys::new(),
+            known: std::collections::BTreeMap::new(),
             renewed: None,
         }
     }
@@ -89,6 +94,8 @@ fn snapshot(namespace: &str) -> Snapshot {
             insecure_plaintext: false,
             resolved: Vec::new(),
             cluster_networks: Arc::default(),
+            authority: None,
+            proxy: None,
         }),
         models: Vec::new(),
         max_privacy: PrivacyLevel::Restricted,
@@ -101,9 +108,47 @@ fn snapshot(namespace: &str) -> Snapshot {
     snapshot
 }
 
+fn known(secrets: &Secrets, kept: Kept) -> Option<&str> {
+    let id = Id {
+        kept,
+        namespace: String::from("mesh-system"),
+        name: String::from("cloud"),
+        key: String::from("apiKey"),
+    };
+    let found = secrets.known.get(&id);
+    found.map(|text: &Sensitive<String>| text.expose().as_str())
+}
+
 fn key(secrets: &Secrets) -> Option<&str> {
-    let found = secrets.keys.get(&credential("mesh-system"));
-    found.map(|key: &Sensitive<String>| key.expose().as_str())
+    known(secrets, Kept::Secret)
+}
+
+/// The same backend, proven by an authority that is kept there.
+fn trusting(namespace: &str, kept: Kept) -> Snapshot {
+    let mut snapshot = snapshot(namespace);
+    let mut backend = Backend::clone(&snapshot.backends[0]);
+    if let Place::External(endpoint) = &mut backend.place {
+        endpoint.credentials = None;
+        endpoint.authority = Some(Authority::Entry {
+            kept,
+            namespace: namespace.to_owned(),
+            name: String::from("cloud"),
+            key: String::from("apiKey"),
+        });
+    }
+    snapshot.backends = vec![Arc::new(backend)];
+    snapshot
+}
+
+/// What the clients make of the authority after everything was read anew.
+async fn fault(secrets: &mut Secrets, snapshot: &Snapshot) -> Option<&'static str> {
+    tokio::time::advance(RENEW).await;
+    secrets.refresh(snapshot).await;
+    let read = secrets.backends.authority(&snapshot.backends[0])?;
+    match read.err()?.health() {
+        HealthEffect::Marked(reason) => Some(reason),
+        effect => panic!("{effect:?}"),
+    }
 }
 
 /// A cluster in which something changes ten times a second.
@@ -158,6 +203,58 @@ async fn secrets_of_namespaces_that_were_not_named_are_not_even_asked_for() {
     let server = Server::new();
     let mut secrets = server.secrets();
     secrets.refresh(&snapshot("team")).await;
+    for kept in [Kept::Secret, Kept::ConfigMap] {
+        secrets.refresh(&trusting("team", kept)).await;
+    }
     assert_eq!(server.asked.load(Ordering::Relaxed), 0);
-    assert!(secrets.keys.is_empty());
+    assert!(secrets.known.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_is_read_where_it_is_kept_renewed_and_never_replaced_by_the_systems() {
+    let pem = front::Authority::new("mesh").pem();
+    for kept in [Kept::Secret, Kept::ConfigMap] {
+        let server = Server::new();
+        let mut secrets = server.secrets();
+        let snapshot = trusting("mesh-system", kept);
+        assert_eq!(
+            fault(&mut secrets, &snapshot).await,
+            Some("AuthorityInvalid")
+        );
+        server.becomes(200, &pem);
+        assert_eq!(fault(&mut secrets, &snapshot).await, None, "{kept:?}");
+        server.becomes(503, "");
+        assert_eq!(fault(&mut secrets, &snapshot).await, None, "it stays");
+        server.becomes(404, "");
+        assert_eq!(
+            fault(&mut secrets, &snapshot).await,
+            Some("AuthorityMissing")
+        );
+        server.becomes(200, &pem);
+        assert_eq!(fault(&mut secrets, &snapshot).await, None);
+        server.becomes(403, "");
+        assert_eq!(
+            fault(&mut secrets, &snapshot).await,
+            Some("AuthorityMissing")
+        );
+        assert!(known(&secrets, kept).is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_key_for_a_proxy_is_read_as_any_other() {
+    let server = Server::new();
+    let mut secrets = server.secrets();
+    let mut snapshot = trusting("mesh-system", Kept::ConfigMap);
+    let mut backend = Backend::clone(&snapshot.backends[0]);
+    if let Place::External(endpoint) = &mut backend.place {
+        endpoint.proxy = Some(Proxy {
+            url: "http://proxy.example:3128".parse().expect("a url"),
+            credentials: Some(credential("mesh-system")),
+        });
+    }
+    snapshot.backends = vec![Arc::new(backend)];
+    secrets.refresh(&snapshot).await;
+    assert_eq!(key(&secrets), Some("first"));
+    assert_eq!(known(&secrets, Kept::ConfigMap), Some("first"));
 }

@@ -99,6 +99,8 @@ pub(crate) struct Observed {
     pub(crate) health: Option<Word>,
     /// Whether they may read its key; none if it has none.
     pub(crate) credentials: Option<Result<(), String>>,
+    /// What is known of the authority that it proves itself by; none if it names none.
+    pub(crate) authority: Option<Fact>,
 }
 
 /// The status.
@@ -116,6 +118,7 @@ pub(crate) fn status(read: &Read, observed: &Observed, now: Timestamp) -> Value 
             Err(message) => Fact::no(about, "NotGranted", message.clone()),
         }
     }));
+    facts.extend(observed.authority.clone());
     let mut status = json!({
         "observedGeneration": read.raw.metadata.generation,
         "conditions": conditions(&read.raw, facts, now),

@@ -10,8 +10,8 @@ use mesh_routing::derive;
 use super::build::{Accelerator, Children, Input, Refusal, Workload, child_name, children, plan};
 use super::claims::{self, Served};
 use super::live::Live;
-use super::plaintext;
 use super::status::{Observed, status};
+use super::{plaintext, refers};
 use crate::apply::Error;
 use crate::cache::State;
 use crate::pass::{Class, Pass, Seen};
@@ -42,13 +42,9 @@ impl Pass {
             } else {
                 written = self.unmake(&id).await;
             }
-            observed.credentials = self.credentials(backend, &id.0);
-            let unreadable = observed.credentials.clone().and_then(Result::err);
-            let reason = || String::from("CredentialsUnreadable");
-            observed.fault = observed
-                .fault
-                .or_else(|| unreadable.map(|message| (reason(), message)))
-                .or_else(|| observed.peer.then(unserved));
+            self.refers(read, backend, &mut observed);
+            let unserved = observed.peer.then(unserved);
+            observed.fault = observed.fault.or(unserved);
         }
         if let Err(error) = &written
             && error.stalls()
@@ -196,33 +192,22 @@ impl Pass {
         writer.remove(&world.accounts, &child).await
     }
 
-    /// Whether gateways may read the Secret with its key; none if it has none.
-    fn credentials(
-        &self,
-        backend: &InferenceBackend,
-        namespace: &str,
-    ) -> Option<Result<(), String>> {
-        let cloud = backend.spec.cloud.as_ref();
-        let external = backend.spec.external.as_ref();
-        let credentials = cloud
-            .and_then(|cloud| cloud.credentials.as_ref())
-            .or_else(|| external.and_then(|external| external.credentials.as_ref()));
-        let secret = credentials?.secret_ref.as_ref()?;
-        let options = &self.options;
-        let listed = options.credential_namespaces.iter();
-        let readable =
-            namespace == options.mesh_namespace || listed.into_iter().any(|one| one == namespace);
-        let named =
-            options.secret_names.is_empty() || options.secret_names.contains(&secret.name.0);
-        let value = match (readable, named) {
-            (true, true) => return Some(Ok(())),
-            (false, _) => "credentialNamespaces",
-            (true, false) => "secretNames",
+    /// What it refers to and only gateways may read.
+    fn refers(&self, read: &Read, backend: &InferenceBackend, observed: &mut Observed) {
+        let granted = refers::Granted::from(&self.options);
+        observed.credentials = refers::credentials(granted, backend, &read.namespace());
+        let unreadable = observed.credentials.clone().and_then(Result::err);
+        let unreadable = unreadable.map(|message| (String::from("CredentialsUnreadable"), message));
+        let said = observed.health.as_ref().and_then(|word| word.authority);
+        observed.authority = refers::authority(granted, read, backend, said);
+        let blocked = observed.authority.as_ref().and_then(refers::blocked);
+        let (fault, waiting) = match blocked {
+            Some((reason, message, true)) => (Some((reason, message)), None),
+            Some((reason, message, false)) => (None, Some((reason, message))),
+            None => (None, None),
         };
-        Some(Err(format!(
-            "the gateways may not read Secret {} of namespace {namespace}: whoever installed the mesh adds it to gateway.{value}",
-            secret.name.0
-        )))
+        observed.fault = observed.fault.take().or(unreadable).or(fault);
+        observed.waiting = observed.waiting.take().or(waiting);
     }
 
     /// Class and evidence.

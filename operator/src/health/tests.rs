@@ -24,7 +24,30 @@ fn word(state: HealthState, reason: &str) -> Word {
     Word {
         state,
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        authority: None,
     }
+}
+
+#[test]
+fn one_gateway_that_cannot_read_an_authority_speaks_for_all_and_who_knows_of_none_has_no_say() {
+    use mesh_crds::AuthorityState::{Invalid, Missing, Readable};
+    let read = |authority| Word {
+        authority,
+        ..word(HealthState::Unknown, "")
+    };
+    for (all, joined) in [
+        (vec![None, Some(Readable)], Some(Readable)),
+        (vec![Some(Readable), Some(Missing)], Some(Missing)),
+        (vec![Some(Invalid), Some(Missing), None], Some(Invalid)),
+        (vec![None, None], None),
+    ] {
+        let words: Vec<Word> = all.into_iter().map(read).collect();
+        let words: Vec<&Word> = words.iter().collect();
+        assert_eq!(agreed(&words).authority, joined, "{words:?}");
+    }
+    let newer: mesh_crds::AuthorityState =
+        serde_json::from_value(json!("Revoked")).expect("a word of a newer gateway");
+    assert_eq!(newer, Invalid);
 }
 
 #[test]

@@ -488,5 +488,7 @@ fn endpoint(url: &str) -> Endpoint {
         insecure_plaintext: true,
         resolved: Vec::new(),
         cluster_networks: Arc::default(),
+        authority: None,
+        proxy: None,
     }
 }

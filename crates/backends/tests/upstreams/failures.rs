@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_backends::{Action, AttemptError, ConnectCause, HealthEffect};
+use mesh_backends::{Action, AttemptError, ConnectCause, HealthEffect, TlsCause};
 use mesh_protocol::Surface;
 use mesh_testkit::upstream::{Answer, Behavior, ScriptedUpstream};
 use serde_json::json;
@@ -296,7 +296,7 @@ async fn plain_http_behind_an_https_address_is_a_tls_failure() {
     let upstream = ScriptedUpstream::start().await.expect("an upstream");
     let backend = backend(endpoint(&upstream.url().replace("http:", "https:")));
     let error = error(&clients(), &admitted(backend), chat()).await;
-    assert_eq!(error, AttemptError::Tls);
+    assert_eq!(error, AttemptError::Tls(TlsCause::Handshake));
     assert_eq!(error.health(), HealthEffect::Failure);
     assert!(!upstream.saw(CANARY));
 }

@@ -12,5 +12,6 @@ mod local;
 mod pods;
 mod probe;
 mod streams;
+mod trust;
 mod vectors;
 mod world;

@@ -30,6 +30,8 @@ pub(crate) fn endpoint(url: &str) -> Endpoint {
         insecure_plaintext: true,
         resolved: Vec::new(),
         cluster_networks: Arc::default(),
+        authority: None,
+        proxy: None,
     }
 }
 

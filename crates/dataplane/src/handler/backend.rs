@@ -3,9 +3,10 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use mesh_backends::AttemptError;
 use mesh_core::{Backend, Caller};
 use mesh_crds::inference_backend::HealthState;
-use mesh_crds::{Standing, Standings, condition};
+use mesh_crds::{AuthorityState, Standing, Standings, condition};
 use mesh_routing::health::{Admission, HealthStatus};
 use mesh_routing::{EffectivePolicy, derive, in_reach};
 use serde_json::{Value, json};
@@ -103,10 +104,19 @@ pub(crate) fn standings(plane: &Dataplane) -> Standings {
             name: backend.id.name.clone(),
             state,
             reason: reason.map(str::to_owned),
+            authority: plane.backends().authority(backend).map(of_authority),
         }
     };
     Standings {
         backends: snapshot.backends.iter().map(standing).collect(),
+    }
+}
+
+fn of_authority(read: Result<(), AttemptError>) -> AuthorityState {
+    match read {
+        Ok(()) => AuthorityState::Readable,
+        Err(AttemptError::Authority { missing: true, .. }) => AuthorityState::Missing,
+        Err(_) => AuthorityState::Invalid,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The class of a backend, from evidence (semantics sections 2 and 10, cluster section 2).
 
-use mesh_core::SovereigntyClass::{CloudDomestic, CloudForeign, CloudRetained, OwnHardware};
+use mesh_core::SovereigntyClass::{
+    CloudDomestic, CloudForeign, CloudRetained, OwnHardware, RentedHardware,
+};
 use mesh_core::policy::Ownership;
-use mesh_core::{Backend, BackendId, Place};
+use mesh_core::{Authority, Backend, BackendId, Endpoint, Place, Proxy};
 use mesh_routing::class::inside;
 use mesh_routing::{Basis, Derived, derive};
 
@@ -91,6 +93,74 @@ fn a_listed_external_server_is_owned_wherever_it_is() {
     backend.id = BackendId::foreign("lab", "llama");
     assert_eq!(class_of(&backend).basis, Basis::Listed);
     assert_eq!(class_of(&backend).class, OwnHardware);
+}
+
+fn endpoint(backend: &mut Backend) -> &mut Endpoint {
+    match &mut backend.place {
+        Place::External(endpoint) => endpoint,
+        Place::Cloud(cloud) => &mut cloud.endpoint,
+        Place::InProcess { .. } | Place::Pods(_) => panic!("an address"),
+    }
+}
+
+fn behind_a_proxy(mut backend: Backend) -> Backend {
+    endpoint(&mut backend).proxy = Some(Proxy {
+        url: "http://proxy.example:3128".parse().expect("a url"),
+        credentials: None,
+    });
+    backend
+}
+
+fn with_its_own_authority(mut backend: Backend) -> Backend {
+    endpoint(&mut backend).authority = Some(Authority::File("ca.pem".into()));
+    backend
+}
+
+#[test]
+fn nothing_behind_a_proxy_is_owned_hardware() {
+    let inside = behind_a_proxy(external("a", &["192.168.20.7"]));
+    let derived = class_of(&inside);
+    assert_eq!(
+        (derived.class, derived.basis),
+        (CloudRetained, Basis::BehindProxy)
+    );
+    let mut listed = external("llama", &["203.0.113.9"]);
+    listed.id = BackendId::foreign("lab", "llama");
+    let listed = behind_a_proxy(listed);
+    let derived = class_of(&listed);
+    assert_eq!(
+        (derived.class, derived.basis),
+        (RentedHardware, Basis::ListedBehindProxy)
+    );
+    let lines = derived.evidence(&listed);
+    assert!(lines.iter().any(|line| line.contains("over a proxy")));
+    assert!(
+        !lines.iter().any(|line| line.contains("proxy.example")),
+        "callers see these lines: {lines:?}"
+    );
+}
+
+#[test]
+fn an_authority_of_its_own_changes_no_class_and_a_proxy_none_of_a_cloud_but_both_make_it_foreign() {
+    let plain = || cloud("a", 0.8);
+    let owned = with_its_own_authority(external("a", &["192.168.20.7"]));
+    assert_eq!(class_of(&owned).class, OwnHardware);
+    assert_eq!(
+        class_of(&with_its_own_authority(plain())).class,
+        CloudDomestic
+    );
+    assert_eq!(class_of(&behind_a_proxy(plain())).class, CloudDomestic);
+    let mut both = with_its_own_authority(behind_a_proxy(plain()));
+    let derived = class_of(&both);
+    assert_eq!(
+        (derived.class, derived.basis),
+        (CloudForeign, Basis::ReadableByProxy)
+    );
+    let lines = derived.evidence(&both);
+    assert!(lines[0].contains("read along"), "{lines:?}");
+    // What is worse already does not get better.
+    claims(&mut both).training = Some(true);
+    assert_eq!(class_of(&both).class, CloudRetained);
 }
 
 #[test]

@@ -79,6 +79,8 @@ fn endpoint(name: &str) -> Endpoint {
         insecure_plaintext: false,
         resolved: Vec::new(),
         cluster_networks: Arc::default(),
+        authority: None,
+        proxy: None,
     }
 }
 

@@ -197,6 +197,10 @@ pub(crate) fn secrets(world: &World) {
         cloud_log(world).contains(&format!("Bearer {KEY}")),
         "the cloud gets its key"
     );
+    // Every namespace has this one, of the cluster's own authority; who is behind it does not matter here.
+    world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend", "metadata": {"namespace": HOME, "name": "proven"},
+        "spec": {"external": {"url": "https://proven.invalid/v1", "tls": {"caRef": {"configMap": {"name": "kube-root-ca.crt", "key": "ca.crt"}}}},
+            "availableTo": {"namespaceSelector": {"matchLabels": {"served": "nobody"}}}, "models": [{"name": "proven"}]}}));
     // A tenant names the Secret of the mesh namespace: there is none of that name in its own.
     world.apply(&json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "InferenceBackend", "metadata": {"namespace": TEAM, "name": "mine"},
         "spec": backend(TEAM, "mine")["spec"]}));
@@ -235,4 +239,8 @@ pub(crate) fn secrets(world: &World) {
         "the mesh's own backend may have been asked, with its own key: {asked}"
     );
     world.kubectl(&["delete", "inferencebackend", "-n", TEAM, "mine"]);
+    let proven = "inferencebackend/proven";
+    world.wait(HOME, proven, "AuthorityReadable", Duration::from_mins(1));
+    world.wait(HOME, proven, "Ready", Duration::from_mins(1));
+    world.kubectl(&["delete", "-n", HOME, proven]);
 }

@@ -3,8 +3,8 @@
 
 use mesh_core::policy::Overflow;
 use mesh_core::{
-    Backend, Caller, Complexity, Credential, DecisionId, Facts, LatencyClass, Needs, PrivacyLevel,
-    Scan, Snapshot, SovereigntyClass, TaskType,
+    Authority, Backend, Caller, Complexity, Credential, DecisionId, Facts, Kept, LatencyClass,
+    Needs, PrivacyLevel, Scan, Snapshot, SovereigntyClass, TaskType,
 };
 use mesh_routing::{AssumedHealth, DecideInput, Decided, decide, derive, join};
 
@@ -137,6 +137,72 @@ fn a_tenant_cannot_use_variables_files_or_addresses_of_the_gateway() {
         .collect();
     left.sort_unstable();
     assert_eq!(left, ["fine", "floor"]);
+}
+
+#[test]
+fn a_tenants_proxy_is_no_address_of_the_gateway_and_leads_to_none() {
+    let over = |url: &str, proxy: &str| external(url, &json!({"proxy": {"url": proxy}}));
+    let good = "https://a.example/v1";
+    let kept = |credentials: Value| {
+        let proxy = json!({"url": "http://proxy.example:3128", "credentials": credentials});
+        external(good, &json!({"proxy": proxy}))
+    };
+    let through = "http://proxy.example:3128";
+    let snapshot = with(
+        &[
+            ("loopback", over(good, "http://127.0.0.1:8081")),
+            ("name", over(good, "http://localhost:3128")),
+            ("mapped", over(good, "http://[::ffff:127.0.0.1]:3128")),
+            ("identity", over(good, "http://169.254.169.254")),
+            ("nothing", over(good, "https://0.0.0.0:3128")),
+            ("behind", over("https://127.0.0.1/v1", through)),
+            ("beside", over("https://169.254.169.254/v1", through)),
+            ("plain", over("http://a.example/v1", through)),
+            ("env", kept(json!({"env": "HOME"}))),
+            ("file", kept(json!({"file": "/var/run/token"}))),
+            ("fine", over(good, through)),
+        ],
+        &[],
+    );
+    let mut left: Vec<&str> = snapshot
+        .backends
+        .iter()
+        .map(|backend| backend.id.name.as_str())
+        .collect();
+    left.sort_unstable();
+    assert_eq!(left, ["fine", "floor"]);
+    assert_eq!(
+        class(&snapshot, "fine", TEAM),
+        SovereigntyClass::CloudRetained
+    );
+}
+
+#[test]
+fn a_tenant_trusts_what_its_own_namespace_holds_and_no_file_of_the_gateway() {
+    let trusting = |ca: Value| external("https://a.example/v1", &json!({"tls": {"caRef": ca}}));
+    let snapshot = with(
+        &[
+            ("file", trusting(json!({"file": "/etc/ssl/ca.pem"}))),
+            (
+                "foreign",
+                trusting(json!({"configMap": {"namespace": HOME, "name": "ca", "key": "ca.crt"}})),
+            ),
+            (
+                "mine",
+                trusting(json!({"configMap": {"name": "ca", "key": "ca.crt"}})),
+            ),
+        ],
+        &[],
+    );
+    assert!(backend(&snapshot, "file").is_none() && backend(&snapshot, "foreign").is_none());
+    let endpoint = backend(&snapshot, "mine").and_then(Backend::endpoint);
+    let Some(Authority::Entry {
+        kept, namespace, ..
+    }) = &endpoint.expect("an endpoint").authority
+    else {
+        panic!("an entry")
+    };
+    assert_eq!((*kept, namespace.as_str()), (Kept::ConfigMap, TEAM));
 }
 
 #[test]

@@ -1,0 +1,225 @@
+//! How a backend is reached, where its author says so: by whose certificates it proves itself, and over which proxy. Both are
+//! found at the moment they are used, as keys are; whoever rotates one has new connections with the next request.
+//!
+//! What this refuses: to trust anybody where the declared authority cannot be read (the system's do not step in), to pass anything
+//! through a proxy that is not TLS up to the backend itself, a proxy with a password in its address.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use mesh_core::{Authority, Endpoint, Sensitive};
+use reqwest::Proxy;
+use url::Url;
+
+use crate::credential::{self, Keys};
+use crate::{AttemptError, tls};
+
+/// Certificates (PEM) of authorities, found beforehand by whoever may read them: a request never waits for that.
+pub type Authorities = HashMap<Authority, Arc<str>>;
+
+/// Largest file of certificates in bytes; a whole system's is about 250 KiB.
+const LIMIT: u64 = 1 << 20;
+
+/// A way to a backend. Two that differ share no connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Way {
+    /// The only certificates that count, as PEM.
+    pub(crate) authority: Option<Arc<str>>,
+    pub(crate) proxy: Option<Via>,
+}
+
+/// A proxy and what is said to it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Via {
+    url: Url,
+    /// `user:password`.
+    key: Option<Sensitive<String>>,
+}
+
+impl Hash for Via {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.url.hash(state);
+    }
+}
+
+impl fmt::Debug for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Via").field("url", &self.url).finish()
+    }
+}
+
+impl Way {
+    /// The way to `endpoint`.
+    pub(crate) fn find(
+        endpoint: &Endpoint,
+        keys: &Keys,
+        authorities: &Authorities,
+    ) -> Result<Self, AttemptError> {
+        if endpoint.proxy.is_some() && endpoint.url.scheme() != "https" {
+            return Err(AttemptError::Unusable("a proxy would read along"));
+        }
+        let authority = endpoint.authority.as_ref();
+        Ok(Self {
+            authority: authority
+                .map(|authority| certificates(authority, authorities))
+                .transpose()?,
+            proxy: endpoint
+                .proxy
+                .as_ref()
+                .map(|proxy| Via::find(proxy, keys))
+                .transpose()?,
+        })
+    }
+
+    /// True if there is anything but the network between here and there, or anybody but the system to ask whom to trust.
+    pub(crate) const fn special(&self) -> bool {
+        self.authority.is_some() || self.proxy.is_some()
+    }
+}
+
+impl Via {
+    fn find(proxy: &mesh_core::Proxy, keys: &Keys) -> Result<Self, AttemptError> {
+        let url = &proxy.url;
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            return Err(AttemptError::Unusable("its proxy is not http or https"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(AttemptError::Unusable(
+                "the address of its proxy holds a user or password",
+            ));
+        }
+        let key = proxy.credentials.as_ref();
+        let key = key
+            .map(|credential| credential::resolve(credential, keys))
+            .transpose()?;
+        if key.as_ref().is_some_and(|key| !key.expose().contains(':')) {
+            let what = String::from("what is for the proxy is not of the form user:password");
+            return Err(AttemptError::Credentials { what });
+        }
+        Ok(Self {
+            url: url.clone(),
+            key,
+        })
+    }
+
+    pub(crate) const fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// For https only: nothing else goes this way.
+    pub(crate) fn proxy(&self) -> Option<Proxy> {
+        let proxy = Proxy::https(self.url.clone()).ok()?;
+        let Some(key) = &self.key else {
+            return Some(proxy);
+        };
+        let (user, password) = key.expose().split_once(':')?;
+        Some(proxy.basic_auth(user, password))
+    }
+}
+
+/// The certificates of an authority, as they were found.
+pub(crate) fn certificates(
+    authority: &Authority,
+    authorities: &Authorities,
+) -> Result<Arc<str>, AttemptError> {
+    let found = match authority {
+        Authority::File(path) => credential::read(path, LIMIT).map(Arc::from),
+        Authority::Entry { .. } => match authorities.get(authority) {
+            Some(found) => Ok(Arc::clone(found)),
+            None => Err(format!("{} could not be read", place(authority))),
+        },
+    };
+    found.map_err(|what| AttemptError::Authority {
+        what,
+        missing: true,
+    })
+}
+
+/// Whether these certificates can be trusted; the error says why not.
+pub(crate) fn check(authority: &Authority, pem: &str) -> Result<(), AttemptError> {
+    match tls::only(pem) {
+        Ok(_) => Ok(()),
+        Err(problem) => Err(unusable(authority, &problem)),
+    }
+}
+
+/// What was found there is no authority.
+pub(crate) fn unusable(authority: &Authority, problem: &crate::Error) -> AttemptError {
+    AttemptError::Authority {
+        what: format!("{}: {problem}", place(authority)),
+        missing: false,
+    }
+}
+
+fn place(authority: &Authority) -> String {
+    match authority {
+        Authority::File(path) => format!("file {}", path.display()),
+        Authority::Entry {
+            kept,
+            namespace,
+            name,
+            key,
+        } => format!("entry {key} of {} {namespace}/{name}", kept.kind()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::{Authority, Credential, Kept, Proxy};
+
+    use super::{Authorities, Keys, Via, certificates, check};
+    use crate::AttemptError;
+
+    fn proxy(url: &str, credentials: Option<Credential>) -> Proxy {
+        Proxy {
+            url: url.parse().expect("a url"),
+            credentials,
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_a_web_address_and_its_password_is_in_no_address_and_never_shown() {
+        for bad in ["socks5://p", "ftp://p", "http://u:canary@p:3128"] {
+            let error = Via::find(&proxy(bad, None), &Keys::new()).expect_err(bad);
+            assert!(matches!(error, AttemptError::Unusable(_)), "{error:?}");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        let declared = proxy("http://p:3128", Some(Credential::File(path.clone())));
+        for (content, good) in [("canary", false), ("user:canary\n", true)] {
+            std::fs::write(&path, content).expect("written");
+            let found = Via::find(&declared, &Keys::new());
+            assert_eq!(found.is_ok(), good, "{content}");
+            assert!(!format!("{found:?}").contains("canary"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_authority_is_named_by_its_place() {
+        let entry = Authority::Entry {
+            kept: Kept::ConfigMap,
+            namespace: String::from("team"),
+            name: String::from("ca"),
+            key: String::from("ca.crt"),
+        };
+        let missing = certificates(&entry, &Authorities::new()).expect_err("nothing is known");
+        assert!(
+            missing
+                .to_string()
+                .contains("entry ca.crt of ConfigMap team/ca"),
+            "{missing}"
+        );
+        let broken = "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n";
+        let key = "-----BEGIN PRIVATE KEY-----\nY2FuYXJ5\n-----END PRIVATE KEY-----\n";
+        for pem in ["", "canary", broken, key] {
+            let error = check(&entry, pem).expect_err(pem);
+            assert!(
+                matches!(error, AttemptError::Authority { missing: false, .. }),
+                "{error:?}"
+            );
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
+    }
+}
