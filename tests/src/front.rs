@@ -49,7 +49,7 @@ impl Authority {
     /// # Errors
     /// If the name is none.
     pub fn vouches_for(&self, name: &str) -> anyhow::Result<ServerConfig> {
-        self.certified(CertificateParams::new(vec![name.to_owned()])?)
+        self.certified(&CertificateParams::new(vec![name.to_owned()])?)
     }
 
     /// The same, over for years.
@@ -60,10 +60,10 @@ impl Authority {
         let mut params = CertificateParams::new(vec![name.to_owned()])?;
         params.not_before = rcgen::date_time_ymd(2019, 1, 1);
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-        self.certified(params)
+        self.certified(&params)
     }
 
-    fn certified(&self, params: CertificateParams) -> anyhow::Result<ServerConfig> {
+    fn certified(&self, params: &CertificateParams) -> anyhow::Result<ServerConfig> {
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &self.0)?;
         let secret = PrivateKeyDer::try_from(key.serialize_der());

@@ -5,7 +5,6 @@
 //! through a proxy that is not TLS up to the backend itself, a proxy with a password in its address.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -31,7 +30,7 @@ pub(crate) struct Way {
 }
 
 /// A proxy and what is said to it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Via {
     url: Url,
     /// `user:password`.
@@ -41,12 +40,6 @@ pub(crate) struct Via {
 impl Hash for Via {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.url.hash(state);
-    }
-}
-
-impl fmt::Debug for Via {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Via").field("url", &self.url).finish()
     }
 }
 

@@ -232,7 +232,7 @@ async fn everything_goes_through_the_proxy_which_learns_the_name_and_nothing_els
     );
     assert!(!proxy.saw(CANARY) && !proxy.saw("big-2026"));
     assert!(proxy.passed() > 0);
-    assert_eq!((world.upstream.count(), world.front.connections()), (3, 1));
+    assert_eq!((world.upstream.count(), world.front.connections()), (4, 1));
     assert!(world.upstream.saw(CANARY));
     let sent = &world.upstream.requests()[0];
     assert_eq!(sent.header("host"), Some(NAME));

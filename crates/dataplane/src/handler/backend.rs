@@ -104,7 +104,10 @@ pub(crate) fn standings(plane: &Dataplane) -> Standings {
             name: backend.id.name.clone(),
             state,
             reason: reason.map(str::to_owned),
-            authority: plane.backends().authority(backend).map(of_authority),
+            authority: plane
+                .backends()
+                .authority(backend)
+                .map(|read| of_authority(&read)),
         }
     };
     Standings {
@@ -112,7 +115,7 @@ pub(crate) fn standings(plane: &Dataplane) -> Standings {
     }
 }
 
-fn of_authority(read: Result<(), AttemptError>) -> AuthorityState {
+const fn of_authority(read: &Result<(), AttemptError>) -> AuthorityState {
     match read {
         Ok(()) => AuthorityState::Readable,
         Err(AttemptError::Authority { missing: true, .. }) => AuthorityState::Missing,
