@@ -248,6 +248,7 @@ pub(crate) fn unasked(old: Option<&HealthStatus>, now: Timestamp) -> HealthStatu
     let word = Word {
         state: HealthState::Unknown,
         reason: Some(condition::REASON_PEER_TRAFFIC_NOT_SERVED.to_owned()),
+        authority: None,
     };
     since(old, word, now)
 }

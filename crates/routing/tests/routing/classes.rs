@@ -99,7 +99,7 @@ fn endpoint(backend: &mut Backend) -> &mut Endpoint {
     match &mut backend.place {
         Place::External(endpoint) => endpoint,
         Place::Cloud(cloud) => &mut cloud.endpoint,
-        Place::InProcess { .. } | Place::Pods(_) => panic!("an address"),
+        Place::InProcess { .. } | Place::Pods(_) | Place::Peer(_) => panic!("an address"),
     }
 }
 
