@@ -27,6 +27,8 @@ const READY: &str = "conditions{kind=\"InferenceBackend\",condition=\"Ready\",st
 
 #[path = "operator_nodes/lost.rs"]
 mod lost;
+#[path = "operator_nodes/stored.rs"]
+mod stored;
 
 const CHAPTERS: &[story::Chapter<Stage>] = &[
     ("a_node_falls_silent", lost::falls_silent),
@@ -43,6 +45,10 @@ const CHAPTERS: &[story::Chapter<Stage>] = &[
     (
         "pods_that_get_volumes_of_their_own_serve_before_those_without_go",
         moves,
+    ),
+    (
+        "files_move_into_a_shared_volume_and_out_of_it_while_pods_serve_and_operators_are_killed",
+        stored::moves,
     ),
     (
         "what_ran_on_a_lost_node_says_so_or_goes_elsewhere_and_nothing_is_there_twice",

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DynamicObject, PostParams};
 use kube::{Client, ResourceExt};
 use mesh_core::ObjectId;
 use mesh_crds::condition;
@@ -314,7 +314,7 @@ impl Pass {
                 .backends
                 .iter()
                 .find(|read| (read.namespace(), read.name()) == *floor);
-            backend.is_some_and(|read| status::holds(&read.raw, condition::READY))
+            backend.is_some_and(|read| can_answer(&read.raw))
         };
         let found = policy::Found {
             verdict: &verdict,
@@ -394,6 +394,14 @@ impl Pass {
             }),
         }
     }
+}
+
+/// True for a backend that is ready, or has pods that serve while others take their place.
+fn can_answer(backend: &DynamicObject) -> bool {
+    let holds = |type_| status::holds(backend, type_);
+    let serving = backend.data.pointer("/status/endpoints");
+    let serving = serving.and_then(Value::as_u64).unwrap_or_default();
+    holds(condition::READY) || serving > 0 && !holds(condition::STALLED)
 }
 
 /// Ever longer, so that what is refused again and again costs little.

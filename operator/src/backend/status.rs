@@ -218,8 +218,11 @@ impl Observed {
 
     /// True if no older pod is left to be replaced.
     fn rolled_out(&self) -> bool {
-        let updated = self.rollout.as_ref().and_then(|rollout| rollout.updated);
-        updated.is_some_and(|updated| updated >= self.wanted)
+        self.rollout.as_ref().is_some_and(|rollout| {
+            // One that serves may be of the spec before, beside one of the newest that cannot start.
+            let all = self.wanted.max(rollout.replicas);
+            rollout.updated.is_some_and(|updated| updated >= all)
+        })
     }
 
     fn parts(&self) -> Vec<Fact> {
