@@ -10,6 +10,7 @@ import time
 
 GOOD = bytes(range(256)) * 1024
 WRONG = GOOD[:-1] + b"!"
+POURED = 64 * 1024 * 1024
 
 
 class Models(http.server.BaseHTTPRequestHandler):
@@ -24,6 +25,20 @@ class Models(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(length))
         self.end_headers()
 
+    def pour(self):
+        """Many bytes, of which nobody is told how many they are."""
+        self.send_response(200)
+        self.send_header("content-type", "application/octet-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        try:
+            for _ in range(POURED // len(GOOD)):
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(GOOD), GOOD))
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            # Whoever asked has no room for more.
+            self.close_connection = True
+
     def do_GET(self):
         key = self.headers.get("authorization", "")
         print(json.dumps({"path": self.path, "authorization": key}), flush=True)
@@ -36,6 +51,9 @@ class Models(http.server.BaseHTTPRequestHandler):
                 content = file.read()
             self.head(200, len(content))
             self.wfile.write(content)
+            return
+        if behavior == "unannounced":
+            self.pour()
             return
         self.head(200, len(GOOD))
         if behavior == "truncated":

@@ -60,6 +60,32 @@ pub fn alone(cluster: &Cluster, tier: Tier) -> Result<()> {
     )
 }
 
+impl Stage {
+    /// Nobody else is there who would let go of a claim.
+    fn let_go(&self) {
+        let claims = self
+            .get(&["persistentvolumeclaims", "-A"])
+            .unwrap_or_default();
+        for claim in claims["items"].as_array().into_iter().flatten() {
+            let word = |key: &str| claim["metadata"][key].as_str().unwrap_or_default();
+            if !word("deletionTimestamp").is_empty() {
+                let claim = format!("pvc/{}", word("name"));
+                let free = r#"{"metadata": {"finalizers": null}}"#;
+                let args = [
+                    "patch",
+                    &claim,
+                    "-n",
+                    word("namespace"),
+                    "--type=merge",
+                    "-p",
+                    free,
+                ];
+                drop(self.cluster.kubectl(&args));
+            }
+        }
+    }
+}
+
 impl Drop for Stage {
     fn drop(&mut self) {
         if !self.guest {
@@ -94,6 +120,7 @@ impl Drop for Stage {
                 "--grace-period=0",
             ],
         );
+        self.let_go();
         // There was none.
         drop(
             self.cluster

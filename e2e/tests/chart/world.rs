@@ -28,6 +28,7 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// Label of everything of the product.
 const OURS: &str = "app.kubernetes.io/part-of=inference-mesh";
+const KINDS: [&str; 3] = ["inferencebackends", "modelcaches", "sovereigntypolicies"];
 /// Kinds of others that a test defines.
 const FOREIGN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/foreign.yaml");
 /// Namespaces of these tests, and the label of those that were made for them. Without controllers none ever ends.
@@ -262,6 +263,11 @@ impl Drop for World {
         );
         // With all their objects.
         delete("customresourcedefinitions", &["-l", OURS, "--wait=true"]);
+        // What was not made by the chart has no label.
+        let kinds = KINDS.map(|kind| format!("{kind}.inferencemesh.dev"));
+        let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
+        let wait = [&kinds[..], &["--wait=true"]].concat();
+        delete("customresourcedefinitions", &wait);
         let foreign = ["delete", "--ignore-not-found", "-f", FOREIGN];
         drop(self.try_kubectl(&foreign));
         let made = "deployments,statefulsets,jobs,pods,services,serviceaccounts,configmaps,secrets,poddisruptionbudgets,networkpolicies,persistentvolumeclaims,controllerrevisions,horizontalpodautoscalers,roles,rolebindings,leases";

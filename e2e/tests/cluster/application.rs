@@ -8,13 +8,19 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-/// Where the host keeps what a Python needs.
+/// Where the host keeps what a Python needs; or an image that has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Python {
     interpreter: PathBuf,
     scripts: PathBuf,
     folders: BTreeSet<PathBuf>,
+    image: Option<String>,
 }
+
+/// The ConfigMap of the scripts, and where it is in a pod, for a Python of an image.
+const SCRIPTS: &str = "mesh-test-scripts";
+const SCRIPTS_AT: &str = "/mesh-test-scripts";
+const SHIPPED: [&str; 3] = ["ask.py", "load.py", "cloud.py"];
 
 impl Python {
     /// Asks an interpreter where its parts are.
@@ -42,7 +48,33 @@ impl Python {
             interpreter: interpreter.to_path_buf(),
             scripts: scripts.to_path_buf(),
             folders,
+            image: None,
         })
+    }
+
+    /// One of an image, for nodes that do not see the host's files: `python3` with the package `openai`.
+    pub(crate) fn of_image(image: &str, scripts: &Path) -> Self {
+        Self {
+            interpreter: PathBuf::from("python3"),
+            scripts: scripts.to_path_buf(),
+            folders: BTreeSet::new(),
+            image: Some(image.to_owned()),
+        }
+    }
+
+    /// What has to be in a namespace before pods of this Python: the scripts, where an image has none.
+    pub(crate) fn shipped(&self, namespace: &str) -> Result<Option<Value>> {
+        if self.image.is_none() {
+            return Ok(None);
+        }
+        let mut data = serde_json::Map::new();
+        for name in SHIPPED {
+            let text = std::fs::read_to_string(self.scripts.join(name))?;
+            data.insert(name.to_owned(), json!(text));
+        }
+        Ok(Some(
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": namespace, "name": SCRIPTS}, "data": data}),
+        ))
     }
 
     /// The interpreter, as a command in a pod.
@@ -52,7 +84,11 @@ impl Python {
 
     /// A script of the tests, as a path in a pod.
     pub(crate) fn script(&self, name: &str) -> String {
-        self.scripts.join(name).display().to_string()
+        let folder = match &self.image {
+            Some(_) => Path::new(SCRIPTS_AT),
+            None => &self.scripts,
+        };
+        folder.join(name).display().to_string()
     }
 
     /// Folders of the host that pods of this Python read, as they are named there.
@@ -79,6 +115,14 @@ impl Python {
     /// A pod that runs `args` with this Python and holds a token for the mesh.
     pub(crate) fn pod(&self, namespace: &str, name: &str, image: &str, args: &[&str]) -> Value {
         let (mut volumes, mut mounts): (Vec<_>, Vec<_>) = self.volumes().into_iter().unzip();
+        if self.image.is_some() {
+            volumes.push(json!({"name": "scripts", "configMap": {"name": SCRIPTS}}));
+            mounts.push(json!({"name": "scripts", "mountPath": SCRIPTS_AT, "readOnly": true}));
+        }
+        let (image, pulled) = match &self.image {
+            Some(own) => (own.as_str(), "IfNotPresent"),
+            None => (image, "Never"),
+        };
         volumes.push(json!({"name": "token", "projected": {"sources": [
             {"serviceAccountToken": {"audience": "inferencemesh.dev", "expirationSeconds": 3600, "path": "token"}}]}}));
         mounts.push(json!({"name": "token", "mountPath": "/var/run/secrets/inferencemesh.dev/token", "readOnly": true}));
@@ -92,7 +136,7 @@ impl Python {
                 "terminationGracePeriodSeconds": 0,
                 "volumes": volumes,
                 "containers": [{
-                    "name": "app", "image": image, "imagePullPolicy": "Never",
+                    "name": "app", "image": image, "imagePullPolicy": pulled,
                     "command": [self.command()], "args": args,
                     "env": [{"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}],
                     "securityContext": {"runAsUser": 65534, "runAsNonRoot": true},

@@ -11,6 +11,8 @@ pub(crate) mod confine;
 pub(crate) mod egress;
 pub(crate) mod engine;
 pub(crate) mod floor;
+pub(crate) mod full;
+pub(crate) mod given;
 pub(crate) mod health;
 pub(crate) mod install;
 pub(crate) mod local;

@@ -5,6 +5,7 @@
 //!
 //! Needs `MESH_IMAGES` (what `cargo xtask images` wrote), `MESH_SDK_PYTHON` (a Python with the OpenAI SDK) and
 //! `MESH_SDK_NODE` (a folder with that for Node), which `cargo xtask test` sets; without them it says that it is skipped, and fails with `CI=true`.
+//! With `KUBECONFIG` the core of the story is told on that cluster: `chapter/given.rs`.
 #![expect(
     clippy::print_stdout,
     reason = "a test program of its own, which speaks as cargo's do"
@@ -220,6 +221,10 @@ const CHAPTERS: &[Chapter] = &[
         chapter::caches::bad_sources,
     ),
     (
+        "a_volume_that_is_full_is_told_in_bytes_and_what_it_was_for_is_served_once_it_has_grown",
+        chapter::full::until_it_grows,
+    ),
+    (
         "what_belongs_to_a_cache_goes_with_it",
         chapter::caches::gone,
     ),
@@ -249,6 +254,57 @@ const CHAPTERS: &[Chapter] = &[
     ),
 ];
 
+/// Chapters that need nodes of ours; how many.
+fn told_nowhere_else() -> usize {
+    let here = |name: &str| chapter::given::CHAPTERS.iter().any(|(one, _)| *one == name);
+    let count = CHAPTERS.iter().filter(|(name, _)| !here(name)).count();
+    println!(
+        "{count} chapters are left out in a cluster that was not started here: {}",
+        chapter::given::LEFT_OUT
+    );
+    count
+}
+
+/// How many chapters there were.
+#[derive(Default)]
+struct Counted {
+    passed: usize,
+    failed: usize,
+    filtered: usize,
+}
+
+/// Tells the chapters that are wanted, in order.
+fn tell(world: &World, chapters: &[Chapter], filter: Option<&str>) -> Counted {
+    let mut counted = Counted::default();
+    for (number, (name, chapter)) in chapters.iter().enumerate() {
+        // The first chapters make what the others need.
+        let wanted = filter
+            .is_none_or(|parts| parts.split(',').any(|part| name.contains(part)) || number == 0);
+        let possible = *name != LLAMA || chapter::engine::program().is_some();
+        if !wanted || !possible {
+            counted.filtered += 1;
+            continue;
+        }
+        let since = Instant::now();
+        let good = catch_unwind(AssertUnwindSafe(|| chapter(world))).is_ok();
+        let verdict = if good { "ok" } else { "FAILED" };
+        println!(
+            "test {name} ... {verdict} ({:.1} s)",
+            since.elapsed().as_secs_f32()
+        );
+        if good {
+            counted.passed += 1;
+        } else {
+            counted.failed += 1;
+            println!("{}", world.diagnosis());
+            if number == 0 {
+                break;
+            }
+        }
+    }
+    counted
+}
+
 fn main() -> ExitCode {
     let filter = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     if std::env::args().any(|word| word == "--list") {
@@ -266,43 +322,27 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let given = world.cluster.started_here().is_err();
+    let chapters = if given {
+        chapter::given::CHAPTERS
+    } else {
+        CHAPTERS
+    };
     println!(
         "\nrunning {} chapters (cluster up after {:.1} s)",
-        CHAPTERS.len(),
+        chapters.len(),
         begun.elapsed().as_secs_f32()
     );
-    let (mut passed, mut failed, mut filtered) = (0, 0, 0);
-    for (number, (name, chapter)) in CHAPTERS.iter().enumerate() {
-        // The first chapters make what the others need.
-        let wanted = filter
-            .as_ref()
-            .is_none_or(|parts| parts.split(',').any(|part| name.contains(part)) || number == 0);
-        let possible = *name != LLAMA || chapter::engine::program().is_some();
-        if !wanted || !possible {
-            filtered += 1;
-            continue;
-        }
-        let since = Instant::now();
-        let good = catch_unwind(AssertUnwindSafe(|| chapter(&world))).is_ok();
-        let verdict = if good { "ok" } else { "FAILED" };
-        println!(
-            "test {name} ... {verdict} ({:.1} s)",
-            since.elapsed().as_secs_f32()
-        );
-        if good {
-            passed += 1;
-        } else {
-            failed += 1;
-            println!("{}", world.diagnosis());
-            if number == 0 {
-                break;
-            }
-        }
-    }
+    let Counted {
+        passed,
+        failed,
+        filtered,
+    } = tell(&world, chapters, filter.as_deref());
     drop(world);
+    let ignored = if given { told_nowhere_else() } else { 0 };
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s",
+        "\ntest result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; {filtered} filtered out; finished in {:.2}s",
         begun.elapsed().as_secs_f32()
     );
     if failed == 0 {

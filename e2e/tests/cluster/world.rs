@@ -31,10 +31,18 @@ pub(crate) struct World {
     prometheus: OnceLock<Prometheus>,
     pub(crate) cluster: Cluster,
     pub(crate) python: Python,
-    pub(crate) node: Node,
+    node: Option<Node>,
     root: PathBuf,
     scratch: tempfile::TempDir,
     loads: AtomicU64,
+}
+
+/// Names the image of applications in a given cluster.
+const APP_IMAGE: &str = "MESH_APP_IMAGE";
+
+fn root() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    Ok(root.context("e2e lies in the checkout")?.to_path_buf())
 }
 
 /// An application that asks without pause.
@@ -45,8 +53,15 @@ pub(crate) struct Load<'w> {
 }
 
 impl World {
-    /// None where the machine has not what it takes, which is said.
+    /// The cluster of `KUBECONFIG` if the user set it; else one of ours. None where the machine or the cluster has not
+    /// what it takes, which is said.
     pub(crate) fn start() -> Result<Option<Self>> {
+        if Cluster::is_given() {
+            return match Self::in_given() {
+                Ok(world) => Ok(Some(world)),
+                Err(reason) => mesh_cluster::skipped(reason).map(|()| None),
+            };
+        }
         let (Some(images), Some(python), Some(node)) = (
             std::env::var_os("MESH_IMAGES"),
             std::env::var_os("MESH_SDK_PYTHON"),
@@ -57,10 +72,7 @@ impl World {
             );
             return Ok(None);
         };
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .context("e2e lies in the checkout")?
-            .to_path_buf();
+        let root = root()?;
         let python = Python::find(Path::new(&python), &root.join("e2e/app"))?;
         let node = Node::find(Path::new(&node))?;
         let cluster = Cluster::start(&Options {
@@ -70,10 +82,6 @@ impl World {
             network_policies: true,
             ..Options::default()
         })?;
-        if let Err(reason) = cluster.started_here() {
-            // The images and the host's Python get to its nodes only where we run them.
-            return mesh_cluster::skipped(reason).map(|()| None);
-        }
         for image in IMAGES {
             cluster.import_image(&Path::new(&images).join(format!("{image}.tar")))?;
         }
@@ -81,11 +89,45 @@ impl World {
             prometheus: OnceLock::new(),
             cluster,
             python,
-            node,
+            node: Some(node),
             root,
             scratch: tempfile::tempdir()?,
             loads: AtomicU64::new(0),
         }))
+    }
+
+    /// Images are there or in a registry; applications are of an image, unless the nodes see this machine's files.
+    fn in_given() -> Result<Self> {
+        let cluster = Cluster::start(&Options {
+            tier: Tier::Nodes,
+            nodes: 1,
+            name: std::env::var("MESH_CLUSTER_NAME").unwrap_or_else(|_| String::from("e2e")),
+            ..Options::default()
+        })?;
+        let root = root()?;
+        let scripts = root.join("e2e/app");
+        let of_host = std::env::var_os("MESH_SDK_PYTHON").filter(|_| cluster.shares_files());
+        let python = match (std::env::var(APP_IMAGE), of_host) {
+            (Ok(image), _) => Python::of_image(&image, &scripts),
+            (Err(_), Some(python)) => Python::find(Path::new(&python), &scripts)?,
+            (Err(_), None) => bail!(
+                "{APP_IMAGE} is not set: an application needs an image with python3 and the package openai that the nodes of this cluster can have"
+            ),
+        };
+        Ok(Self {
+            prometheus: OnceLock::new(),
+            cluster,
+            python,
+            node: None,
+            root,
+            scratch: tempfile::tempdir()?,
+            loads: AtomicU64::new(0),
+        })
+    }
+
+    /// The host's Node; a given cluster has none.
+    pub(crate) fn node(&self) -> &Node {
+        self.node.as_ref().expect("a cluster of ours")
     }
 
     /// What watches the pods from the first time on that somebody asks for it.
@@ -166,6 +208,9 @@ impl World {
     pub(crate) fn python_pod(&self, namespace: &str, name: &str, args: &[&str]) {
         self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {"team": namespace}}}));
         self.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": name}}));
+        if let Some(scripts) = self.python.shipped(namespace).unwrap() {
+            self.apply(&scripts);
+        }
         self.apply(&self.python.pod(namespace, name, Cluster::PAUSE_IMAGE, args));
         self.wait(
             namespace,

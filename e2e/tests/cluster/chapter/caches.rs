@@ -10,13 +10,14 @@ use crate::chapter::{adapter, egress};
 use crate::world::{World, until};
 
 /// Namespace of everything here.
-const PLACE: &str = "models";
-const LIMIT: Duration = Duration::from_mins(3);
+pub(crate) const PLACE: &str = "models";
+pub(crate) const LIMIT: Duration = Duration::from_mins(3);
 /// SHA-256 of what `models.py` has.
 const GOOD: &str = "2312394bd99545d9de131c24efb781e765ac1aec243f2ed9347597a793a415e9";
 const CLASS: &str = "mesh-test-local";
-const SMALL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-const SMALL_DIGEST: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+pub(crate) const SMALL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+pub(crate) const SMALL_DIGEST: &str =
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 /// How the first source is bad, and what is said of it.
 const FAULTS: [(&str, &str); 4] = [
     ("wrong", "DigestMismatch"),
@@ -25,25 +26,35 @@ const FAULTS: [(&str, &str); 4] = [
     ("hangs", "Timeout"),
 ];
 
-fn cache(name: &str, spec: &Value) -> Value {
+pub(crate) fn cache(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "inferencemesh.dev/v1alpha1", "kind": "ModelCache", "metadata": {"namespace": PLACE, "name": name}, "spec": spec})
 }
 
-fn get(world: &World, kind: &str, name: &str) -> Value {
+pub(crate) fn get(world: &World, kind: &str, name: &str) -> Value {
     world.get(&["-n", PLACE, &format!("{kind}/{name}")])
 }
 
-fn message(object: &Value, type_: &str) -> String {
+pub(crate) fn condition(object: &Value, type_: &str) -> Value {
     let all = object["status"]["conditions"]
         .as_array()
         .into_iter()
         .flatten();
-    let found = all.filter(|one| one["type"] == type_);
-    found.map(|one| text(&one["message"]).to_owned()).collect()
+    let mut found = all.filter(|one| one["type"] == type_);
+    found.next().cloned().unwrap_or_default()
 }
 
-/// A model server with a certificate of a private authority.
-fn server(world: &World) {
+pub(crate) fn message(object: &Value, type_: &str) -> String {
+    text(&condition(object, type_)["message"]).to_owned()
+}
+
+/// A model server with a certificate of a private authority, unless it is there.
+pub(crate) fn server(world: &World) {
+    if world
+        .try_kubectl(&["get", "-n", PLACE, "pod/files"])
+        .is_ok()
+    {
+        return;
+    }
     world.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PLACE, "labels": {"pod-security.kubernetes.io/warn": "restricted"}}}));
     let host = format!("files.{PLACE}.svc");
     let made = rcgen::generate_simple_self_signed(vec![host]).unwrap();
@@ -77,7 +88,7 @@ fn server(world: &World) {
     world.wait(PLACE, "pod/files", "Ready", Duration::from_mins(1));
 }
 
-fn source(behavior: &str) -> Value {
+pub(crate) fn source(behavior: &str) -> Value {
     json!({"http": {"url": format!("https://files.{PLACE}.svc/{behavior}/"), "tls": {"caRef": {"configMap": {"name": "files-ca", "key": "ca.crt"}}}}})
 }
 

@@ -7,11 +7,16 @@ use serde_json::Value;
 use crate::chapter::quickstart;
 use crate::world::{HOME, TEAM, World, until};
 
-const KINDS: [&str; 3] = ["modelcaches", "inferencebackends", "sovereigntypolicies"];
+pub(crate) const KINDS: [&str; 3] = ["modelcaches", "inferencebackends", "sovereigntypolicies"];
 
 pub(crate) fn floor(world: &World) {
     let begun = std::time::Instant::now();
     quickstart::install(world);
+    floor_is_ready(world, begun);
+}
+
+/// Once the release is installed.
+pub(crate) fn floor_is_ready(world: &World, begun: std::time::Instant) {
     let limit = Duration::from_mins(3);
     world.wait(HOME, "modelcache/floor", "Ready", limit);
     world.wait(HOME, "inferencebackend/floor", "Ready", limit);
@@ -94,6 +99,11 @@ pub(crate) fn samples(world: &World) {
 
 pub(crate) fn uninstall(world: &World) {
     quickstart::uninstall(world);
+    kinds_are_left(world);
+}
+
+/// Once the release is uninstalled.
+pub(crate) fn kinds_are_left(world: &World) {
     for kind in KINDS {
         let crd = format!("crd/{kind}.inferencemesh.dev");
         world.kubectl(&["get", &crd]);

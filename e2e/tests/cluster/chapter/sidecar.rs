@@ -251,7 +251,7 @@ pub(crate) fn job(world: &World) {
 /// The official SDK for Node, in a Job of its own.
 pub(crate) fn node(world: &World) {
     let mut pod = world
-        .node
+        .node()
         .pod(BESIDE, "node", Cluster::PAUSE_IMAGE, &world.path("e2e/app"));
     pod["spec"]["restartPolicy"] = json!("Never");
     let template = json!({"metadata": {"labels": {"app": "node"}}, "spec": pod["spec"]});
