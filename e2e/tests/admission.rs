@@ -178,7 +178,7 @@ mod admission {
             world.0.run(&tried).unwrap().good.then_some(())
         })
         .unwrap();
-        // An owned server may move, and not become a cloud.
+        // An owned server may move, and neither become a cloud nor go behind a proxy, where nothing is owned.
         let external = json!({"external": {"url": "https://a.example"}, "models": [{"name": "x"}]});
         world.apply(&kind("InferenceBackend", TEAM, "server", &external));
         world.apply(&kind(
@@ -193,6 +193,8 @@ mod admission {
         })
         .unwrap();
         world.refused(cloud, "is the last that answers");
+        let proxied = r#"patch ib server -n team --dry-run=server --type=merge -p {"spec":{"external":{"proxy":{"url":"http://p.example:3128"}}}}"#;
+        world.refused(proxied, "is the last that answers");
         world.good(r#"patch ib server -n team --type=merge -p {"spec":{"external":{"url":"https://b.example"}}}"#);
     }
 

@@ -1,4 +1,4 @@
-"""Makes the golden adapter with which crates/engine/tests/adapters.rs judges the engine.
+"""Makes the golden adapter with which crates/engine/tests/agreement.rs judges the engine.
 
 The reference is peft on Hugging Face transformers, on the weights of the GGUF file itself, dequantized to f32. Usage:
 

@@ -243,6 +243,11 @@ fn pairs(
     settings: &Settings,
     config: &Config,
 ) -> Result<Vec<Pair>, Error> {
+    if !config.shape.head.is_multiple_of(2) {
+        return Err(Error::NotSupported(String::from(
+            "adapters of a model with heads of odd length",
+        )));
+    }
     let names = tensors.names();
     let mut found: BTreeMap<(usize, Target), Halves<'_>> = BTreeMap::new();
     for name in &names {
@@ -263,10 +268,12 @@ fn pairs(
         let values = values(tensors, name, expected)?;
         let halves = found.entry((layer, target)).or_default();
         halves.module = module;
-        if first {
-            halves.a = Some(values);
-        } else {
-            halves.b = Some(values);
+        let half = if first { &mut halves.a } else { &mut halves.b };
+        if half.replace(values).is_some() {
+            return Err(Error::NotSupported(format!(
+                "a second tensor for the place of {}",
+                name.escape_debug()
+            )));
         }
     }
     if found.is_empty() {

@@ -80,8 +80,8 @@ pub enum Basis {
     Home,
     /// One of the three lies outside, or is not claimed.
     Abroad,
-    /// All of it is at home, but whoever has the key of the declared authority can end TLS at the declared proxy.
-    ReadableByProxy,
+    /// A cloud that proves itself by an authority of its own: so does whoever ends its TLS on the way, of whom nothing is claimed.
+    Inspected,
     /// A peer that the mesh namespace invites, with a pinned identity.
     Invited,
     /// A peer whose invitation stands outside of the mesh namespace, where it does not count.
@@ -128,8 +128,8 @@ impl Derived {
             Basis::Abroad => {
                 "seat, data centers or governing law are outside the home jurisdictions, or not claimed"
             }
-            Basis::ReadableByProxy => {
-                "claimed to be inside the home jurisdictions, but whoever has the key of its authority (tls.caRef) can read along at its proxy, of whom nothing is claimed"
+            Basis::Inspected => {
+                "its authority is its own (tls.caRef): who has the key of that can read along on the way, and the cloud's claims say nothing of them"
             }
             Basis::Invited => "another mesh, invited by the owners of this one",
             Basis::InvitedElsewhere => {
@@ -177,12 +177,10 @@ pub fn derive(
         Place::External(endpoint) => external(backend, endpoint, ownership, mesh_namespace),
         Place::Cloud(cloud) => match cloud.claims.as_ref() {
             None => (SovereigntyClass::CloudRetained, Basis::NoClaims),
-            Some(claims) => match claimed(claims, ownership, now) {
-                (SovereigntyClass::CloudDomestic, _) if readable(&cloud.endpoint) => {
-                    (SovereigntyClass::CloudForeign, Basis::ReadableByProxy)
-                }
-                claimed => claimed,
-            },
+            Some(_) if inspected(&cloud.endpoint) => {
+                (SovereigntyClass::CloudRetained, Basis::Inspected)
+            }
+            Some(claims) => claimed(claims, ownership, now),
         },
         Place::Peer(peer) => of_peer(peer, backend.id.namespace == mesh_namespace),
     };
@@ -198,9 +196,10 @@ fn of_peer(peer: &Peer, home: bool) -> (SovereigntyClass, Basis) {
     }
 }
 
-/// True if TLS may end at the proxy: a company's proxy that looks into everything shows certificates of an authority of its own.
-const fn readable(endpoint: &Endpoint) -> bool {
-    endpoint.proxy.is_some() && endpoint.authority.is_some()
+/// True if the TLS of a cloud may end on the way to it: whoever looks into everything shows certificates of an authority of
+/// its own, as a declared proxy or as one that the network puts there.
+const fn inspected(endpoint: &Endpoint) -> bool {
+    endpoint.authority.is_some()
 }
 
 /// For a person: what is special about the way to an endpoint. No address, which callers are not told.
@@ -286,6 +285,8 @@ pub fn inside(address: IpAddr, networks: &[IpNet]) -> bool {
 /// The claims of a cloud that still count at `now`.
 pub(crate) fn current_claims(backend: &Backend, now: jiff::Timestamp) -> Option<&Claims> {
     match &backend.place {
+        // What a cloud claims, nobody claims of who inspects the way to it.
+        Place::Cloud(cloud) if inspected(&cloud.endpoint) => None,
         Place::Cloud(cloud) => cloud.claims.as_ref().filter(|claims| now < claims.expires),
         Place::InProcess { .. } | Place::Pods(_) | Place::External(_) | Place::Peer(_) => None,
     }

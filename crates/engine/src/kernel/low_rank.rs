@@ -25,6 +25,13 @@ impl LowRank {
         b: &[f32],
     ) -> Result<Self, pack::Error> {
         let floats = Type::new(0)?;
+        if b.len() != outputs * rank {
+            return Err(pack::Error::Size {
+                rows: outputs,
+                columns: rank,
+                bytes: size_of_val(b),
+            });
+        }
         let bytes = |values: &[f32]| -> Vec<u8> {
             values
                 .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -25,6 +25,13 @@ const REFUSED: &[&str] = &[
     "velora_config",
     "monteclora_config",
 ];
+
+/// Ways to begin that leave the model's own weights as they are; others change them whenever peft loads the adapter.
+const BEGUN: &[&str] = &["gaussian", "eva", "orthogonal"];
+/// Most patterns of ranks, and of scales; peft writes one for a module that differs.
+const MAX_PATTERNS: usize = 4_096;
+/// Most bytes of a compiled pattern.
+const PATTERN_BYTES: usize = 1 << 16;
 
 #[derive(Deserialize)]
 struct Raw {
@@ -66,12 +73,19 @@ impl Settings {
         if let Some(key) = REFUSED.iter().find(asked) {
             return not(format!("{key} of an adapter"));
         }
-        let patterns = raw.rank_pattern.unwrap_or_default();
+        let begun = raw.others.get("init_lora_weights").and_then(Value::as_str);
+        if let Some(begun) = begun.filter(|begun| !BEGUN.contains(begun)) {
+            return not(format!(
+                "init_lora_weights {} of an adapter: convert it to plain LoRA when it is saved",
+                begun.escape_debug()
+            ));
+        }
+        let patterns = few("rank_pattern", raw.rank_pattern)?;
         let ranks = patterns
             .into_iter()
             .map(|(key, rank)| Ok((pattern(&key)?, checked_rank(&key, rank)?)))
             .collect::<Result<_, Error>>()?;
-        let patterns = raw.alpha_pattern.unwrap_or_default();
+        let patterns = few("alpha_pattern", raw.alpha_pattern)?;
         let alphas = patterns
             .into_iter()
             .map(|(key, alpha)| Ok((pattern(&key)?, checked_alpha(&key, alpha)?)))
@@ -113,12 +127,33 @@ fn off(value: &Value) -> bool {
     }
 }
 
+fn few<T>(key: &str, patterns: Option<BTreeMap<String, T>>) -> Result<BTreeMap<String, T>, Error> {
+    let patterns = patterns.unwrap_or_default();
+    if patterns.len() <= MAX_PATTERNS {
+        return Ok(patterns);
+    }
+    Err(Error::Bound {
+        key: format!("entries of {key}"),
+        value: patterns.len().to_string(),
+        bound: "at most 4096",
+    })
+}
+
 /// peft's rule: the key is an expression that matches the end of the module's name.
 fn pattern(key: &str) -> Result<Regex, Error> {
-    Regex::new(&format!(r"^(?:.*\.)?(?:{key})$")).map_err(|_| Error::Bound {
+    let mut pattern = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{key})$"));
+    pattern
+        .size_limit(PATTERN_BYTES)
+        .dfa_size_limit(PATTERN_BYTES);
+    pattern.build().map_err(|_| Error::Bound {
         key: String::from("a pattern"),
-        value: key.escape_debug().to_string(),
-        bound: "an expression over names of modules",
+        value: key
+            .chars()
+            .take(64)
+            .collect::<String>()
+            .escape_debug()
+            .to_string(),
+        bound: "a short expression over names of modules",
     })
 }
 

@@ -103,6 +103,8 @@ fn what_would_be_computed_wrongly_is_refused() {
         ("layer_replication", json!([[0, 1]])),
         ("trainable_token_indices", json!([5])),
         ("target_parameters", json!(["experts"])),
+        ("init_lora_weights", json!("pissa_niter_16")),
+        ("init_lora_weights", json!("olora")),
     ] {
         let refused = load(&said(key, value)).unwrap_err();
         assert_eq!(refused.reason(), "NotSupported", "{key}: {refused}");
@@ -131,6 +133,9 @@ fn what_would_be_computed_wrongly_is_refused() {
 
 #[test]
 fn settings_that_peft_does_not_write_are_refused() {
+    let many: serde_json::Map<String, Value> =
+        (0..5_000).map(|i| (format!("a{i}"), json!(1.0))).collect();
+    let many = Value::Object(many);
     for (key, value) in [
         ("r", json!(0)),
         ("r", json!(5_000)),
@@ -140,6 +145,8 @@ fn settings_that_peft_does_not_write_are_refused() {
         ("lora_alpha", json!(null)),
         ("rank_pattern", json!({"(": 4})),
         ("rank_pattern", json!({"q_proj": 0})),
+        ("alpha_pattern", json!({r"\w{90}a": 1.0})),
+        ("alpha_pattern", many),
     ] {
         let refused = load(&said(key, value.clone())).unwrap_err();
         assert_eq!(
@@ -162,6 +169,26 @@ fn halves_emptiness_and_what_is_no_number_are_refused() {
     let mut damaged = usual();
     damaged.tensors[3].3[7] = f32::NAN;
     assert_eq!(load(&damaged).unwrap_err().reason(), "DamagedWeights");
+}
+
+#[test]
+fn two_tensors_for_one_place_are_refused() {
+    let mut adapter = usual();
+    let (name, rows, columns, values) = adapter.tensors[0].clone();
+    let other = name.replace("layers.0.", "layers.00.");
+    assert_ne!(name, other);
+    adapter.tensors.push((other, rows, columns, values));
+    let refused = load(&adapter).unwrap_err();
+    assert_eq!(refused.reason(), "NotSupported", "{refused}");
+}
+
+#[test]
+fn heads_without_halves_have_no_order_of_pairs() {
+    let mut config = config(&Tiny::default());
+    config.shape.head = 15;
+    let folder = folder(&usual());
+    let refused = Adapter::load(folder.path(), &config).unwrap_err();
+    assert!(matches!(refused, Error::NotSupported(_)), "{refused}");
 }
 
 #[test]

@@ -103,10 +103,35 @@ fn named(backend: &InferenceBackend) -> Result<(), Refusal> {
     ))
 }
 
+/// Names sent upstream become arguments of engines: none may be read as an option or as two names, with which an author
+/// could have them do what only [`foreign`] allows.
+fn targets(backend: &InferenceBackend) -> Result<(), Refusal> {
+    let odd = |target: &&str| {
+        let mut bytes = target.bytes();
+        let first = bytes
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric());
+        !(first && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte)))
+    };
+    let models = backend.spec.models.iter();
+    let mut targets = models.filter_map(|model| model.target.as_deref());
+    match targets.find(odd) {
+        None => Ok(()),
+        Some(target) => Err(Refusal::new(
+            "NotServable",
+            format!(
+                "spec.models: the target `{}` of a backend with pods begins with a letter or a number and has letters, numbers and . _ : / @ + - only",
+                target.escape_debug()
+            ),
+        )),
+    }
+}
+
 /// Finds everything, or says what cannot work.
 pub(crate) fn plan(input: Input<'_>) -> Result<Plan<'_>, Refusal> {
     let (backend, spec) = (input.backend, input.spec);
     named(backend)?;
+    targets(backend)?;
     foreign(&input)?;
     let model = (input.cache)(&spec.model_ref.name.0)?;
     let base = &model.cache;

@@ -242,6 +242,21 @@ fn adapters_are_mounted_beside_their_model_and_named_to_the_engine() {
 }
 
 #[test]
+fn a_name_sent_upstream_is_no_argument_and_no_second_name() {
+    for engine in ["Candle", "Vllm", "LlamaCpp"] {
+        for target in ["--trust-remote-code", "-x", "a b", "a,b", "a=b", "", "ä"] {
+            let spec = json!({"engine": engine, "accelerator": {"vendor": "Nvidia"}});
+            let mut case = Case::new(&spec).folder();
+            case.models = json!([{"name": "a"}, {"name": "b", "target": target}]);
+            let Err(refused) = case.made() else {
+                panic!("{engine} {target}");
+            };
+            assert_eq!(refused.reason, "NotServable", "{engine} {target}");
+        }
+    }
+}
+
+#[test]
 fn the_authors_environment_wins_and_no_name_is_there_twice() {
     let spec = json!({"engine": "Vllm", "accelerator": {"vendor": "Nvidia"}, "env": [{"name": "HOME", "value": "/elsewhere"}]});
     let env = Case::new(&spec).folder().engine().env.unwrap_or_default();
