@@ -315,6 +315,8 @@ mod tests {
     }
 
     fn a_tenants_own_program_gets_no_pod(world: &World) {
+        world
+            .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}));
         let files = json!({"artifacts": [{"path": "m.gguf", "sha256": DIGEST}], "sources": [{"builtin": {}}]});
         world.apply(&object("ModelCache", "team", "file", &files));
         let spec = served(&json!({"modelRef": {"name": "file"}, "args": ["--copy-to=elsewhere"]}));
@@ -398,9 +400,8 @@ mod tests {
         what_no_node_has_is_said(&world);
         nothing_is_written_twice(&world);
         // Elsewhere than at home, where the operator needs its rights over the cluster.
-        world.namespace = "team";
-        world
-            .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}));
+        world.namespace = "lab";
+        world.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab"}}));
         world.cache("folder", &folder);
         devices_are_claimed_by_their_class(&world);
         rights_that_only_claims_need_were_used(&world);
