@@ -426,6 +426,12 @@ fn events(stage: &Stage, namespace: &str, kind: &str) -> Vec<[String; 3]> {
 fn told(stage: &Stage) {
     let operator = stage.lead("told").unwrap();
     stage.floor().unwrap();
+    // A floor that begins to answer later is an event of every policy that names it.
+    let answers = || {
+        let floor = stage.get(&["-n", operator::HOME, "inferencebackend/floor"])?;
+        Ok((floor["status"]["endpoints"] == 1).then_some(()))
+    };
+    stage.until("the floor answers", SOON, answers).unwrap();
     stage.apply(&namespace("told")).unwrap();
     stage.apply(&cloud("told", "a")).unwrap();
     let backend = ["told", "inferencebackend", "a"];
