@@ -46,7 +46,7 @@ const SHA256_PATTERN: &str = "^[0-9a-f]{64}$";
 const JURISDICTION_PATTERN: &str = "^([A-Z]{2}|EEA)$";
 const LICENSE_PATTERN: &str = r"^[A-Za-z0-9][A-Za-z0-9.+-]*$";
 const CURRENCY_PATTERN: &str = "^[A-Z]{3}$";
-const URL_PATTERN: &str = r"^https?://[^/?#@\s]+(/[^?#@\s]*)?$";
+const URL_PATTERN: &str = r#"^https?://[^/?#@\s{}"`]+(/[^?#@\s]*)?$"#;
 pub(crate) const NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 const QUANTITY_PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,9})?(n|u|m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
 

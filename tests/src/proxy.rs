@@ -21,6 +21,10 @@ pub enum Says {
     Status(u16),
     /// Hangs up without a word.
     Nothing,
+    /// Says nothing, and holds on.
+    Silence,
+    /// Begins an answer whose head has no end.
+    Endless,
 }
 
 /// A scripted proxy. Stops, and cuts its connections, when dropped.
@@ -130,6 +134,8 @@ impl Shared {
                 let answer = format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n");
                 return near.write_all(answer.as_bytes()).await;
             }
+            Says::Silence => return std::future::pending().await,
+            Says::Endless => return endless(&mut near).await,
             Says::Go => {}
         }
         let mut far = TcpStream::connect(self.to).await?;
@@ -150,6 +156,16 @@ async fn head(stream: &mut TcpStream) -> std::io::Result<String> {
         head.push(stream.read_u8().await?);
     }
     Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// Until whoever asked has had enough.
+async fn endless(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream
+        .write_all(b"HTTP/1.1 200 Connection established\r\nx-more: ")
+        .await?;
+    loop {
+        stream.write_all(b"of the same, ").await?;
+    }
 }
 
 async fn pass(

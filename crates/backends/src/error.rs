@@ -91,6 +91,8 @@ pub enum ProxyCause {
     Refused,
     /// It wants another user and password.
     Unauthorized,
+    /// It, or what is behind it, did not answer in time.
+    TimedOut,
 }
 
 impl ProxyCause {
@@ -99,6 +101,7 @@ impl ProxyCause {
             Self::Unreachable => "the proxy could not be reached",
             Self::Refused => "the proxy refused to pass it on",
             Self::Unauthorized => "the proxy wants another user and password",
+            Self::TimedOut => "nothing came through the proxy in time",
         }
     }
 }
@@ -236,6 +239,7 @@ impl AttemptError {
         match self {
             Self::Connect(_) => "Connect",
             Self::Tls(_) => "Tls",
+            Self::Proxy(ProxyCause::Unauthorized) => PROXY_UNAUTHORIZED,
             Self::Proxy(_) => "Proxy",
             Self::Status { .. } => "Status",
             Self::RateLimited { .. } => "RateLimited",
@@ -362,7 +366,7 @@ impl AttemptError {
         match self {
             Self::Connect(_)
             | Self::Tls(_)
-            | Self::Proxy(ProxyCause::Unreachable | ProxyCause::Refused)
+            | Self::Proxy(ProxyCause::Unreachable | ProxyCause::Refused | ProxyCause::TimedOut)
             | Self::Status { .. }
             | Self::Redirect { .. }
             | Self::ContentType
@@ -376,7 +380,7 @@ impl AttemptError {
             Self::RateLimited { retry_after } => HealthEffect::RateLimited(*retry_after),
             Self::Rejected { status } => HealthEffect::Marked(rejection(*status)),
             Self::Credentials { .. } => HealthEffect::Marked("CredentialsMissing"),
-            Self::Proxy(ProxyCause::Unauthorized) => HealthEffect::Marked("ProxyUnauthorized"),
+            Self::Proxy(ProxyCause::Unauthorized) => HealthEffect::Marked(PROXY_UNAUTHORIZED),
             Self::Authority { missing: true, .. } => HealthEffect::Marked("AuthorityMissing"),
             Self::Authority { missing: false, .. } => HealthEffect::Marked("AuthorityInvalid"),
             Self::AddressOutsideNetworks => HealthEffect::Marked("AddressOutsideNetworks"),
@@ -391,6 +395,8 @@ impl AttemptError {
         }
     }
 }
+
+const PROXY_UNAUTHORIZED: &str = "ProxyUnauthorized";
 
 /// Name of a rejection by its status.
 const fn rejection(status: u16) -> &'static str {

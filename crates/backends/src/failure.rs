@@ -24,8 +24,8 @@ const BODY_TIME: Duration = Duration::from_secs(2);
 /// Longest rest that an upstream can ask for: a hostile or broken one must not rest for years.
 const LONGEST_REST: Duration = Duration::from_hours(1);
 
-/// A request that got no response headers.
-pub(crate) fn unsent(error: &reqwest::Error) -> AttemptError {
+/// A request that got no response headers. `proxied`: by way of a proxy.
+pub(crate) fn unsent(error: &reqwest::Error, proxied: bool) -> AttemptError {
     let mut cause = if error.is_connect() && error.is_timeout() {
         ConnectCause::TimedOut
     } else if error.is_dns() {
@@ -49,6 +49,10 @@ pub(crate) fn unsent(error: &reqwest::Error) -> AttemptError {
             cause = io_cause(inner.kind()).unwrap_or(cause);
         }
         source = inner.source();
+    }
+    // A question to the proxy that has no answer in time has no words of its own.
+    if proxied && error.is_connect() && cause == ConnectCause::TimedOut {
+        at_proxy = at_proxy.or(Some(ProxyCause::TimedOut));
     }
     at_proxy.map_or(AttemptError::Connect(cause), AttemptError::Proxy)
 }

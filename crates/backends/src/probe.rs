@@ -18,7 +18,7 @@ pub(crate) async fn probe(target: Target, limit: Duration) -> Result<(), Attempt
             .headers(target.headers(Accept::Json)?)
             .send()
             .await
-            .map_err(|error| failure::unsent(&error))?;
+            .map_err(|error| target.unsent(&error))?;
         let status = response.status();
         // Some servers have no list of models; that they say so is answer enough.
         if status.is_success() || matches!(status.as_u16(), 404 | 405 | 501) {

@@ -92,6 +92,11 @@ impl Target {
         headers::outgoing(&self.endpoint, self.key.as_ref(), accept)
     }
 
+    /// Why there was no answer.
+    pub(crate) fn unsent(&self, error: &reqwest::Error) -> AttemptError {
+        failure::unsent(error, self.endpoint.proxy.is_some())
+    }
+
     pub(crate) fn scrubber(&self) -> Scrubber {
         Scrubber::new(&self.endpoint, self.key.as_ref())
     }
@@ -147,11 +152,8 @@ impl Dispatch {
 
     pub(crate) async fn send(self) -> Result<Started, AttemptError> {
         let scrubber = self.target.scrubber();
-        let response = self
-            .request
-            .send()
-            .await
-            .map_err(|error| failure::unsent(&error))?;
+        let sent = self.request.send().await;
+        let response = sent.map_err(|error| self.target.unsent(&error))?;
         if !response.status().is_success() {
             return Err(failure::refused(response, &scrubber).await);
         }

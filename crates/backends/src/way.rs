@@ -2,12 +2,16 @@
 //! found at the moment they are used, as keys are; whoever rotates one has new connections with the next request.
 //!
 //! What this refuses: to trust anybody where the declared authority cannot be read (the system's do not step in), to pass anything
-//! through a proxy that is not TLS up to the backend itself, a proxy with a password in its address.
+//! through a proxy that is not TLS up to the backend itself, a proxy with a password in its address or with an address that the
+//! client cannot read.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::{HeaderValue, Uri};
 use mesh_core::{Authority, Endpoint, Sensitive};
 use reqwest::Proxy;
 use url::Url;
@@ -83,6 +87,11 @@ impl Via {
                 "the address of its proxy holds a user or password",
             ));
         }
+        if !readable(url) {
+            return Err(AttemptError::Unusable(
+                "the address of its proxy cannot be read",
+            ));
+        }
         let key = proxy.credentials.as_ref();
         let key = key
             .map(|credential| credential::resolve(credential, keys))
@@ -101,15 +110,23 @@ impl Via {
         &self.url
     }
 
-    /// For https only: nothing else goes this way.
+    /// For https only: nothing else goes this way. What it is told is written here: in its address it would be decoded once more.
     pub(crate) fn proxy(&self) -> Option<Proxy> {
         let proxy = Proxy::https(self.url.clone()).ok()?;
         let Some(key) = &self.key else {
             return Some(proxy);
         };
-        let (user, password) = key.expose().split_once(':')?;
-        Some(proxy.basic_auth(user, password))
+        let said = format!("Basic {}", BASE64_STANDARD.encode(key.expose()));
+        let mut said = HeaderValue::try_from(said).ok()?;
+        said.set_sensitive(true);
+        Some(proxy.custom_http_auth(said))
     }
+}
+
+/// The client reads addresses by other rules than ours, and goes around a proxy whose address it cannot read.
+fn readable(url: &Url) -> bool {
+    let read = url.as_str().parse::<Uri>();
+    read.is_ok_and(|read| read.host() == url.host_str() && read.port_u16() == url.port())
 }
 
 /// The certificates of an authority, as they were found.
@@ -177,6 +194,23 @@ mod tests {
         for bad in ["socks5://p", "ftp://p", "http://u:canary@p:3128"] {
             let error = Via::find(&proxy(bad, None), &Keys::new()).expect_err(bad);
             assert!(matches!(error, AttemptError::Unusable(_)), "{error:?}");
+        }
+        for odd in ["${PROXY_HOST}", "{{p}}", "a\"b", "a`b"] {
+            let error = Via::find(&proxy(&format!("http://{odd}:3128"), None), &Keys::new());
+            let error = error.expect_err(odd);
+            assert!(matches!(error, AttemptError::Unusable(_)), "{error:?}");
+        }
+        for good in [
+            "http://p",
+            "https://p.example:443/",
+            "http://10.0.0.1:80",
+            "http://[fd00::7]:3128/",
+            "http://m\u{fc}nchen.example:3128",
+        ] {
+            assert!(
+                Via::find(&proxy(good, None), &Keys::new()).is_ok(),
+                "{good}"
+            );
         }
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("key");

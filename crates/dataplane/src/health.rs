@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use mesh_backends::{AttemptError, Backends, HealthEffect};
+use mesh_backends::{AttemptError, Backends, HealthEffect, ProxyCause};
 use mesh_core::{Backend, BackendId, Peer, Place, Snapshot};
 use mesh_routing::health::{
     Admission, Event, HealthAt, HealthBook, HealthStatus, HealthView, OpenCause, Permit, Tick,
@@ -32,6 +32,8 @@ enum Probed {
     /// It could not, and now it can: it gets its trial call before its time. A backend that could
     /// be reached all along and still failed does not.
     Back,
+    /// Its proxy refused our password.
+    Refused,
 }
 
 impl Health {
@@ -105,6 +107,25 @@ impl Health {
         }
     }
 
+    /// Notes that the proxy refused our password to a probe: there is none until a call has told more.
+    pub(crate) fn probe_refused(&self, backend: &BackendId) {
+        let mut probes = self.probes.write().unwrap_or_else(PoisonError::into_inner);
+        probes.insert(backend.clone(), Probed::Refused);
+    }
+
+    /// True if a probe must not ask again.
+    pub(crate) fn left_alone(&self, backend: &BackendId) -> bool {
+        let probes = self.probes.read().unwrap_or_else(PoisonError::into_inner);
+        probes.get(backend) == Some(&Probed::Refused)
+    }
+
+    fn told_more(&self, backend: &BackendId) {
+        if self.left_alone(backend) {
+            let mut probes = self.probes.write().unwrap_or_else(PoisonError::into_inner);
+            probes.remove(backend);
+        }
+    }
+
     /// True once for a backend that came back.
     fn take_back(&self, backend: &BackendId) -> bool {
         let mut probes = self.probes.write().unwrap_or_else(PoisonError::into_inner);
@@ -122,6 +143,9 @@ impl Health {
             let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
             book.on(backend, model, permit, event, now)
         };
+        if transition != Transition::Same {
+            self.told_more(backend);
+        }
         match transition {
             Transition::Same => {}
             Transition::Opened { rest, cause } => tracing::warn!(
@@ -247,13 +271,16 @@ pub(crate) enum NoLeave {
 
 /// What a failed attempt says about its backend. `begun`: tokens had come.
 pub(crate) fn event_of(error: &AttemptError, begun: bool) -> Event {
-    if let AttemptError::Rejected { status } = error {
-        return Event::Marked(*status);
+    match error {
+        AttemptError::Rejected { status } => return Event::Marked(*status),
+        // A wrong password was said, and saying it again may lock an account.
+        AttemptError::Proxy(ProxyCause::Unauthorized) => return Event::Marked(407),
+        _ => {}
     }
     match error.health() {
         HealthEffect::None => Event::Neutral,
         HealthEffect::Failure if begun => Event::Interrupted,
-        // Marks without a status are faults of our configuration: nothing was sent, asking again
+        // Other marks are faults of our configuration: nothing was sent, asking again
         // costs nothing, and an edit mends them at once.
         HealthEffect::Failure | HealthEffect::Marked(_) => Event::Failure,
         HealthEffect::RateLimited(after) => Event::RateLimited(after),
@@ -306,7 +333,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use mesh_backends::{AttemptError, Backends, ClientOptions, ConnectCause};
+    use mesh_backends::{AttemptError, Backends, ClientOptions, ConnectCause, ProxyCause};
     use mesh_core::BackendId;
     use mesh_routing::health::{Event, Permit};
 
@@ -354,6 +381,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_probe_whose_password_was_refused_is_not_made_again_before_a_call_told_more() {
+        let health = health();
+        break_it(&health);
+        assert!(!health.left_alone(&cloud()));
+        health.probe_refused(&cloud());
+        assert!(health.left_alone(&cloud()));
+        assert!(start(&health, AttemptKind::First, false).is_err());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(health.left_alone(&cloud()));
+        let trial = start(&health, AttemptKind::First, false).expect("a trial");
+        health.note(&cloud(), "big", trial, Event::Failure);
+        assert!(!health.left_alone(&cloud()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_backend_that_could_be_reached_all_along_waits_its_time() {
         let health = health();
         break_it(&health);
@@ -390,5 +432,8 @@ mod tests {
         assert_eq!(event_of(&unsupported, false), Event::Neutral);
         let rejected = AttemptError::Rejected { status: 401 };
         assert_eq!(event_of(&rejected, false), Event::Marked(401));
+        let proxy = |cause| event_of(&AttemptError::Proxy(cause), false);
+        assert_eq!(proxy(ProxyCause::Unauthorized), Event::Marked(407));
+        assert_eq!(proxy(ProxyCause::Refused), Event::Failure);
     }
 }

@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use mesh_backends::{AttemptError, ProxyCause};
 use mesh_core::{Backend, Place};
-use mesh_routing::health::{Admission, OpenCause};
+use mesh_routing::health::{Admission, HealthStatus, OpenCause};
 use tokio::time::MissedTickBehavior;
 
 use crate::Dataplane;
@@ -42,20 +43,32 @@ async fn round(plane: &Dataplane) {
     futures::stream::iter(resting)
         .for_each_concurrent(AT_ONCE, |backend| async move {
             let probed = plane.backends().probe(&backend).await;
-            plane.health().probed(&backend.id, probed.is_ok());
+            if probed == Err(AttemptError::Proxy(ProxyCause::Unauthorized)) {
+                plane.health().probe_refused(&backend.id);
+            } else {
+                plane.health().probed(&backend.id, probed.is_ok());
+            }
             let reason = probed.err().map(|error| error.reason());
             tracing::debug!(backend = %backend.id, reason, "resting backend probed");
         })
         .await;
 }
 
-/// Only what failed is asked: who named a time (429) or refused us (401) is left alone.
+/// Only what failed is asked: who named a time (429) or refused us (401, a proxy 407) is left alone.
 fn rests(plane: &Dataplane, backend: &Backend) -> bool {
     if matches!(backend.place, Place::InProcess { .. } | Place::Peer(_)) {
         return false;
     }
-    backend.models.iter().any(|model| {
-        let status = plane.health().status(&backend.id, &model.name);
+    let models = backend.models.iter();
+    let all: Vec<HealthStatus> = models
+        .map(|model| plane.health().status(&backend.id, &model.name))
+        .collect();
+    // The password is the same for all models, and saying a wrong one again may lock an account.
+    let refused = |status: &HealthStatus| status.cause == Some(OpenCause::Marked(407));
+    if plane.health().left_alone(&backend.id) || all.iter().any(refused) {
+        return false;
+    }
+    all.iter().any(|status| {
         matches!(
             status.admission,
             Admission::No {

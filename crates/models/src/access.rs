@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use http::Uri;
 use mesh_core::Sensitive;
 use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Client, Proxy};
@@ -68,7 +69,16 @@ fn proxy(text: &str) -> Result<Proxy, SourceError> {
         let why = "the proxy's URL must not carry a user name or password";
         return Err(refused(why.to_owned()));
     }
+    if !readable(&url) {
+        return Err(refused("the proxy's URL cannot be read".to_owned()));
+    }
     Proxy::https(url).map_err(|_| refused("the proxy cannot be used".to_owned()))
+}
+
+/// The client reads addresses by other rules than ours, and goes around a proxy whose address it cannot read.
+fn readable(url: &Url) -> bool {
+    let read = url.as_str().parse::<Uri>();
+    read.is_ok_and(|read| read.host() == url.host_str() && read.port_u16() == url.port())
 }
 
 /// The key of a source, if it names one.
@@ -193,6 +203,18 @@ mod tests {
         for bad in ["", "socks5://p", "p:3128", "http://u:p@p:3128"] {
             assert!(proxy(bad).is_err(), "{bad}");
         }
-        assert!(proxy("http://proxy.example:3128").is_ok());
+        // The client would leave these out without a word, and go around them.
+        for bad in ["${PROXY_HOST}", "{{proxy}}", "a\"b", "a`b"] {
+            let refused = proxy(&format!("http://{bad}:3128")).expect_err(bad);
+            assert!(refused.to_string().contains("proxy"), "{refused}");
+        }
+        for good in [
+            "http://proxy.example:3128",
+            "https://10.0.0.1",
+            "http://[fd00::7]:3128/",
+            "http://m\u{fc}nchen.example:3128",
+        ] {
+            assert!(proxy(good).is_ok(), "{good}");
+        }
     }
 }

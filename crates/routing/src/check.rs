@@ -339,6 +339,7 @@ fn embeddings(snapshot: &Snapshot) -> Vec<Problem> {
     let declared: Vec<_> = snapshot
         .backends
         .iter()
+        .filter(|backend| backend.peer().is_none())
         .flat_map(|backend| backend.models.iter().map(move |model| (backend, model)))
         .filter_map(|(backend, model)| {
             Some((backend, &model.name, model.capabilities.embedding.as_ref()?))

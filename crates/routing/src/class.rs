@@ -202,7 +202,7 @@ const fn inspected(endpoint: &Endpoint) -> bool {
     endpoint.authority.is_some()
 }
 
-/// For a person: what is special about the way to an endpoint. No address, which callers are not told.
+/// For a person: what is special about the way to an endpoint. Not where the proxy is: nothing rests on that.
 fn way(endpoint: &Endpoint) -> Vec<String> {
     let proxied = endpoint
         .proxy

@@ -80,7 +80,7 @@ pub enum Event {
     Interrupted,
     /// 429, with Retry-After if there was one.
     RateLimited(Option<Duration>),
-    /// 401, 402, 403 or 404: the status.
+    /// 401, 402, 403 or 404, or 407 of a proxy: the status.
     Marked(u16),
     /// Ended without telling anything about the backend: the caller left, or the request was at
     /// fault.
@@ -108,6 +108,7 @@ impl OpenCause {
             Self::Marked(401) => "Unauthorized",
             Self::Marked(402) => "PaymentRequired",
             Self::Marked(403) => "Forbidden",
+            Self::Marked(407) => "ProxyUnauthorized",
             Self::Marked(_) => "NotFound",
         }
     }

@@ -98,6 +98,16 @@ fn an_authority_and_keys_are_taken_from_where_the_home_has_them() {
     }
     let open = parsed(Home::Machine, "proxy: {url: \"http://user:secret@p:1\"}");
     assert!(open.contains("without user"), "{open}");
+    for unfilled in ["${PROXY_HOST}", "{{proxy}}", "a`b", "a\\\"b"] {
+        let refused = parsed(
+            Home::Machine,
+            &format!("proxy: {{url: \"http://{unfilled}:3128\"}}"),
+        );
+        assert!(
+            refused.contains("is not an address"),
+            "{unfilled}: {refused}"
+        );
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod leaving;
 mod metrics_contract;
 mod peers;
 mod policy_changes;
+mod proxies;
 mod pushed;
 mod record_text;
 mod records;

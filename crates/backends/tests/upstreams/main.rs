@@ -11,6 +11,7 @@ mod failures;
 mod local;
 mod pods;
 mod probe;
+mod proxies;
 mod streams;
 mod trust;
 mod vectors;

@@ -16,18 +16,18 @@ use crate::world::{
 };
 
 /// A name that no resolver knows.
-const NAME: &str = "cloud.invalid";
+pub(crate) const NAME: &str = "cloud.invalid";
 
 /// A model server behind TLS, and whoever vouches for it.
-struct World {
-    upstream: ScriptedUpstream,
-    authority: Authority,
-    front: Front,
+pub(crate) struct World {
+    pub(crate) upstream: ScriptedUpstream,
+    pub(crate) authority: Authority,
+    pub(crate) front: Front,
     folder: tempfile::TempDir,
 }
 
 impl World {
-    async fn new(name: &str) -> Self {
+    pub(crate) async fn new(name: &str) -> Self {
         let upstream = ScriptedUpstream::start().await.expect("an upstream");
         let authority = Authority::new("the company");
         let shown = authority.vouches_for(name).expect("a certificate");
@@ -41,14 +41,14 @@ impl World {
     }
 
     /// The server, proven by what is in this file now.
-    fn proven_by(&self, pem: &str) -> Endpoint {
+    pub(crate) fn proven_by(&self, pem: &str) -> Endpoint {
         let path = self.folder.path().join("ca.pem");
         std::fs::write(&path, pem).expect("written");
         trusting(endpoint(&self.front.url()), &path)
     }
 
     /// The server by a name that only the proxy knows.
-    fn behind(&self, proxy: &ScriptedProxy) -> Endpoint {
+    pub(crate) fn behind(&self, proxy: &ScriptedProxy) -> Endpoint {
         let mut endpoint = self.proven_by(&self.authority.pem());
         endpoint.url = format!("https://{NAME}/v1").parse().expect("a url");
         through(endpoint, &proxy.url())
@@ -60,7 +60,7 @@ fn trusting(mut endpoint: Endpoint, path: &Path) -> Endpoint {
     endpoint
 }
 
-fn through(mut endpoint: Endpoint, proxy: &str) -> Endpoint {
+pub(crate) fn through(mut endpoint: Endpoint, proxy: &str) -> Endpoint {
     endpoint.proxy = Some(Proxy {
         url: proxy.parse().expect("a url"),
         credentials: None,
@@ -68,13 +68,13 @@ fn through(mut endpoint: Endpoint, proxy: &str) -> Endpoint {
     endpoint
 }
 
-async fn works(backends: &Backends, declared: Endpoint) {
+pub(crate) async fn works(backends: &Backends, declared: Endpoint) {
     let (events, failed) = send(backends, &admitted(backend(declared)), chat()).await;
     assert_eq!(failed, None);
     assert!(finished(&events));
 }
 
-async fn fails(backends: &Backends, declared: Endpoint) -> AttemptError {
+pub(crate) async fn fails(backends: &Backends, declared: Endpoint) -> AttemptError {
     let backend = backend(declared);
     let failed = error(backends, &admitted(backend.clone()), chat()).await;
     let probed = backends.probe(&backend).await;

@@ -1,5 +1,5 @@
 //! `GET /mesh/v1/backends`: what the caller could be served by, its class and the evidence for it,
-//! and its health. No address and no credential. And for the operator, how all of them do.
+//! and its health. No credential, and of addresses only those that are evidence. And for the operator, how all of them do.
 
 use axum::extract::State;
 use axum::{Extension, Json};

@@ -1,11 +1,11 @@
 //! What is wrong before any request comes, and what to do about it.
 
 use mesh_core::policy::Ownership;
-use mesh_core::{Backend, Policy, PrivacyLevel};
+use mesh_core::{Backend, Policy, PrivacyLevel, Trust};
 use mesh_routing::{Problem, ProblemKind, check};
 
 use crate::world::{
-    World, cloud, embedding, external, floor, now, policy, selector, silent, team_policy,
+    World, cloud, embedding, external, floor, now, peer, policy, selector, silent, team_policy,
 };
 
 fn problems(
@@ -94,6 +94,22 @@ fn ownership_that_does_not_count_or_is_said_twice_is_reported() {
     let of = |kind| found.iter().filter(|problem| problem.kind == kind).count();
     assert_eq!(of(ProblemKind::OwnershipIgnored), 2);
     assert_eq!(of(ProblemKind::OwnershipIntersected), 1);
+}
+
+#[test]
+fn a_peer_takes_no_name_of_a_vector_from_anybody() {
+    let vectors = |mut backend: Backend, revision: &str| {
+        backend.models[0].name = String::from("minilm");
+        backend.models[0].capabilities.embedding = Some(embedding(revision, 384));
+        backend
+    };
+    let backends = [
+        vectors(peer("a", Trust::Invited), "1"),
+        vectors(cloud("b", 0.5), "2"),
+        vectors(peer("c", Trust::Open), "3"),
+        floor(),
+    ];
+    assert_eq!(problems(backends, [policy()]), []);
 }
 
 #[test]

@@ -237,6 +237,7 @@ fn a_refused_key_marks_the_backend_with_the_reason_for_longer() {
         (402, "PaymentRequired"),
         (403, "Forbidden"),
         (404, "NotFound"),
+        (407, "ProxyUnauthorized"),
     ] {
         let mut health = Health::default();
         let cause = OpenCause::Marked(status);
