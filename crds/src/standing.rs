@@ -19,7 +19,7 @@ pub struct Standing {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What became of reading the authority that it proves itself by, which only gateways may. Absent: it names none, as far as is
-    /// known there.
+    /// known there, or nobody could be asked for it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<AuthorityState>,
 }

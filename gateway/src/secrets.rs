@@ -1,5 +1,6 @@
 //! Keys of backends, from Secrets, and the authorities that they prove themselves by, from Secrets and ConfigMaps. Read by name,
 //! never listed, and only where the gateway was told that it may; a backend gets those of its own namespace and no other's.
+//! Refuses to keep more of an entry than a key or an authority has, and to ask for what is not there more often than for what is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
-use mesh_backends::{Authorities, Backends, Keys};
+use mesh_backends::{Authorities, Backends, Certificates, Keys, LARGEST_KEY};
 use mesh_core::{Authority, Backend, Credential, Kept, Sensitive, Snapshot};
 use tokio::time::Instant;
 
@@ -20,6 +21,8 @@ const AUTHORITY: &str = "mesh-ca";
 const RENEW: Duration = Duration::from_secs(30);
 /// Longest time for one of them.
 const LIMIT: Duration = Duration::from_secs(5);
+/// After nobody could be asked for one that is not known yet.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Read at the same time.
 const AT_ONCE: usize = 8;
 
@@ -28,18 +31,19 @@ pub(crate) struct Secrets {
     client: Client,
     namespaces: BTreeSet<String>,
     backends: Arc<Backends>,
-    known: BTreeMap<Id, Sensitive<String>>,
+    known: BTreeMap<Id, Known>,
     renewed: Option<Instant>,
 }
 
-/// What came of reading an entry.
-enum Found {
-    /// It is there.
-    Text(Sensitive<String>),
-    /// It is not there, or may not be read any more.
+/// What is known of an entry.
+#[derive(Clone)]
+enum Known {
+    Key(Sensitive<String>),
+    Authority(Arc<Certificates>),
+    /// It is not there, or may not be read.
     Gone,
-    /// Nobody could be asked: what was known stays.
-    Unknown,
+    /// Nobody could be asked, last at this time, and nothing was known before.
+    Away(Instant),
 }
 
 impl Secrets {
@@ -55,7 +59,7 @@ impl Secrets {
         }
     }
 
-    /// Reads what this snapshot refers to and is not known, and every so often all of it: a key that was
+    /// Reads what this snapshot refers to and was not asked for yet, and every so often all of it: a key that was
     /// revoked must not live as long as the cluster is busy. What cannot be read because the API server is away
     /// stays as it was.
     pub(crate) async fn refresh(&mut self, snapshot: &Snapshot) {
@@ -66,55 +70,69 @@ impl Secrets {
         if again {
             self.renewed = Some(now);
         }
-        let mut keys = BTreeSet::new();
-        let mut authorities = BTreeSet::new();
-        for backend in &snapshot.backends {
-            keys.extend(self.allowed(of_keys(backend)));
-            authorities.extend(self.allowed(of_authority(backend)));
-        }
-        let wanted: BTreeSet<Id> = keys.union(&authorities).cloned().collect();
+        let backends = || snapshot.backends.iter();
+        let named: BTreeSet<Id> = backends()
+            .flat_map(|backend| of_keys(backend).chain(of_authority(backend)))
+            .collect();
         let this = &*self;
-        let renewals = wanted.into_iter().map(|id| this.renewed(id, again));
+        let wanted = named.iter().filter(|id| this.may_read(id)).cloned();
+        let renewals: Vec<_> = wanted.map(|id| this.renewed(id, again)).collect();
         self.known = futures::stream::iter(renewals)
             .buffer_unordered(AT_ONCE)
-            .filter_map(std::future::ready)
             .collect()
             .await;
-        let known = |id: Id| Some((self.known.get(&id)?.clone(), id));
-        let found = keys.into_iter().filter_map(known);
-        let keys: Keys = found.map(|(text, id)| (id.credential(), text)).collect();
-        let found = authorities.into_iter().filter_map(known);
-        let authorities: Authorities = found
-            .map(|(text, id)| (id.authority(), text.expose().as_str().into()))
-            .collect();
+        let mut keys = Keys::new();
+        let mut authorities = Authorities::new();
+        for id in named {
+            match (id.of, self.known.get(&id)) {
+                (Of::Key, Some(Known::Key(key))) => {
+                    keys.insert(id.credential(), key.clone());
+                }
+                (Of::Authority, Some(Known::Authority(found))) => {
+                    authorities.insert(id.authority(), Some(Arc::clone(found)));
+                }
+                // Nobody says that it is missing.
+                (Of::Authority, Some(Known::Away(_))) => {}
+                (Of::Authority, _) => {
+                    authorities.insert(id.authority(), None);
+                }
+                (Of::Key, _) => {}
+            }
+        }
         self.backends.set_keys(keys);
         self.backends.set_authorities(authorities);
     }
 
-    /// Those that may be read. The mesh's own authority is nobody's key.
-    fn allowed(&self, named: impl Iterator<Item = Id>) -> impl Iterator<Item = Id> {
-        named.filter(|id| {
-            let own = id.kept == Kept::Secret && id.name == AUTHORITY;
-            self.namespaces.contains(&id.namespace) && !own
-        })
+    /// The mesh's own authority is nobody's key.
+    fn may_read(&self, id: &Id) -> bool {
+        let own = id.kept == Kept::Secret && id.name == AUTHORITY;
+        self.namespaces.contains(&id.namespace) && !own
     }
 
-    async fn renewed(&self, id: Id, again: bool) -> Option<(Id, Sensitive<String>)> {
-        let known = self.known.get(&id).cloned();
-        if !again && known.is_some() {
-            return known.map(|known| (id, known));
+    async fn renewed(&self, id: Id, again: bool) -> (Id, Known) {
+        let known = self.known.get(&id);
+        let keep = match known {
+            None => false,
+            Some(Known::Away(at)) => at.elapsed() < PATIENCE,
+            Some(_) => !again,
+        };
+        if let (true, Some(known)) = (keep, known) {
+            return (id, known.clone());
         }
         let found = match self.read(&id).await {
-            Found::Text(text) => Some(text),
-            Found::Gone => None,
-            Found::Unknown => known,
+            Ok(Some(text)) => id.found(text, known),
+            Ok(None) | Err(Away::Refused) => Known::Gone,
+            Err(Away::Unreachable) => match known {
+                None | Some(Known::Away(_)) => Known::Away(Instant::now()),
+                Some(known) => known.clone(),
+            },
         };
-        found.map(|found| (id, found))
+        (id, found)
     }
 
-    async fn read(&self, id: &Id) -> Found {
+    async fn read(&self, id: &Id) -> Result<Option<String>, Away> {
         let (client, namespace, name) = (&self.client, &id.namespace, &id.name);
-        let found = match id.kept {
+        match id.kept {
             Kept::Secret => secret(client, namespace, name).await.map(|secret| {
                 let value = secret?.data?.remove(&id.key)?;
                 String::from_utf8(value.0).ok()
@@ -122,11 +140,6 @@ impl Secrets {
             Kept::ConfigMap => config_map(client, namespace, name)
                 .await
                 .map(|map| map?.data?.remove(&id.key)),
-        };
-        match found {
-            Ok(text) => text.map_or(Found::Gone, |text| Found::Text(Sensitive::new(text))),
-            Err(Away::Refused) => Found::Gone,
-            Err(Away::Unreachable) => Found::Unknown,
         }
     }
 }
@@ -187,9 +200,17 @@ async fn answer<T>(
     }
 }
 
+/// What an entry is for, and with it what is kept of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Of {
+    Key,
+    Authority,
+}
+
 /// An entry of a Secret or a ConfigMap.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Id {
+    of: Of,
     kept: Kept,
     namespace: String,
     name: String,
@@ -204,6 +225,7 @@ impl Id {
                 name,
                 key,
             } => Some(Self {
+                of: Of::Key,
                 kept: Kept::Secret,
                 namespace: namespace.clone(),
                 name: name.clone(),
@@ -211,6 +233,28 @@ impl Id {
             }),
             Credential::Env(_) | Credential::File(_) => None,
         }
+    }
+
+    /// What is kept of a text that was read. An authority's is looked at when it has changed, and then only.
+    fn found(&self, mut text: String, known: Option<&Known>) -> Known {
+        if self.of == Of::Key {
+            // Of what is too large so much that it is told as that.
+            text.truncate(text.floor_char_boundary(LARGEST_KEY + 4));
+            text.shrink_to_fit();
+            return Known::Key(Sensitive::new(text));
+        }
+        if let Some(Known::Authority(same)) = known
+            && same.are_of(&text)
+        {
+            return Known::Authority(Arc::clone(same));
+        }
+        let found = Certificates::entry(text);
+        if let Err(error) = found.usable() {
+            let (namespace, kind, name, entry) =
+                (&self.namespace, self.kept.kind(), &self.name, &self.key);
+            tracing::warn!(namespace, kind, name, entry, %error, "what a backend is to be trusted by is no authority");
+        }
+        Known::Authority(Arc::new(found))
     }
 
     fn credential(self) -> Credential {
@@ -251,6 +295,7 @@ fn of_authority(backend: &Backend) -> impl Iterator<Item = Id> {
                 name,
                 key,
             } => Some(Id {
+                of: Of::Authority,
                 kept,
                 namespace,
                 name,

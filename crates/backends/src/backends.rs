@@ -13,11 +13,11 @@ use mesh_core::{Backend, BackendId, Place};
 use mesh_routing::Admitted;
 
 use crate::address::Reach;
+use crate::authority::{self, Authorities};
 use crate::client::{Clients, Whose};
 use crate::credential::Keys;
 use crate::pods::Pods;
 use crate::upstream::{Dispatch, Target};
-use crate::way::{self, Authorities};
 use crate::{AttemptError, ClientOptions, Error, LocalModel, Outbound, Started, pods, probe};
 
 /// Most pods that one probe asks.
@@ -67,11 +67,11 @@ impl Backends {
         self.clients.authorities.store(Arc::new(authorities));
     }
 
-    /// Whether the authority that a backend names can be trusted, as far as it is known here; none if it names none. Asks nobody.
+    /// Whether the authority that a backend names can be trusted, as far as it is known here; none if it names none, or nobody could be
+    /// asked for it yet. Asks nobody.
     pub fn authority(&self, backend: &Backend) -> Option<Result<(), AttemptError>> {
         let authority = backend.endpoint()?.authority.as_ref()?;
-        let found = way::certificates(authority, &self.clients.authorities.load());
-        Some(found.and_then(|pem| way::check(authority, &pem)))
+        authority::verdict(authority, &self.clients.authorities.load())
     }
 
     /// Replaces the addresses of the mesh itself as a whole: where many tenants are served, a backend that

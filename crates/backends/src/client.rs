@@ -13,9 +13,10 @@ use reqwest::{Client, ClientBuilder, redirect, retry};
 use rustls::ClientConfig;
 
 use crate::address::{Closed, Guard, Reach};
+use crate::authority::Authorities;
 use crate::credential::Keys;
 use crate::pod_tls::PodClients;
-use crate::way::{Authorities, Way};
+use crate::way::Way;
 use crate::{ClientOptions, Error, tls};
 
 /// Clients kept before the oldest configurations are thrown away with all others.
@@ -134,7 +135,7 @@ impl Clients {
     fn build(&self, guard: Guard, whose: Whose, way: &Way) -> Result<Client, Error> {
         let mut builder = match &way.authority {
             None => build(&self.options, &self.tls)?,
-            Some(pem) => build(&self.options, &tls::only(pem)?)?,
+            Some(authority) => build(&self.options, &authority.config()?)?,
         };
         if let Some(via) = &way.proxy {
             builder = builder.proxy(via.proxy().ok_or(Error::Client)?);

@@ -13,8 +13,8 @@ use crate::AttemptError;
 /// Keys of Secrets, found beforehand by whoever may read them: a request never waits for that.
 pub type Keys = HashMap<Credential, Sensitive<String>>;
 
-/// Largest key file in bytes.
-const LIMIT: u64 = 16 << 10;
+/// Largest key in bytes, wherever it is kept. Who keeps keys beforehand keeps no more than one byte beyond it.
+pub const LARGEST_KEY: usize = 16 << 10;
 
 /// Gets the key.
 pub(crate) fn resolve(
@@ -31,8 +31,11 @@ pub(crate) fn resolve(
                 return missing(format!("environment variable {name} is not text"));
             }
         },
-        Credential::File(path) => read(path, LIMIT).or_else(missing)?,
+        Credential::File(path) => read(path, LARGEST_KEY as u64).or_else(missing)?,
         Credential::Secret { .. } => match secrets.get(credential) {
+            Some(key) if key.expose().len() > LARGEST_KEY => {
+                return missing(format!("{} is too large", place(credential)));
+            }
             Some(key) => key.expose().clone(),
             None => return missing(format!("{} could not be read", place(credential))),
         },
@@ -86,9 +89,9 @@ fn missing<T>(what: String) -> Result<T, AttemptError> {
 
 #[cfg(test)]
 mod tests {
-    use mesh_core::Credential;
+    use mesh_core::{Credential, Sensitive};
 
-    use super::{Keys, resolve};
+    use super::{Keys, LARGEST_KEY, resolve};
     use crate::AttemptError;
 
     #[test]
@@ -126,5 +129,26 @@ mod tests {
             std::fs::write(&path, content).expect("written");
             assert!(!said(&credential).contains("canary"));
         }
+    }
+
+    #[test]
+    fn an_entry_that_is_larger_than_a_key_is_none() {
+        let credential = Credential::Secret {
+            namespace: String::from("team"),
+            name: String::from("cloud"),
+            key: String::from("apiKey"),
+        };
+        let of = |size: usize| {
+            let kept = Sensitive::new("k".repeat(size));
+            resolve(&credential, &Keys::from([(credential.clone(), kept)]))
+        };
+        assert!(of(LARGEST_KEY).is_ok());
+        let said = of(LARGEST_KEY + 1)
+            .expect_err("it is too large")
+            .to_string();
+        assert!(
+            said.contains("entry apiKey of Secret team/cloud is too large"),
+            "{said}"
+        );
     }
 }

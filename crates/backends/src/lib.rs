@@ -18,6 +18,7 @@ pub mod outbound;
 
 mod address;
 mod answer;
+mod authority;
 mod backends;
 mod body;
 mod client;
@@ -34,11 +35,11 @@ mod upstream;
 mod way;
 mod wording;
 
+pub use authority::{Authorities, Certificates};
 pub use backends::Backends;
 pub use body::streamed;
-pub use credential::Keys;
+pub use credential::{Keys, LARGEST_KEY};
 pub use error::{Action, AttemptError, ConnectCause, HealthEffect, ProxyCause, TlsCause};
 pub use options::{ClientOptions, Error};
 pub use outbound::{EventStream, LocalModel, Outbound, Started};
 pub use pod_tls::PodTls;
-pub use way::Authorities;

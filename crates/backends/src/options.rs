@@ -57,7 +57,7 @@ impl Default for ClientOptions {
 }
 
 /// Why clients could not be made.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The TLS library refused its own defaults.
     #[error("could not prepare TLS: {cause}")]

@@ -29,8 +29,8 @@ pub(crate) fn config(extra_roots: &[Vec<u8>]) -> Result<ClientConfig, Error> {
     trusting(roots)
 }
 
-/// Settings for one backend that trust these authorities (PEM) and no other.
-pub(crate) fn only(pem: &str) -> Result<ClientConfig, Error> {
+/// The authorities of a text (PEM), all of which must be readable.
+pub(crate) fn roots(pem: &str) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let certificate = certificate.map_err(|_| Error::Authority("it is not PEM"))?;
@@ -41,10 +41,11 @@ pub(crate) fn only(pem: &str) -> Result<ClientConfig, Error> {
     if roots.is_empty() {
         return Err(Error::Authority("it holds no certificate in PEM"));
     }
-    trusting(roots)
+    Ok(roots)
 }
 
-fn trusting(roots: RootCertStore) -> Result<ClientConfig, Error> {
+/// Settings that trust these authorities and no others.
+pub(crate) fn trusting(roots: impl Into<Arc<RootCertStore>>) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

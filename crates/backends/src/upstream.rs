@@ -15,8 +15,10 @@ use crate::body::OutgoingBody;
 use crate::client::{Clients, Whose};
 use crate::headers::{self, Accept};
 use crate::scrub::Scrubber;
-use crate::way::{self, Way};
-use crate::{AttemptError, ClientOptions, Error, Outbound, Started, credential, failure};
+use crate::way::Way;
+use crate::{
+    AttemptError, ClientOptions, Error, Outbound, Started, authority, credential, failure,
+};
 
 /// A worker of this mesh says so if it left old turns out.
 const TRIMMED: &str = "mesh-context-trimmed";
@@ -58,7 +60,9 @@ impl Target {
         }
         let client = clients.get(id, url, guard, (whose, way)).map_err(|error| {
             match (&endpoint.authority, error) {
-                (Some(authority), error @ Error::Authority(_)) => way::unusable(authority, &error),
+                (Some(authority), error @ Error::Authority(_)) => {
+                    authority::unusable(authority, &error)
+                }
                 _ => AttemptError::Unusable("its client could not be built"),
             }
         })?;

@@ -5,31 +5,25 @@
 //! through a proxy that is not TLS up to the backend itself, a proxy with a password in its address or with an address that the
 //! client cannot read.
 
-use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::{HeaderValue, Uri};
-use mesh_core::{Authority, Endpoint, Sensitive};
+use mesh_core::{Endpoint, Sensitive};
 use reqwest::Proxy;
 use url::Url;
 
+use crate::authority::{Authorities, Certificates};
 use crate::credential::{self, Keys};
-use crate::{AttemptError, tls};
-
-/// Certificates (PEM) of authorities, found beforehand by whoever may read them: a request never waits for that.
-pub type Authorities = HashMap<Authority, Arc<str>>;
-
-/// Largest file of certificates in bytes; a whole system's is about 250 KiB.
-const LIMIT: u64 = 1 << 20;
+use crate::{AttemptError, authority};
 
 /// A way to a backend. Two that differ share no connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Way {
-    /// The only certificates that count, as PEM.
-    pub(crate) authority: Option<Arc<str>>,
+    /// The only certificates that count.
+    pub(crate) authority: Option<Arc<Certificates>>,
     pub(crate) proxy: Option<Via>,
 }
 
@@ -60,7 +54,7 @@ impl Way {
         let authority = endpoint.authority.as_ref();
         Ok(Self {
             authority: authority
-                .map(|authority| certificates(authority, authorities))
+                .map(|one| authority::certificates(one, authorities))
                 .transpose()?,
             proxy: endpoint
                 .proxy
@@ -129,57 +123,11 @@ fn readable(url: &Url) -> bool {
     read.is_ok_and(|read| read.host() == url.host_str() && read.port_u16() == url.port())
 }
 
-/// The certificates of an authority, as they were found.
-pub(crate) fn certificates(
-    authority: &Authority,
-    authorities: &Authorities,
-) -> Result<Arc<str>, AttemptError> {
-    let found = match authority {
-        Authority::File(path) => credential::read(path, LIMIT).map(Arc::from),
-        Authority::Entry { .. } => match authorities.get(authority) {
-            Some(found) => Ok(Arc::clone(found)),
-            None => Err(format!("{} could not be read", place(authority))),
-        },
-    };
-    found.map_err(|what| AttemptError::Authority {
-        what,
-        missing: true,
-    })
-}
-
-/// Whether these certificates can be trusted; the error says why not.
-pub(crate) fn check(authority: &Authority, pem: &str) -> Result<(), AttemptError> {
-    match tls::only(pem) {
-        Ok(_) => Ok(()),
-        Err(problem) => Err(unusable(authority, &problem)),
-    }
-}
-
-/// What was found there is no authority.
-pub(crate) fn unusable(authority: &Authority, problem: &crate::Error) -> AttemptError {
-    AttemptError::Authority {
-        what: format!("{}: {problem}", place(authority)),
-        missing: false,
-    }
-}
-
-fn place(authority: &Authority) -> String {
-    match authority {
-        Authority::File(path) => format!("file {}", path.display()),
-        Authority::Entry {
-            kept,
-            namespace,
-            name,
-            key,
-        } => format!("entry {key} of {} {namespace}/{name}", kept.kind()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use mesh_core::{Authority, Credential, Kept, Proxy};
+    use mesh_core::{Credential, Proxy};
 
-    use super::{Authorities, Keys, Via, certificates, check};
+    use super::{Keys, Via};
     use crate::AttemptError;
 
     fn proxy(url: &str, credentials: Option<Credential>) -> Proxy {
@@ -220,33 +168,6 @@ mod tests {
             let found = Via::find(&declared, &Keys::new());
             assert_eq!(found.is_ok(), good, "{content}");
             assert!(!format!("{found:?}").contains("canary"), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_authority_is_named_by_its_place() {
-        let entry = Authority::Entry {
-            kept: Kept::ConfigMap,
-            namespace: String::from("team"),
-            name: String::from("ca"),
-            key: String::from("ca.crt"),
-        };
-        let missing = certificates(&entry, &Authorities::new()).expect_err("nothing is known");
-        assert!(
-            missing
-                .to_string()
-                .contains("entry ca.crt of ConfigMap team/ca"),
-            "{missing}"
-        );
-        let broken = "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n";
-        let key = "-----BEGIN PRIVATE KEY-----\nY2FuYXJ5\n-----END PRIVATE KEY-----\n";
-        for pem in ["", "canary", broken, key] {
-            let error = check(&entry, pem).expect_err(pem);
-            assert!(
-                matches!(error, AttemptError::Authority { missing: false, .. }),
-                "{error:?}"
-            );
-            assert!(!error.to_string().contains("canary"), "{error}");
         }
     }
 }

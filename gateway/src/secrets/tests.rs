@@ -5,14 +5,14 @@ use std::time::Duration;
 use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
-use mesh_backends::{Backends, ClientOptions, HealthEffect};
+use mesh_backends::{Backends, Certificates, ClientOptions, HealthEffect, LARGEST_KEY};
 use mesh_core::{
     Authority, Backend, BackendId, Credential, Endpoint, Kept, Limits, NamespaceSelector, Place,
-    PrivacyLevel, Protocol, Proxy, Sensitive, Snapshot,
+    PrivacyLevel, Protocol, Proxy, Snapshot,
 };
 use mesh_testkit::front;
 
-use super::{Id, RENEW, Secrets};
+use super::{Id, Known, Of, PATIENCE, RENEW, Secrets};
 
 /// An API server with one Secret and one ConfigMap that hold the same, as it is now: status and value.
 #[derive(Clone)]
@@ -108,19 +108,29 @@ fn snapshot(namespace: &str) -> Snapshot {
     snapshot
 }
 
-fn known(secrets: &Secrets, kept: Kept) -> Option<&str> {
+fn known(secrets: &Secrets, of: Of, kept: Kept) -> Option<&Known> {
     let id = Id {
+        of,
         kept,
         namespace: String::from("mesh-system"),
         name: String::from("cloud"),
         key: String::from("apiKey"),
     };
-    let found = secrets.known.get(&id);
-    found.map(|text: &Sensitive<String>| text.expose().as_str())
+    secrets.known.get(&id)
 }
 
 fn key(secrets: &Secrets) -> Option<&str> {
-    known(secrets, Kept::Secret)
+    match known(secrets, Of::Key, Kept::Secret)? {
+        Known::Key(text) => Some(text.expose().as_str()),
+        _ => None,
+    }
+}
+
+fn certificates(secrets: &Secrets, kept: Kept) -> Option<Arc<Certificates>> {
+    match known(secrets, Of::Authority, kept)? {
+        Known::Authority(found) => Some(Arc::clone(found)),
+        _ => None,
+    }
 }
 
 /// The same backend, proven by an authority that is kept there.
@@ -153,10 +163,14 @@ async fn fault(secrets: &mut Secrets, snapshot: &Snapshot) -> Option<&'static st
 
 /// A cluster in which something changes ten times a second.
 async fn busy(secrets: &mut Secrets, time: Duration) {
+    busy_with(secrets, &snapshot("mesh-system"), time).await;
+}
+
+async fn busy_with(secrets: &mut Secrets, snapshot: &Snapshot, time: Duration) {
     let step = Duration::from_millis(100);
     for _ in 0..time.as_millis() / step.as_millis() {
         tokio::time::advance(step).await;
-        secrets.refresh(&snapshot("mesh-system")).await;
+        secrets.refresh(snapshot).await;
     }
 }
 
@@ -176,11 +190,86 @@ async fn a_rotated_and_a_revoked_key_go_out_of_use_while_the_cluster_keeps_chang
 
 #[tokio::test(start_paused = true)]
 async fn a_busy_cluster_does_not_make_the_api_server_busy() {
+    for snapshot in [
+        snapshot("mesh-system"),
+        trusting("mesh-system", Kept::Secret),
+        trusting("mesh-system", Kept::ConfigMap),
+    ] {
+        for status in [200, 404, 403] {
+            let server = Server::new();
+            server.becomes(status, "first");
+            let mut secrets = server.secrets();
+            busy_with(&mut secrets, &snapshot, RENEW * 4).await;
+            let asked = server.asked.load(Ordering::Relaxed);
+            assert!((4..=6).contains(&asked), "{status}: {asked}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_later_is_found_within_the_time_of_a_renewal() {
+    let server = Server::new();
+    server.becomes(404, "");
+    let mut secrets = server.secrets();
+    busy(&mut secrets, RENEW / 2).await;
+    assert_eq!(key(&secrets), None);
+    server.becomes(200, "made");
+    busy(&mut secrets, RENEW).await;
+    assert_eq!(key(&secrets), Some("made"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_could_be_asked_for_is_not_called_missing_and_asked_for_soon() {
+    let pem = front::Authority::new("mesh").pem();
+    for kept in [Kept::Secret, Kept::ConfigMap] {
+        let server = Server::new();
+        let mut secrets = server.secrets();
+        let snapshot = trusting("mesh-system", kept);
+        let said = |secrets: &Secrets| secrets.backends.authority(&snapshot.backends[0]);
+        server.becomes(503, "");
+        busy_with(&mut secrets, &snapshot, PATIENCE * 2).await;
+        assert_eq!(said(&secrets), None);
+        let asked = server.asked.load(Ordering::Relaxed);
+        assert!((2..=3).contains(&asked), "{asked}");
+        server.becomes(200, &pem);
+        busy_with(&mut secrets, &snapshot, PATIENCE).await;
+        assert_eq!(said(&secrets), Some(Ok(())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_is_looked_at_when_it_changes_and_a_large_one_not_at_all() {
+    let pem = front::Authority::new("mesh").pem();
     let server = Server::new();
     let mut secrets = server.secrets();
-    busy(&mut secrets, RENEW * 4).await;
-    let asked = server.asked.load(Ordering::Relaxed);
-    assert!((4..=6).contains(&asked), "{asked}");
+    let snapshot = trusting("mesh-system", Kept::ConfigMap);
+    server.becomes(200, &pem);
+    assert_eq!(fault(&mut secrets, &snapshot).await, None);
+    let first = certificates(&secrets, Kept::ConfigMap).expect("it is there");
+    assert_eq!(fault(&mut secrets, &snapshot).await, None);
+    let renewed = certificates(&secrets, Kept::ConfigMap).expect("it is there");
+    assert!(Arc::ptr_eq(&first, &renewed), "it was looked at once");
+    server.becomes(200, &format!("{pem}{}", "#".repeat(256 << 10)));
+    let said = fault(&mut secrets, &snapshot).await;
+    assert_eq!(said, Some("AuthorityInvalid"));
+    let large = certificates(&secrets, Kept::ConfigMap).expect("it is there");
+    let words = large.usable().expect_err("it is too large").to_string();
+    assert!(words.contains("256 KiB"), "{words}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_key_that_is_none_no_more_is_kept_than_says_so() {
+    let server = Server::new();
+    let mut secrets = server.secrets();
+    for text in ["k", "\u{e9}"] {
+        server.becomes(200, &text.repeat(1 << 19));
+        busy(&mut secrets, RENEW).await;
+        let kept = key(&secrets).expect("it is there").len();
+        assert!(
+            (LARGEST_KEY + 1..=LARGEST_KEY + 4).contains(&kept),
+            "{kept}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,7 +326,7 @@ async fn an_authority_is_read_where_it_is_kept_renewed_and_never_replaced_by_the
             fault(&mut secrets, &snapshot).await,
             Some("AuthorityMissing")
         );
-        assert!(known(&secrets, kept).is_none());
+        assert!(certificates(&secrets, kept).is_none());
     }
 }
 
@@ -256,5 +345,5 @@ async fn the_key_for_a_proxy_is_read_as_any_other() {
     snapshot.backends = vec![Arc::new(backend)];
     secrets.refresh(&snapshot).await;
     assert_eq!(key(&secrets), Some("first"));
-    assert_eq!(known(&secrets, Kept::ConfigMap), Some("first"));
+    assert!(certificates(&secrets, Kept::ConfigMap).is_some());
 }

@@ -100,7 +100,7 @@ pub(super) fn authority(
         kept.kind(),
         entry.name.0
     );
-    // Gateways that have just started, or a leader that has, know nothing yet: what was known stays.
+    // Gateways that have just started or could not ask, or a leader that has, know nothing yet: what was known stays.
     let fact = match said.or_else(|| known(read)) {
         Some(AuthorityState::Readable) => Fact::yes(
             about,
@@ -114,13 +114,13 @@ pub(super) fn authority(
         Some(AuthorityState::Invalid) => Fact::no(
             about,
             INVALID,
-            format!("{place} is not a certificate authority in PEM"),
+            format!("{place} is not a certificate authority in PEM of at most 256 KiB"),
         ),
         None => Fact::new(
             about,
             ConditionStatus::Unknown,
             condition::REASON_PROGRESSING,
-            "no gateway has read the authority yet",
+            "no gateway has read the authority yet, or could ask the API server for it",
         ),
     };
     Some(fact)
@@ -242,6 +242,8 @@ mod tests {
                 .2
                 .contains("entry ca.crt of ConfigMap mesh-system/ca")
         );
+        let invalid = said(&fresh, Some(Invalid));
+        assert!(invalid.said().2.contains("at most 256 KiB"));
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mesh_backends::{
-    AttemptError, Authorities, Backends, ClientOptions, HealthEffect, ProxyCause, TlsCause,
+    AttemptError, Authorities, Backends, Certificates, ClientOptions, HealthEffect, ProxyCause,
+    TlsCause,
 };
 use mesh_core::{Authority as Declared, Backend, BackendId, Endpoint, Kept, Proxy};
 use mesh_testkit::front::{Authority, Front};
@@ -201,13 +202,21 @@ async fn an_authority_of_the_cluster_is_the_one_that_was_read_there() {
     declared.authority = Some(entry.clone());
     let failed = fails(&backends, declared.clone()).await;
     assert_eq!(failed.health(), HealthEffect::Marked("AuthorityMissing"));
-    let known = Authorities::from([(entry, Arc::from(world.authority.pem()))]);
+    assert_eq!(
+        backends.authority(&backend(declared.clone())),
+        None,
+        "nobody was asked"
+    );
+    let found = Certificates::entry(world.authority.pem());
+    let known = Authorities::from([(entry.clone(), Some(Arc::new(found)))]);
     backends.set_authorities(known);
     let told = backends.authority(&backend(declared.clone()));
     assert_eq!(told, Some(Ok(())));
     works(&backends, declared.clone()).await;
-    backends.set_authorities(Authorities::new());
-    let failed = fails(&backends, declared).await;
+    backends.set_authorities(Authorities::from([(entry, None)]));
+    let failed = fails(&backends, declared.clone()).await;
+    let told = backends.authority(&backend(declared));
+    assert_eq!(told, Some(Err(failed.clone())));
     assert_eq!(failed.health(), HealthEffect::Marked("AuthorityMissing"));
     assert_eq!(world.upstream.count(), 1);
 }
