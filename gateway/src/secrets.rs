@@ -92,11 +92,10 @@ impl Secrets {
                     authorities.insert(id.authority(), Some(Arc::clone(found)));
                 }
                 // Nobody says that it is missing.
-                (Of::Authority, Some(Known::Away(_))) => {}
+                (Of::Authority, Some(Known::Away(_))) | (Of::Key, _) => {}
                 (Of::Authority, _) => {
                     authorities.insert(id.authority(), None);
                 }
-                (Of::Key, _) => {}
             }
         }
         self.backends.set_keys(keys);
