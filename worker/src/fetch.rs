@@ -88,8 +88,8 @@ async fn run_until(options: Fetch, shutdown: Shutdown) -> anyhow::Result<ExitCod
     }
     let ended = obtain(&options, &spec, &report, &shutdown).await;
     if let Err(error) = &ended {
-        if let Some(full) = full(error) {
-            report.disk_full(&full.to_string());
+        if let Some(full @ Error::DiskFull { tried, .. }) = full(error) {
+            report.disk_full(tried.as_deref(), &full.to_string());
         }
         tracing::error!("{error:#}");
     }

@@ -37,6 +37,8 @@ pub enum Error {
         path: PathBuf,
         /// How much of it would have.
         room: Room,
+        /// What was on its way, as far as that is known.
+        tried: Option<Box<Tried>>,
     },
     /// The pins cannot be read, so it is unknown what was trusted before.
     #[error("the pins in {} are damaged ({problem}): restore the file, or delete it to trust the next download of artifacts without sha256", path.display())]
@@ -77,11 +79,36 @@ impl Error {
     pub(crate) fn store(step: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
         if out_of_space(&source) {
-            let room = Room::default();
-            return Self::DiskFull { path, room };
+            return Self::DiskFull {
+                path,
+                room: Room::default(),
+                tried: None,
+            };
         }
         Self::Store { step, path, source }
     }
+
+    /// The same error; a full disk learns what was on its way, if it does not know.
+    pub(crate) fn during(mut self, artifact: &str, from: &str) -> Self {
+        if let Self::DiskFull { tried, .. } = &mut self {
+            tried.get_or_insert_with(|| {
+                Box::new(Tried {
+                    artifact: artifact.to_owned(),
+                    source: from.to_owned(),
+                })
+            });
+        }
+        self
+    }
+}
+
+/// One artifact from one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// The artifact's path.
+    pub artifact: String,
+    /// The source, as a person would name it; `the store` for what is written beside the files.
+    pub source: String,
 }
 
 /// How much of a file fits, as far as that is known.
@@ -277,6 +304,14 @@ pub enum SourceError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The source says that the file is larger than what is free. Nothing of it was written.
+    #[error("no space left for {}{room}", path.display())]
+    DiskFull {
+        /// The file that would not fit.
+        path: PathBuf,
+        /// How much of it would.
+        room: Room,
+    },
     /// The bytes are not the wanted ones.
     #[error("wrong digest: {actual} instead of {expected}{}", kept(quarantined.as_ref()))]
     WrongDigest {
@@ -325,6 +360,7 @@ impl SourceError {
             Self::Silent { .. } => "Silent",
             Self::Truncated { .. } => "Truncated",
             Self::TooLarge { .. } => "TooLarge",
+            Self::DiskFull { .. } => "DiskFull",
             Self::WrongDigest { .. } => "WrongDigest",
             Self::Read { .. } => "Read",
             Self::Changed { .. } => "Changed",
@@ -348,6 +384,7 @@ impl SourceError {
             Self::Transport { .. } | Self::Read { .. } => "Unreachable",
             Self::Refused { .. } | Self::Offline => "Refused",
             Self::TooLarge { .. } => "TooLarge",
+            Self::DiskFull { .. } => "DiskFull",
             Self::Denied { .. } | Self::Credentials { .. } => "CredentialsRefused",
         }
     }
@@ -377,6 +414,7 @@ impl SourceError {
             | Self::Credentials { .. }
             | Self::OtherDigest { .. }
             | Self::TooLarge { .. }
+            | Self::DiskFull { .. }
             | Self::WrongDigest { .. }
             | Self::Read { .. }
             | Self::Changed { .. }

@@ -19,7 +19,6 @@ use crate::room;
 use crate::store::{remove, write_atomically};
 use crate::target::Target;
 use body::Body;
-use sink::given_up;
 
 /// A try that moved this much renews the allowance of tries.
 const HEADWAY: u64 = 8 * 1024 * 1024;
@@ -110,7 +109,7 @@ impl Fetch<'_> {
         if body.total.is_some_and(|total| total > limit) {
             return Err(self.too_large()?.into());
         }
-        self.fits(body.start, body.total)?;
+        self.fits(body.total)?;
         self.write_note(body.response.headers())?;
         let (resumed, total) = (body.start > 0, body.total);
         let sink = self.open(body.start).await?;
@@ -132,10 +131,12 @@ impl Fetch<'_> {
         })
     }
 
-    /// What is announced larger than what is free is not begun: it would fill the disk for everybody on it.
-    fn fits(&self, start: u64, total: Option<u64>) -> Result<(), Error> {
-        let fits = total.map_or(Ok(()), |total| room::fits(&self.partial, start, total));
-        fits.map_err(|error| given_up(&self.partial, error))
+    /// What is announced larger than what is free is not begun: it would fill the disk for everybody on it. What is
+    /// there stays for the next source.
+    fn fits(&self, total: Option<u64>) -> Result<(), SourceError> {
+        total.map_or(Ok(()), |total| {
+            room::fits(&self.partial, self.present(), total)
+        })
     }
 
     /// How many bytes may be built on, and the validator that the server must confirm.

@@ -32,7 +32,7 @@ mod target;
 mod verify;
 
 pub use digest::{Digest, InvalidDigest};
-pub use error::{Error, Failed, NoSource, Room, SourceError, SourceFailure};
+pub use error::{Error, Failed, NoSource, Room, SourceError, SourceFailure, Tried};
 pub use progress::{Phase, Progress};
 pub use resolve::{Resolved, Resolver, Settings};
 pub use spec::{

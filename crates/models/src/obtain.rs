@@ -11,6 +11,7 @@ use crate::http::Asker;
 use crate::place::{Place, place};
 use crate::progress::Phase;
 use crate::resolve::{Resolved, Resolver, Wanted, resolved};
+use crate::room;
 use crate::spec::{Access, SourceSpec};
 use crate::store::Stamp;
 use crate::target::Target;
@@ -31,6 +32,7 @@ impl Resolver {
         key: &str,
         network: bool,
     ) -> Result<Resolved, Error> {
+        let artifact = wanted.artifact.path.as_str();
         let mut failures = Vec::new();
         for source in &wanted.cache.sources {
             match self
@@ -38,7 +40,7 @@ impl Resolver {
                 .await
             {
                 Ok(found) => return Ok(found),
-                Err(Stop::All(error)) => return Err(error),
+                Err(Stop::All(error)) => return Err(error.during(artifact, &source.to_string())),
                 Err(Stop::Source(error)) => {
                     tracing::debug!(%source, reason = error.reason(), "source did not serve");
                     let from = source.to_string();
@@ -47,9 +49,14 @@ impl Resolver {
                 }
             }
         }
+        if let Some(full) = room::lacking(artifact, &failures) {
+            // What an earlier fetch left fills the disk, too; the full disk is the error to tell.
+            let _ = discard(&self.store.partial(key));
+            return Err(full);
+        }
         Err(Error::NoSource(Box::new(NoSource {
             cache: wanted.cache.name.clone(),
-            artifact: wanted.artifact.path.to_string(),
+            artifact: artifact.to_owned(),
             sha256: expected,
             failures,
         })))

@@ -213,7 +213,8 @@ impl Resolver {
                 listener: terms.listener,
                 failed: terms.failed,
             };
-            found.push(self.one(&wanted, terms.network).await?);
+            let one = self.one(&wanted, terms.network).await;
+            found.push(one.map_err(|error| error.during(artifact.path.as_str(), "the store"))?);
         }
         Ok(found)
     }

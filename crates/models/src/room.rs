@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Room, Stop};
+use crate::error::{Error, Room, SourceError, SourceFailure, Stop};
 
-/// Whether what is left of a file of `total` bytes fits beside the `start` bytes of it that are there.
-pub(crate) fn fits(partial: &Path, start: u64, total: u64) -> Result<(), Error> {
+/// Whether a file that is said to have `total` bytes fits, the `present` bytes of its partial file counted in: they are
+/// built on, or freed before the first one is written. Who says it may be wrong, so that is the source's failure.
+pub(crate) fn fits(partial: &Path, present: u64, total: u64) -> Result<(), SourceError> {
     let free = partial.parent().and_then(free);
-    match free.map(|free| start.saturating_add(free)) {
-        Some(there) if there < total => Err(Error::DiskFull {
+    match free.map(|free| present.saturating_add(free)) {
+        Some(there) if there < total => Err(SourceError::DiskFull {
             path: partial.to_path_buf(),
             room: Room {
                 needed: Some(total),
@@ -20,26 +21,33 @@ pub(crate) fn fits(partial: &Path, start: u64, total: u64) -> Result<(), Error> 
     }
 }
 
+/// The full disk that kept an artifact from coming, where no source served: of several sizes the smallest, with which
+/// it would have come.
+pub(crate) fn lacking(artifact: &str, failures: &[SourceFailure]) -> Option<Error> {
+    let full = failures.iter().filter_map(|failure| match &failure.error {
+        SourceError::DiskFull { path, room } => Some((failure, path, *room)),
+        _ => None,
+    });
+    let (failure, path, room) = full.min_by_key(|(_, _, room)| room.needed)?;
+    let (path, tried) = (path.clone(), None);
+    let error = Error::DiskFull { path, room, tried };
+    Some(error.during(artifact, &failure.from))
+}
+
 /// The same error, with how much was written when the disk was full.
-pub(crate) fn written(error: Error, bytes: u64) -> Error {
-    match error {
-        Error::DiskFull { path, mut room } => {
-            room.there = Some(bytes);
-            Error::DiskFull { path, room }
-        }
-        other => other,
+pub(crate) fn written(mut error: Error, bytes: u64) -> Error {
+    if let Error::DiskFull { room, .. } = &mut error {
+        room.there = Some(bytes);
     }
+    error
 }
 
 /// The same, with how much there was to write.
-pub(crate) fn needed(stop: Stop, total: Option<u64>) -> Stop {
-    match stop {
-        Stop::All(Error::DiskFull { path, mut room }) => {
-            room.needed = total;
-            Stop::All(Error::DiskFull { path, room })
-        }
-        other => other,
+pub(crate) fn needed(mut stop: Stop, total: Option<u64>) -> Stop {
+    if let Stop::All(Error::DiskFull { room, .. }) = &mut stop {
+        room.needed = total;
     }
+    stop
 }
 
 /// The same, with both.
@@ -74,6 +82,7 @@ mod tests {
         fits(&partial, 0, 1).expect("a byte fits");
         let full = fits(&partial, 0, u64::MAX).expect_err("nothing is so large");
         assert_eq!(full.reason(), "DiskFull");
+        assert!(!full.transient(), "a moment later it is as large");
         let said = full.to_string();
         assert!(
             said.contains("(it has 18446744073709551615 bytes, there is room for "),

@@ -32,8 +32,8 @@ pub(crate) fn capacity(claim: &PersistentVolumeClaim) -> Option<Quantity> {
     status.capacity.as_ref()?.get("storage").cloned()
 }
 
-/// Notes on a Job how large its volume was. One whose claim waits for the Job's own pod has no volume yet: should that
-/// be full, it is tried once more.
+/// Notes on a Job how large its volume was. The first one is made together with its claim, which has no volume yet:
+/// should that be full, it is tried once more.
 pub(crate) fn mark(job: &mut Job, capacity: Option<&Quantity>) {
     if let Some(capacity) = capacity {
         job.annotations_mut()
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_that_came_with_the_job_is_tried_once_more() {
+    fn a_volume_that_came_after_the_job_is_tried_once_more() {
         let (mut job, there) = (Job::default(), capacity(&claim("1Gi")));
         mark(&mut job, None);
         assert!(grown(&failed(FULL, &job), there.as_ref()));

@@ -11,12 +11,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use mesh_models::{Failed, Progress, Resolved};
+use mesh_models::{Failed, Progress, Resolved, Tried};
 use mesh_runtime::{Shutdown, listen, serve};
 use serde::Serialize;
 
 /// Kubernetes keeps no longer last words of a container (`pkg/kubelet`: 4096 bytes).
 const LONGEST_RESULT: usize = 4096;
+/// The reason of a disk that has no room.
+const FULL: &str = "DiskFull";
 /// Lengths to which messages are cut, one after the other, until the result fits.
 const CUTS: [usize; 3] = [512, 160, 48];
 
@@ -142,16 +144,26 @@ impl Report {
         });
     }
 
-    /// The disk filled up while the current file came from its source.
-    pub(super) fn disk_full(&self, message: &str) {
+    /// The disk had no room for what was tried; where nobody knows, for the current file. It is why the fetch ended, so
+    /// it is told last, and once.
+    pub(super) fn disk_full(&self, tried: Option<&Tried>, message: &str) {
         let mut said = self.lock();
+        let now = &said.progress;
+        let (artifact, source) = match tried {
+            Some(tried) => (tried.artifact.clone(), tried.source.clone()),
+            None => (now.artifact.clone(), now.source.clone()),
+        };
         let failure = Failure {
-            artifact: said.progress.artifact.clone(),
-            source: said.progress.source.clone(),
-            reason: "DiskFull",
+            artifact,
+            source,
+            reason: FULL,
             message: message.to_owned(),
             quarantined: false,
         };
+        let same = |one: &Failure| {
+            (&one.artifact, &one.source, one.reason) == (&failure.artifact, &failure.source, FULL)
+        };
+        said.outcome.failures.retain(|one| !same(one));
         said.outcome.failures.push(failure);
     }
 
@@ -209,7 +221,7 @@ fn quarter(now: &Now) -> u64 {
 }
 
 /// As JSON of at most [`LONGEST_RESULT`] bytes: first messages are cut, then failures and artifacts are
-/// left out, and how many is said.
+/// left out, and how many is said. The last failure, which says why it ended, is the last to go.
 fn short(mut outcome: Outcome) -> String {
     let text = |outcome: &Outcome| serde_json::to_string(outcome).unwrap_or_default();
     let fits = |text: &String| text.len() <= LONGEST_RESULT;
@@ -232,7 +244,9 @@ fn short(mut outcome: Outcome) -> String {
     }
     let all = outcome.artifacts.len() + outcome.failures.len();
     loop {
-        if outcome.failures.pop().is_none() && outcome.artifacts.pop().is_none() {
+        if !outcome.failures.is_empty() {
+            outcome.failures.remove(0);
+        } else if outcome.artifacts.pop().is_none() {
             return text(&outcome);
         }
         outcome.more = Some(all - outcome.artifacts.len() - outcome.failures.len());
@@ -272,14 +286,17 @@ mod tests {
             few.len() <= LONGEST_RESULT && !few.contains("more"),
             "{few}"
         );
+        let mut failures = vec![failure; 300];
+        failures[299].reason = FULL;
         let many = short(Outcome {
-            failures: vec![failure; 300],
+            failures,
             ..Outcome::default()
         });
         assert!(many.len() <= LONGEST_RESULT);
         let many: serde_json::Value = serde_json::from_str(&many).expect("JSON");
         let left = many["failures"].as_array().map_or(0, Vec::len);
         assert_eq!(many["more"], 300 - left);
+        assert_eq!(many["failures"][left - 1]["reason"], FULL, "why it ended");
         assert!(left > 5);
     }
 }

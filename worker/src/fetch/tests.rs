@@ -237,6 +237,63 @@ async fn a_full_disk_is_the_reason_and_the_artifact_does_not_appear() {
     assert_eq!(fs::read_dir(partial).expect("a folder").count(), 0);
 }
 
+/// A file of the image that is larger than any disk, all of it a hole.
+fn huge(folder: &Path, name: &str) {
+    builtin(folder, "weights");
+    let file = fs::File::create(folder.join("builtin/deep").join(name)).expect("made");
+    file.set_len(1 << 43).expect("a hole");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_of_the_file_that_found_no_room_and_of_its_source() {
+    let folder = tempfile::tempdir().expect("a folder");
+    huge(folder.path(), "n.bin");
+    let mut options = options(folder.path(), &json!([{"builtin": {}}]), None);
+    options.spec =
+        json!({"artifacts": [{"path": "deep/m.bin"}, {"path": "deep/n.bin"}], "sources": [{"builtin": {}}]})
+            .to_string();
+    let code = run(options).await.expect("used right");
+    assert!(same(code, ExitCode::from(DISK_FULL)));
+    let told = result(folder.path());
+    let [failure] = &told["failures"].as_array().expect("a list")[..] else {
+        panic!("one failure is told once: {told}");
+    };
+    let of = ["artifact", "source", "reason"].map(|key| failure[key].as_str().expect("words"));
+    assert_eq!(of, ["deep/n.bin", "builtin", "DiskFull"]);
+    let said = failure["message"].as_str().expect("a message");
+    assert!(
+        said.contains("(it has 8796093022208 bytes, there"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_source_with_too_large_a_file_is_followed_by_the_next_and_told_last_if_none_serves() {
+    let answer = |text: &str| serve(text.as_bytes().to_vec());
+    let good = answer("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nweights");
+    let absent = answer("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n");
+    let digest = Digest::of(b"weights").to_string();
+    for (next, code, reasons) in [
+        (good, ExitCode::SUCCESS, &["DiskFull"][..]),
+        (absent, ExitCode::from(DISK_FULL), &["NotFound", "DiskFull"]),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        huge(folder.path(), "m.bin");
+        let sources = json!([{"builtin": {}}, {"http": {"url": format!("http://{next}/")}}]);
+        let ended = run(options(folder.path(), &sources, Some(&digest))).await;
+        assert!(same(ended.expect("used right"), code));
+        let told = result(folder.path());
+        let failures = told["failures"].as_array().expect("a list");
+        let seen: Vec<&str> = failures
+            .iter()
+            .filter_map(|failure| failure["reason"].as_str())
+            .collect();
+        assert_eq!(seen, reasons, "{told}");
+        let last = failures.last().expect("one");
+        assert_eq!(last["source"], "builtin", "{told}");
+    }
+}
+
 #[tokio::test]
 async fn progress_and_result_are_served_until_the_rest_after_success_is_over() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -81,7 +81,7 @@ impl Fetch<'_> {
 }
 
 /// A full disk is not helped by keeping the file that filled it.
-pub(super) fn given_up(partial: &Path, error: Error) -> Error {
+fn given_up(partial: &Path, error: Error) -> Error {
     if matches!(error, Error::DiskFull { .. }) {
         // The full disk is the error to tell.
         let _ = discard(partial);

@@ -182,7 +182,13 @@ async fn a_full_disk_is_said_and_leaves_no_partial_file() {
         .resolve(&asked, &CancellationToken::new(), &|_| {})
         .await
         .unwrap_err();
-    assert_eq!(error.reason(), "DiskFull");
+    let Error::DiskFull { tried, .. } = &error else {
+        panic!("{error}");
+    };
+    let tried = tried
+        .as_deref()
+        .map(|tried| (tried.artifact.as_str(), tried.source.clone()));
+    assert_eq!(tried, Some(("m.gguf", server.source().to_string())));
     let words = format!("(it has {SIZE} bytes, there is room for 0)");
     assert!(error.to_string().contains("no space left"), "{error}");
     assert!(error.to_string().contains(&words), "{error}");
@@ -194,37 +200,115 @@ async fn a_full_disk_is_said_and_leaves_no_partial_file() {
     );
 }
 
+/// More than any disk has.
+#[cfg(unix)]
+const LARGE: u64 = 1 << 62;
+
+/// A server that says that the file is so large, and no more.
+#[cfg(unix)]
+fn announces(bytes: u64) -> Server {
+    Server::start(move |_, _, stream| {
+        head(stream, "200 OK", &[("content-length", bytes.to_string())])?;
+        hang(stream)
+    })
+}
+
 #[cfg(unix)]
 #[tokio::test]
-async fn what_is_announced_larger_than_what_is_free_is_not_begun() {
-    const LARGE: u64 = 1 << 62;
+async fn what_every_source_announces_larger_than_what_is_free_is_not_begun() {
     let mut world = World::new();
     world.settings.max_bytes = u64::MAX;
-    let large = Server::start(|_, _, stream| {
-        head(stream, "200 OK", &[("content-length", LARGE.to_string())])?;
-        hang(stream)
-    });
+    let (larger, large) = (announces(LARGE + 1), announces(LARGE));
+    let absent = Server::start(|_, _, stream| head(stream, "404 Not Found", &[]));
     let sha256 = Digest::of(b"");
-    let asked = cache(Some(sha256), vec![large.source(), large.source()]);
+    let servers = [&larger, &large, &absent];
+    let asked = cache(Some(sha256), servers.map(Server::source).to_vec());
     let resolver = world.resolver();
     // What came of it before goes as well: it fills the disk, too.
     let before = world.path("store/partial").join(format!("sha256-{sha256}"));
     std::fs::write(before, b"ten bytes.").unwrap();
+    let heard = std::sync::Mutex::new(Vec::new());
+    let hear = |failed: &mesh_models::Failed<'_>| {
+        let reason = (failed.error.reason(), failed.error.status_reason());
+        heard.lock().unwrap().push(reason);
+    };
     let error = resolver
-        .resolve(&asked, &CancellationToken::new(), &|_| {})
+        .resolve_reporting(&asked, &CancellationToken::new(), &|_| {}, &hear)
         .await
         .unwrap_err();
-    let Error::DiskFull { room, .. } = &error else {
+    let Error::DiskFull { room, tried, .. } = &error else {
         panic!("{error}");
     };
-    assert_eq!(room.needed, Some(LARGE));
+    assert_eq!(room.needed, Some(LARGE), "with so much it would have come");
     assert!(room.there > Some(0) && room.there < room.needed, "{error}");
+    let from = tried.as_deref().map(|tried| tried.source.clone());
+    assert_eq!(from, Some(large.source().to_string()));
     assert!(world.names("partial").is_empty() && world.names("sha256").is_empty());
+    assert!(servers.iter().all(|server| server.requests().len() == 1));
+    let full = ("DiskFull", "DiskFull");
     assert_eq!(
-        large.requests().len(),
-        1,
-        "another source would not fit either"
+        heard.into_inner().unwrap(),
+        [full, full, ("NotFound", "NotFound")]
     );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_source_that_announces_too_much_is_left_for_the_next_one() {
+    let (mut world, bytes) = (World::new(), noise(1000, 18));
+    world.settings.max_bytes = u64::MAX;
+    let (large, good) = (announces(LARGE), Server::of(bytes.clone()));
+    let sha256 = Digest::of(&bytes);
+    let asked = cache(Some(sha256), vec![large.source(), good.source()]);
+    let resolver = world.resolver();
+    let before = world.path("store/partial").join(format!("sha256-{sha256}"));
+    std::fs::write(before, &bytes[..10]).unwrap();
+    let found = resolver
+        .resolve(&asked, &CancellationToken::new(), &|_| {})
+        .await
+        .unwrap();
+    assert_eq!(found[0].source, good.source().to_string());
+    assert_eq!(large.requests().len(), 1, "it would say the same again");
+    assert_eq!(good.requests()[0].from(), Some(10), "what was there stays");
+    assert!(world.names("partial").is_empty());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_partial_file_that_is_begun_anew_makes_room_for_the_file() {
+    // Half of the partial file is far more than others write meanwhile, and as it is one hole it takes no room itself.
+    const PRESENT: u64 = 1 << 38;
+    let mut world = World::new();
+    world.settings.max_bytes = u64::MAX;
+    world.settings.retries = 0;
+    let resolver = world.resolver();
+    let folder = world.path("store/partial");
+    let found = rustix::fs::statvfs(&folder).unwrap();
+    let total = found.f_bavail * found.f_frsize + PRESENT / 2;
+    let server = Server::start(move |_, _, stream| {
+        head(stream, "200 OK", &[("content-length", total.to_string())])?;
+        stream.write_all(b"some bytes")
+    });
+    let sha256 = Digest::of(b"");
+    for (key, sha256) in [
+        (format!("sha256-{sha256}"), Some(sha256)),
+        (format!("first-{}", Digest::of(b"tiny/m.gguf")), None),
+    ] {
+        let partial = std::fs::File::create(folder.join(&key)).unwrap();
+        partial.set_len(PRESENT).unwrap();
+        let asked = cache(sha256, vec![server.source()]);
+        let error = resolver
+            .resolve(&asked, &CancellationToken::new(), &|_| {})
+            .await
+            .unwrap_err();
+        let reason = none_left(error).failures[0].error.reason();
+        assert!(
+            ["Transport", "Truncated"].contains(&reason),
+            "{key}: {reason}"
+        );
+        let begun = std::fs::read(folder.join(&key)).unwrap();
+        assert_eq!(begun, b"some bytes", "{key}");
+    }
 }
 
 #[tokio::test]
