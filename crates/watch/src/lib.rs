@@ -4,6 +4,7 @@
 //! Refuses: writing anything, knowing what objects mean, and in an installation of one namespace to look
 //! at anything else.
 
+mod follow;
 pub mod issuer;
 mod rest;
 mod scope;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::follow::{code, refusal};
 use crate::rest::Rest;
 pub use scope::Scope;
 
@@ -185,17 +187,37 @@ impl Watches {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
-        self.dynamic(ApiResource::erase::<K>(&()), "")
+        self.dynamic(ApiResource::erase::<K>(&()), "", &Keep::whole())
     }
 
-    /// Objects of a kind that no type here knows, with this label (a selector; empty = all).
-    pub fn dynamic(&self, resource: ApiResource, selector: &str) -> Store<DynamicObject> {
+    /// Objects of a kind that no type here knows, with this label (a selector; empty = all), and that an API server need
+    /// not serve, or not for ever: that is told once together with what it means (`without`), and nothing waits for it.
+    /// What was known of it stays known.
+    pub fn dynamic_if_served(
+        &self,
+        resource: ApiResource,
+        selector: &str,
+        without: &'static str,
+    ) -> Store<DynamicObject> {
+        let keep = Keep {
+            optional: Some(without),
+            ..Keep::whole()
+        };
+        self.dynamic(resource, selector, &keep)
+    }
+
+    fn dynamic(
+        &self,
+        resource: ApiResource,
+        selector: &str,
+        keep: &Keep<DynamicObject>,
+    ) -> Store<DynamicObject> {
         let client = self.client.clone();
         let api = match &self.namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, &resource),
             None => Api::all_with(client, &resource),
         };
-        self.start(api, config(selector), resource, &Keep::whole())
+        self.start(api, config(selector), resource, keep)
     }
 
     /// Objects of kind `K` that have this label (a selector; empty = all).
@@ -322,7 +344,7 @@ impl Watches {
         };
         lock(&self.places).insert(teller.key(), Place::default());
         let known = store.clone();
-        let stream = watcher(api, config)
+        let stream = follow::anew(api, config)
             .backoff(Rest::default())
             .modify(move |object| {
                 // Who changed which field when is most of an object, and nobody here asks.
@@ -331,7 +353,7 @@ impl Watches {
             });
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
-            let follow = stream.for_each(|event| {
+            let told = stream.for_each(|event| {
                 let rest = match event {
                     Ok(event) if unchanged(&event, &known, &kind, same) => None,
                     Ok(event) => {
@@ -343,7 +365,7 @@ impl Watches {
                 };
                 OptionFuture::from(rest.map(tokio::time::sleep)).map(drop)
             });
-            stop.run_until_cancelled(follow).await;
+            stop.run_until_cancelled(told).await;
         });
         store
     }
@@ -458,26 +480,6 @@ impl Teller {
             listener(touched);
         }
         self.changed.send_modify(|number| *number += 1);
-    }
-}
-
-/// What the API server said instead of beginning.
-fn code(error: &watcher::Error) -> Option<u16> {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
-        _ => None,
-    }
-}
-
-/// Why a kind cannot be listed, where that is not for the API server being away.
-fn refusal(error: &watcher::Error) -> Option<&'static str> {
-    match code(error)? {
-        404 => Some(
-            ": the API server does not serve that kind; install the custom resource definitions",
-        ),
-        403 => Some(": the API server refuses to list them; grant the rights of the chart"),
-        _ => None,
     }
 }
 

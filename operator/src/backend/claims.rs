@@ -1,6 +1,7 @@
 //! ResourceClaimTemplates (`resource.k8s.io/v1`): how pods claim accelerators by DeviceClass. The oldest
 //! Kubernetes that the mesh runs on does not serve them, so they are found by discovery, and watched from the
-//! first pass on. Refuses to guess: where they are not served, nothing is written.
+//! first pass on. While a control plane changes its version only some of it may serve them: that stops nothing else.
+//! Refuses to guess: where they are not served, nothing is written.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use crate::world::MANAGED;
 
 const GROUP_VERSION: &str = "resource.k8s.io/v1";
 const KIND: &str = "ResourceClaimTemplate";
+/// What it means where an API server does not serve what another one did, or itself did before.
+const NO_LONGER: &str = "pods that claim accelerators by DeviceClass need Kubernetes 1.34 or newer";
 /// A cluster that does not serve them is asked again, but not often.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -114,7 +117,9 @@ impl Claims {
         }
         inner.templates.get_or_init(|| {
             let managed = format!("{}={}", MANAGED.0, MANAGED.1);
-            inner.watches.dynamic(resource(), &managed)
+            inner
+                .watches
+                .dynamic_if_served(resource(), &managed, NO_LONGER)
         });
         Served::Yes
     }
@@ -203,5 +208,51 @@ impl Claims {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+    use mesh_runtime::Shutdown;
+    use mesh_watch::Watches;
+    use serde_json::json;
+
+    use super::{Claims, Served};
+
+    /// Says that it serves them, and does not, as where another API server answered before.
+    fn changing(request: &Request<Body>) -> Response<Body> {
+        let found = request.uri().path() == "/apis/resource.k8s.io/v1";
+        let answer = if found {
+            json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "resource.k8s.io/v1", "resources": [
+                {"name": "resourceclaimtemplates", "singularName": "", "namespaced": true, "kind": "ResourceClaimTemplate",
+                    "verbs": ["list", "watch"]}]})
+        } else {
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 404})
+        };
+        let code = if found { 200 } else { 404 };
+        let body = Body::from(answer.to_string().into_bytes());
+        Response::builder().status(code).body(body).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_serves_them_no_longer_stops_nothing_else() {
+        let answer = |request| std::future::ready(Ok::<_, Infallible>(changing(&request)));
+        let client = Client::new(tower::service_fn(answer), "default");
+        let shutdown = Shutdown::new();
+        let (tracker, token) = (shutdown.tracker.clone(), shutdown.token.clone());
+        let watches = Watches::new(client.clone(), tracker, token);
+        let progress = watches.progress();
+        let claims = Claims::new(client, watches);
+        assert_eq!(claims.served().await, Served::Yes);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(progress.missing(), Vec::<String>::new());
+        assert_eq!(progress.lost(), Vec::<String>::new());
+        shutdown.token.cancel();
     }
 }

@@ -19,6 +19,8 @@ use crate::world::Read;
 pub(crate) struct Rollout {
     /// Pods that there are.
     replicas: i32,
+    /// Those of them that nobody has told to end: one on a node that is lost ends when somebody takes it away.
+    staying: i32,
     /// Pods of the newest template; `None` while the newest spec was not looked at.
     updated: Option<i32>,
     /// Those that serve.
@@ -37,6 +39,7 @@ impl From<&Deployment> for Rollout {
             .find(|one| one.type_ == "ReplicaFailure" && one.status == "True");
         Self {
             replicas: status.replicas.unwrap_or_default(),
+            staying: status.replicas.unwrap_or_default(),
             updated: looked.then(|| status.updated_replicas.unwrap_or_default()),
             available: status.available_replicas.unwrap_or_default(),
             refused: failure.map(|one| {
@@ -53,9 +56,17 @@ impl From<&StatefulSet> for Rollout {
     fn from(set: &StatefulSet) -> Self {
         let status = set.status.clone().unwrap_or_default();
         let looked = status.observed_generation == set.metadata.generation;
+        let updated = status.updated_replicas.unwrap_or_default();
+        // Other than a Deployment's, its `replicas` are also those that end. These two are not.
+        let older = if status.current_revision == status.update_revision {
+            0
+        } else {
+            status.current_replicas.unwrap_or_default()
+        };
         Self {
             replicas: status.replicas,
-            updated: looked.then(|| status.updated_replicas.unwrap_or_default()),
+            staying: updated.saturating_add(older),
+            updated: looked.then_some(updated),
             available: status.available_replicas.unwrap_or_default(),
             refused: None,
         }
@@ -220,7 +231,7 @@ impl Observed {
     fn rolled_out(&self) -> bool {
         self.rollout.as_ref().is_some_and(|rollout| {
             // One that serves may be of the spec before, beside one of the newest that cannot start.
-            let all = self.wanted.max(rollout.replicas);
+            let all = self.wanted.max(rollout.staying);
             rollout.updated.is_some_and(|updated| updated >= all)
         })
     }
@@ -332,3 +343,6 @@ fn word(reason: &str) -> String {
         String::from("PodProblem")
     }
 }
+
+#[cfg(test)]
+mod tests;
