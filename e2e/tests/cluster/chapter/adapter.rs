@@ -45,7 +45,8 @@ pub(crate) fn answers(world: &World, namespace: &str, (model, adapted): (&str, &
             json!({"model": model, "text": "What is the capital of France?", "max_tokens": 24});
         let said = world.ask(namespace, &request);
         assert_eq!(said.status(), 200, "{said:?}");
-        assert_eq!(said.header("mesh-backend"), "kept", "{said:?}");
+        let backend = format!("{namespace}/kept");
+        assert_eq!(said.header("mesh-backend"), backend, "{said:?}");
         said.text().to_owned()
     };
     let (plain, with) = (ask(model), ask(adapted));
