@@ -52,7 +52,7 @@ fn a_surplus_pod_that_cannot_end_keeps_nobody_from_being_ready() {
         "currentRevision": "x", "updateRevision": "x"});
     assert!(ready(of_set(&left)));
     // The same pod while the one that stays is replaced: `replicas` never come down, so neither does the current revision.
-    let mut next = left.clone();
+    let mut next = left;
     next["updateRevision"] = json!("y");
     next["currentReplicas"] = json!(0);
     assert!(ready(of_set(&next)));
