@@ -12,14 +12,12 @@ Writes into the folder, reading its text.txt:
 and prints the figures that scripts/golden/README.md records.
 """
 
-import struct
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from gguf import GGUFReader
-from make import TOP, encode, log_probabilities, lumped, mean_divergence, published_tokenizer
+from make import TOP, encode, log_probabilities, lumped, mean_divergence, published_tokenizer, write
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -61,11 +59,7 @@ def main(model_path, folder):
     full = log_probabilities(model, ids)
     top = torch.topk(full, TOP, dim=1).indices
     reference = lumped(full, top)
-    with open(folder / "adapter.bin", "wb") as file:
-        file.write(struct.pack("<4sIII", b"GOLD", 1, POSITIONS, TOP))
-        file.write(np.array(ids, dtype="<u2").tobytes())
-        file.write(top.numpy().astype("<u2").tobytes())
-        file.write(reference[:, :TOP].numpy().astype("<f4").tobytes())
+    write(folder / "adapter.bin", ids, top, reference)
 
     lump = reference[:, TOP].exp()
     print(f"mass outside the {TOP}: mean {lump.mean():.4f}, largest {lump.max():.4f}")

@@ -165,6 +165,15 @@ def lumped(log_probs, ids):
     return torch.cat([top, rest], dim=1)
 
 
+def write(path, ids, top, reference):
+    """The format of reference.bin: head, token ids, the likeliest next ones, their log-probabilities."""
+    with open(path, "wb") as file:
+        file.write(struct.pack("<4sIII", b"GOLD", 1, len(ids), TOP))
+        file.write(np.array(ids, dtype="<u2").tobytes())
+        file.write(top.numpy().astype("<u2").tobytes())
+        file.write(reference[:, :TOP].numpy().astype("<f4").tobytes())
+
+
 def mean_divergence(reference, other):
     return (reference.exp() * (reference - other)).sum(dim=1).mean().item()
 
@@ -205,11 +214,7 @@ def main(model_path, folder):
     full = log_probabilities(model, ids)
     top = torch.topk(full, TOP, dim=1).indices
     reference = lumped(full, top)
-    with open(folder / "reference.bin", "wb") as file:
-        file.write(struct.pack("<4sIII", b"GOLD", 1, POSITIONS, TOP))
-        file.write(np.array(ids, dtype="<u2").tobytes())
-        file.write(top.numpy().astype("<u2").tobytes())
-        file.write(reference[:, :TOP].numpy().astype("<f4").tobytes())
+    write(folder / "reference.bin", ids, top, reference)
 
     lump = reference[:, TOP].exp()
     print(f"mass outside the {TOP}: mean {lump.mean():.4f}, largest {lump.max():.4f}")

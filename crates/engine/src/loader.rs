@@ -186,12 +186,7 @@ impl Source {
                 .map_err(Error::Read)?;
             hash.update(&bytes);
         }
-        let digest = hash.finalize();
-        let hex = digest
-            .iter()
-            .take(8)
-            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-        Ok(format!("fp_{hex}"))
+        Ok(short(hash))
     }
 
     fn bytes(&mut self, name: &str, shape: &[usize]) -> Result<(Type, Vec<u8>), Error> {
@@ -214,6 +209,15 @@ impl Source {
         }
         Ok((kind, bytes))
     }
+}
+
+/// A hash as answers show it: the first 8 bytes.
+pub(crate) fn short(hash: Sha256) -> String {
+    let digest = hash.finalize();
+    let shown = digest.iter().take(8);
+    shown.fold(String::from("fp_"), |text, byte| {
+        text + &format!("{byte:02x}")
+    })
 }
 
 fn check_shape(tensor: &Tensor, expected: &[u64]) -> Result<(), Error> {

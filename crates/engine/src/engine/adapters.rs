@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Engine;
 use crate::family::Model;
+use crate::loader;
 use crate::lora::Adapter;
 use crate::options::{AdapterInfo, AdapterUse, EngineOptions, Error};
 use crate::request::Refused;
@@ -40,11 +41,7 @@ fn together(fingerprint: &str, adapter: &Adapter) -> String {
     let mut hash = Sha256::new();
     hash.update(fingerprint);
     hash.update(adapter.digest);
-    let digest = hash.finalize();
-    let short = digest.iter().take(8);
-    short.fold(String::from("fp_"), |text, byte| {
-        text + &format!("{byte:02x}")
-    })
+    loader::short(hash)
 }
 
 impl Engine {

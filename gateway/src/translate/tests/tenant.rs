@@ -66,6 +66,14 @@ fn backend<'s>(snapshot: &'s Snapshot, name: &str) -> Option<&'s Backend> {
     found.map(AsRef::as_ref)
 }
 
+/// Names of the backends that were kept.
+fn left(snapshot: &Snapshot) -> Vec<&str> {
+    let names = snapshot.backends.iter();
+    let mut names: Vec<&str> = names.map(|backend| backend.id.name.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
 fn class(snapshot: &Snapshot, name: &str, caller: &str) -> SovereigntyClass {
     let policy = join(snapshot, &Caller::local(caller));
     let backend = backend(snapshot, name).expect("a backend");
@@ -130,13 +138,7 @@ fn a_tenant_cannot_use_variables_files_or_addresses_of_the_gateway() {
         ],
         &[],
     );
-    let mut left: Vec<&str> = snapshot
-        .backends
-        .iter()
-        .map(|backend| backend.id.name.as_str())
-        .collect();
-    left.sort_unstable();
-    assert_eq!(left, ["fine", "floor"]);
+    assert_eq!(left(&snapshot), ["fine", "floor"]);
 }
 
 #[test]
@@ -164,13 +166,7 @@ fn a_tenants_proxy_is_no_address_of_the_gateway_and_leads_to_none() {
         ],
         &[],
     );
-    let mut left: Vec<&str> = snapshot
-        .backends
-        .iter()
-        .map(|backend| backend.id.name.as_str())
-        .collect();
-    left.sort_unstable();
-    assert_eq!(left, ["fine", "floor"]);
+    assert_eq!(left(&snapshot), ["fine", "floor"]);
     assert_eq!(
         class(&snapshot, "fine", TEAM),
         SovereigntyClass::CloudRetained
@@ -368,11 +364,5 @@ fn a_tenant_cannot_name_the_gateway_itself_as_a_peer() {
         ],
         &[],
     );
-    let mut left: Vec<&str> = snapshot
-        .backends
-        .iter()
-        .map(|backend| backend.id.name.as_str())
-        .collect();
-    left.sort_unstable();
-    assert_eq!(left, ["fine", "floor"]);
+    assert_eq!(left(&snapshot), ["fine", "floor"]);
 }
